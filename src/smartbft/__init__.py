@@ -1,0 +1,1 @@
+"""Byzantine fault-tolerant state machine replication, from BFT-SMaRt's line of protocols."""

@@ -1,0 +1,140 @@
+"""The request pool and session table: bounded, native, deterministic; touched only by the thread that calls `step`.
+
+Layouts (little-endian), see docs/wire-format.md:
+
+- request: ``client key 32 | session u64 | sequence u64 | operation length u32 | operation | signature 64``
+- request list ("data"): ``u32 length | request`` repeated
+- digests: 32 bytes per request
+- results: ``u32 length | result`` repeated, one per request of the batch, in order
+- reply: ``replica u16 | status u8 | level u8 | view u32 | instance u64 | agreed time u64 | request digest 32 | result``
+
+The request digest is BLAKE3 keyed with ``derive_key("smartbft v1 request digest", chain_id)`` over the whole request,
+signature included. The signed message is ``derive_key("smartbft v1 request signature", chain_id)`` (32 bytes) followed by
+the request without its signature.
+"""
+
+from collections.abc import Buffer, Sequence
+
+EXECUTED: int  # reply statuses
+OVERLOADED: int
+SESSION_REFUSED: int
+REJECTED: int
+BAD_SIGNATURE: int
+
+VALID: int  # verdicts of RequestPool.check, in the order in which they are tested
+EMPTY: int
+TOO_LARGE: int
+MALFORMED: int
+DUPLICATE: int
+NOT_CONTIGUOUS: int
+SESSION_INVALID: int
+
+def encode_request(key: bytes, session: int, sequence: int, operation: Buffer, signature: bytes) -> bytes: ...
+def request_digests(chain_id: bytes, data: Buffer) -> bytes:
+    """Digests of the requests of a request list. Raises RemoteProtocolError: malformed."""
+
+def split_requests(data: Buffer) -> list[tuple[bytes, int, int, bytes, bytes]]:
+    """`(key, session, sequence, operation, signature)` of each. Raises RemoteProtocolError: malformed."""
+
+def join_requests(requests: Sequence[bytes]) -> bytes: ...
+def join_results(results: Sequence[bytes]) -> bytes: ...
+
+class VerifyJob:
+    """Requests on their way to the verifier: reference-counted bytes, no pool slots."""
+
+    count: int
+    data: bytes  # request list, for the application's stateless check
+    def items(self) -> list[tuple[bytes, bytes, bytes]]:
+        """`(public key, signature, signed message)` of each: for the simulator's keyed-hash signatures."""
+    def run(self) -> bytes:
+        """Verify here and now, on this thread; returns the mask (also for tests and the simulator)."""
+    mask: bytes  # set when the job came back from the Verifier
+
+class Verifier:
+    """Jobs in, verdicts out, on the native thread pool of `verify`; completions through an eventfd."""
+
+    def __init__(self, threads: int, nice: int = 10) -> None: ...
+    def submit(self, job: VerifyJob) -> None: ...
+    def fileno(self) -> int: ...
+    def drain(self) -> list[VerifyJob]:
+        """Jobs finished since the last call, in order of completion; clears the event."""
+    def in_flight(self) -> int:
+        """Requests submitted and not yet drained."""
+    def close(self) -> None: ...
+
+class RequestPool:
+    def __init__(
+        self,
+        chain_id: bytes,
+        *,
+        replica: int = 0,
+        window: int,
+        max_requests: int,
+        max_bytes: int,
+        max_operation_bytes: int,
+        max_sessions: int,
+        max_sessions_per_key: int,
+        max_unverified_per_source: int,
+        lease: int,
+        skew: int,
+        admit_unverified: bool = False,
+    ) -> None:
+        """
+        Args:
+            window: requests a session may have in flight, and replies kept per session.
+            lease, skew: microseconds; `W` and `skew` of protocols.md 2.1.
+            admit_unverified: benchmark mode: requests count as verified on arrival.
+        """
+    # reception
+    def admit(self, data: Buffer, source: int, now: int) -> int:
+        """Admit a request list (fetched or forwarded; `source` 0 is 'no client connection'); returns how many were new.
+
+        A request that was executed and released makes its cached reply leave again towards `source`; one beyond a limit or
+        with a lapsed session makes a refusal. Raises RemoteProtocolError: malformed (nothing was admitted).
+        """
+    def admit_body(self, data: Buffer, now: int) -> int:
+        """As `admit` for bodies named by a proposal: taken even if the pool holds another request with that number, and
+        put at the front of the verification queue. The limits on sources do not apply."""
+    def drop_source(self, source: int) -> None:
+        """The connection is gone: its unverified requests and its reply route are forgotten."""
+    def take_unverified(self, max_requests: int) -> VerifyJob | None:
+        """The next requests to verify: prioritised ones first, then round-robin over sources, oldest first."""
+    def apply_verdicts(self, job: VerifyJob, mask: Buffer) -> list[tuple[int, int]]:
+        """Mask bytes: 1 valid, 0 bad signature, 2 refused by the application's check. Returns `(source, bad)` for each
+        source with bad signatures."""
+    # proposing and voting
+    def ready(self) -> int:
+        """Requests a leader could propose now (verified, contiguous from the ordered prefix)."""
+    def form_batch(self, max_requests: int, max_bytes: int, timestamp: int) -> tuple[bytes, bytes]:
+        """A fair batch `(digests, data)`: round-robin over the sessions with ready requests. Does not change the pool."""
+    def resolve(self, digests: Buffer) -> tuple[bytes, bytes, int]:
+        """`(data, missing, unverified)`: the request list when everything is here and verified (else b""); the digests
+        that are not here; how many are here but unverified (they move to the front of the verification queue)."""
+    def check(self, data: Buffer, timestamp: int, max_requests: int, max_bytes: int) -> int:
+        """The predicate gamma's part on sessions (protocols.md 2.2): VALID or why not. Depends on the decided prefix and
+        the arguments only."""
+    def decide(self, digests: Buffer, data: Buffer, timestamp: int) -> None:
+        """The batch was decided at agreed time `timestamp`: ordered cursors advance, sessions open and lapse, other
+        pending requests with these numbers are dropped."""
+    def executed(self, digests: Buffer, data: Buffer, results: Buffer, instance: int, view: int, timestamp: int, level: int) -> None:
+        """Store the replies in the sessions' reply caches (deterministic state)."""
+    def release(self, digests: Buffer, data: Buffer) -> None:
+        """Replies may leave: route them to the clients' connections (`take_replies`) and answer retransmissions."""
+    def take_replies(self) -> list[tuple[int, bytes]]:
+        """`(source, frames)`: what waits to be written to each client connection, as complete REPLY frames."""
+    def collect(self, digests: Buffer) -> bytes:
+        """Request list of those among `digests` that the pool holds verified (for peers that lack them)."""
+    # timers
+    def oldest_pending(self) -> int:
+        """Arrival time (microseconds) of the oldest request that a leader could propose, or -1."""
+    def overdue(self, before: int, max_bytes: int) -> bytes:
+        """Request list of the ready requests that arrived before `before`, with their pending predecessors, oldest first."""
+    agreed_time: int
+    def set_accepting(self, accepting: bool) -> None:
+        """False: every new request is refused with OVERLOADED (the disk is filling up, a queue is full)."""
+    def session(self, key: bytes, session: int) -> tuple[int, int, int] | None:
+        """Cursors `(received, ordered, executed)` of a session."""
+    def cached_reply(self, key: bytes, session: int, sequence: int) -> bytes | None: ...
+    def stats(self) -> dict[str, int]:
+        """`pending`, `verified`, `unverified`, `bytes`, `sessions`, `admitted`, `duplicates`, `bad_signatures`,
+        `refused`, `signature_checks`."""

@@ -1,0 +1,106 @@
+"""Every error this package raises. The class says whose fault it is (ARCHITECTURE.md, "Errors").
+
+``SmartBFTError``
+    ``ConfigError``            a configuration or genesis file is wrong; found at start
+    ``LocalProtocolError``     the caller misused the API
+    ``RemoteProtocolError``    bytes from a peer or client are wrong: the only family that network input can raise
+    ``StorageError``           the log or the disk: ``CorruptLog``, ``DurabilityLost``
+    ``ClientError``            the outcome of an invocation: ``Indeterminate``, ``Rejected``, ``Overloaded``, ``NotEnoughReplies``
+    ``InvariantViolation``     a bug of ours; never caught
+"""
+
+from __future__ import annotations
+
+
+class SmartBFTError(Exception):
+    """Root of every error of this package."""
+
+
+class ConfigError(SmartBFTError):
+    """A configuration is wrong: names the file and the field, and says what to do."""
+
+    def __init__(self, message: str, *, file: str | None = None, field: str | None = None) -> None:
+        self.file = file
+        self.field = field
+        where = ": ".join(part for part in (file, field) if part)
+        super().__init__(f"{where}: {message}" if where else message)
+
+
+class LocalProtocolError(SmartBFTError):
+    """The caller misused the API: a wrong argument, or a call in the wrong state."""
+
+
+class RemoteProtocolError(SmartBFTError):
+    """Bytes from a peer or a client break the protocol. The connection is penalised, the replica lives."""
+
+
+class FrameError(RemoteProtocolError):
+    """A frame with an unknown kind, a length of zero or a length over its limit."""
+
+
+class MalformedMessage(RemoteProtocolError):
+    """A payload that does not decode, is not canonical, or has a field out of its bounds."""
+
+
+class HandshakeError(RemoteProtocolError):
+    """The other side is on another chain, speaks another protocol version, or is not who it claims to be."""
+
+
+class InvalidSignature(RemoteProtocolError):
+    """A signature in a protocol message does not verify for the statement it should bind."""
+
+
+class StorageError(SmartBFTError):
+    """The log or the data folder cannot be used."""
+
+
+class CorruptLog(StorageError):
+    """The log is damaged other than by a torn tail. The replica refuses to start; nothing is truncated.
+
+    Attributes:
+        offset: byte offset in the segment where the damage begins.
+        segment: name of the segment file, where one is known.
+    """
+
+    def __init__(self, message: str, offset: int = 0, segment: str = "") -> None:
+        self.offset = offset
+        self.segment = segment
+        super().__init__(message)
+
+
+class DurabilityLost(StorageError):
+    """A write or a sync failed: the process stops, nothing more is acknowledged, nothing is retried."""
+
+
+class ClientError(SmartBFTError):
+    """The outcome of an invocation is not a result."""
+
+
+class Indeterminate(ClientError):
+    """The request was sent and no quorum answered in time: it may or may not have been (or yet be) executed."""
+
+
+class Rejected(ClientError):
+    """The replicas refused the request; it was not executed. `code` is the reply status or the application's code."""
+
+    def __init__(self, message: str, code: int = 0) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+class Overloaded(ClientError):
+    """The replicas are at a limit and took nothing on; try again later."""
+
+
+class NotEnoughReplies(ClientError):
+    """Fewer replicas could be reached than an answer needs; nothing was sent."""
+
+
+class InvariantViolation(SmartBFTError):
+    """Something that cannot be happened: a bug of ours. Never caught."""
+
+
+def invariant(condition: bool, message: str) -> None:
+    """Raise InvariantViolation unless `condition` holds. Stays on under ``python -O``, unlike ``assert``."""
+    if not condition:
+        raise InvariantViolation(message)
