@@ -5,7 +5,7 @@
     ``LocalProtocolError``     the caller misused the API
     ``RemoteProtocolError``    bytes from a peer or client are wrong: the only family that network input can raise
     ``StorageError``           the log or the disk: ``CorruptLog``, ``DurabilityLost``
-    ``ClientError``            the outcome of an invocation: ``Indeterminate``, ``Rejected``, ``Overloaded``, ``NotEnoughReplies``
+    ``ClientError``            an outcome: ``Indeterminate``, ``Rejected``, ``Overloaded``, ``NotEnoughReplies``
     ``InvariantViolation``     a bug of ours; never caught
 """
 

@@ -12,7 +12,7 @@ COINS: ``u16 count | count * (coin id 32, u64 value)``. A result shorter than `r
 are not padded).
 """
 
-from collections.abc import Buffer
+from typing_extensions import Buffer
 
 OK: int
 MALFORMED: int

@@ -3,7 +3,7 @@
 A frame is ``u32 length | u8 kind | payload`` (little-endian; the length counts kind and payload).
 """
 
-from collections.abc import Buffer
+from typing_extensions import Buffer
 
 from .pool import RequestPool
 

@@ -4,7 +4,9 @@
 ``memoryview``, ``mmap`` and NumPy arrays.
 """
 
-from collections.abc import Buffer, Sequence
+from collections.abc import Sequence
+
+from typing_extensions import Buffer
 
 def hash_many(messages: Sequence[bytes]) -> bytes:
     """BLAKE3-256 of each message; returns ``32 * len(messages)`` bytes, in order."""

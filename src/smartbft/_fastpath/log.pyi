@@ -3,7 +3,9 @@
 Format, verdicts and failure rule: docs/log-format.md. A record is `(kind, instance, body)`.
 """
 
-from collections.abc import Buffer, Callable, Sequence
+from collections.abc import Sequence
+
+from typing_extensions import Buffer
 
 MEMORY: int  # nothing is written
 ASYNC: int  # complete when the operating system has the write

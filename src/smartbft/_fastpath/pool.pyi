@@ -13,7 +13,9 @@ signature included. The signed message is ``derive_key("smartbft v1 request sign
 the request without its signature.
 """
 
-from collections.abc import Buffer, Sequence
+from collections.abc import Sequence
+
+from typing_extensions import Buffer
 
 EXECUTED: int  # reply statuses
 OVERLOADED: int

@@ -4,7 +4,9 @@ Batches are checked by real batch verification over a persistent pool of native 
 forked child builds its own), with the GIL released; a failing batch is bisected to find the culprits.
 """
 
-from collections.abc import Buffer, Sequence
+from collections.abc import Sequence
+
+from typing_extensions import Buffer
 
 def verify(public_key: Buffer, signature: Buffer, message: Buffer) -> bool:
     """Whether `signature` (64 bytes) over `message` verifies under `public_key` (32 bytes). Wrong lengths are False."""

@@ -1,0 +1,53 @@
+# Everything runs in .venv, so this works where the system's Python is externally managed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CRATE := src/_fastpath
+NATIVE := $(wildcard $(CRATE)/*.pyx $(CRATE)/*.pxd src/smartbft/_fastpath/*.pxd $(CRATE)/include/*.h) \
+          $(CRATE)/Cargo.toml $(CRATE)/Cargo.lock $(shell find $(CRATE)/src -name '*.rs')
+
+.PHONY: venv build test wheel lint format clean
+
+# --- environment and build ---
+
+$(VENV)/.stamp: pyproject.toml ci/constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "smartbft: needs Python 3.11 or newer ($(PYTHON) is older): make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "smartbft: this Python has no venv: install it, e.g. 'apt install python3-venv'"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint ci/constraints.txt setuptools wheel Cython
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint ci/constraints.txt --no-build-isolation --editable '.[bench,test,dev]'
+	@touch $@
+
+build/.stamp: $(VENV)/.stamp setup.py $(NATIVE)
+	$(BIN)/python setup.py --quiet build_ext --inplace
+	@mkdir -p build && touch $@
+
+venv: $(VENV)/.stamp
+
+build: build/.stamp
+
+# --- checks ---
+
+test: build
+	$(BIN)/python -m pytest
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	PATH="$(abspath $(BIN)):$$PATH" cython-lint $(CRATE)/*.pyx src/smartbft/_fastpath/*.pxd
+	$(BIN)/lint-imports
+	cd $(CRATE) && cargo fmt --check
+	cd $(CRATE) && cargo clippy --locked --release --all-targets --target-dir ../../build/cargo -- -D warnings
+
+format:
+	$(BIN)/ruff check --fix-only .
+	cd $(CRATE) && cargo fmt
+
+# --- packages ---
+
+wheel: venv
+	$(BIN)/python -m build --outdir dist
+
+clean:
+	rm -rf build dist *.egg-info src/*.egg-info src/smartbft/_fastpath/*.so $(VENV)

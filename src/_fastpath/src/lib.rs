@@ -1,0 +1,19 @@
+//! The native data plane of smartbft.
+//!
+//! Python sees none of this directly: the Cython modules beside this crate call it through the function tables of
+//! `include/fastpath.h`. A call carries a whole batch; the interpreter's lock is released around it and no thread of
+//! this crate ever takes it. `unsafe` lives below `ffi` and nowhere else.
+
+#![deny(unsafe_code)]
+
+pub mod ffi;
+
+// --- hashing -------------------------------------------------------------------------------------------------------
+
+// --- verify --------------------------------------------------------------------------------------------------------
+
+// --- log -----------------------------------------------------------------------------------------------------------
+
+// --- pool and frames -----------------------------------------------------------------------------------------------
+
+// --- coin ----------------------------------------------------------------------------------------------------------
