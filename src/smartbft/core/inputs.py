@@ -1,0 +1,73 @@
+"""What can happen to a replica: the inputs of `Replica.step`.
+
+An input carries no time of its own: `step(input, now)` is told the wall clock in microseconds at which the runtime (or the
+simulator) hands it over.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Union
+
+import msgspec
+
+if TYPE_CHECKING:
+    from smartbft.core.recovery import RecoveredState
+    from smartbft.core.validation import Verified
+
+
+class Timer(enum.IntEnum):
+    """The timers of a replica. Setting one that runs replaces it."""
+
+    RESEND = 1  # an instance that made no progress: send our own messages of i and i - 1 again
+    PROGRESS = 2  # tell the others how far we are
+    REQUEST = 3  # a pending request that was not ordered in time
+    FETCH = 4  # bodies that a proposal names and the pool lacks
+    HOLD = 5  # a proposal whose timestamp is ahead of our clock
+    CATCH_UP = 6  # decisions we asked for and did not get
+
+
+class Start(msgspec.Struct, frozen=True, gc=False):
+    """The first input: what the log held (empty on a new replica)."""
+
+    recovered: RecoveredState
+
+
+class MessageReceived(msgspec.Struct, frozen=True, gc=False):
+    """A protocol message that validation has passed."""
+
+    verified: Verified
+
+
+class RequestsVerified(msgspec.Struct, frozen=True, gc=False):
+    """The pool holds requests whose verdict has come since the last step."""
+
+
+class TimerFired(msgspec.Struct, frozen=True, gc=False):
+    """A timer set by `SetTimer` has expired."""
+
+    timer: Timer
+
+
+class Persisted(msgspec.Struct, frozen=True, gc=False):
+    """Everything up to and including this token is as durable as the mode promises."""
+
+    token: int
+
+
+class Executed(msgspec.Struct, frozen=True, gc=False):
+    """The application has executed an instance; `results` is the result list, one per request."""
+
+    instance: int
+    results: bytes
+
+
+class PeerConnected(msgspec.Struct, frozen=True, gc=False):
+    """The channel to a peer is up (again): what binds us is sent again."""
+
+    peer: int
+
+
+Input = Union[  # noqa: UP007
+    Start, MessageReceived, RequestsVerified, TimerFired, Persisted, Executed, PeerConnected
+]

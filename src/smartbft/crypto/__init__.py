@@ -1,0 +1,1 @@
+"""Keys, signing domains and signature checks."""

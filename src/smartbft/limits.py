@@ -1,0 +1,93 @@
+"""Every bound of the system, with its reason. Nothing on the network, on disk or in memory grows past a number on this page.
+
+Values that a deployment may choose (batch size, timeouts, window) are in the genesis; here are the bounds they must keep.
+"""
+
+from __future__ import annotations
+
+# Sizes of the fixed layouts (docs/wire-format.md).
+DIGEST_BYTES = 32
+KEY_BYTES = 32
+SIGNATURE_BYTES = 64
+REQUEST_HEADER_BYTES = 52  # client key, session, sequence number, operation length
+REQUEST_OVERHEAD_BYTES = REQUEST_HEADER_BYTES + SIGNATURE_BYTES
+REPLY_HEADER_BYTES = 56
+FRAME_HEADER_BYTES = 5  # length and kind
+
+# Membership. Votes are counted in machine-word bit masks and proofs grow with n: far beyond any measured deployment.
+MAX_MEMBERS = 64
+
+# Operations. 64 KiB holds any command of the applications this is for; larger data belongs beside the log, by digest.
+MAX_OPERATION_BYTES = 64 * 1024
+MAX_REQUEST_BYTES = REQUEST_OVERHEAD_BYTES + MAX_OPERATION_BYTES
+# Results are kept for every reply in a session's window: the bound keeps the table's memory predictable.
+MAX_RESULT_BYTES = 64 * 1024
+MAX_REPLY_BYTES = REPLY_HEADER_BYTES + MAX_RESULT_BYTES
+
+# Batches. One batch travels in one frame when a peer fetches it, and lies in one record of the log.
+MAX_BATCH_REQUESTS = 8192
+MAX_BATCH_BYTES = 4 * 1024 * 1024
+MAX_VALUE_BYTES = 8 + DIGEST_BYTES * MAX_BATCH_REQUESTS
+MAX_PROOF_BYTES = 128 + MAX_MEMBERS * (SIGNATURE_BYTES + 8)
+
+# Frames: the largest payload of each kind. A peer's message may carry a batch, its value and its proof.
+MAX_HELLO_BYTES = 1024
+MAX_MESSAGE_BYTES = MAX_BATCH_BYTES + 4 * MAX_BATCH_REQUESTS + MAX_VALUE_BYTES + MAX_PROOF_BYTES + 1024
+MAX_STATUS_BYTES = 64 * 1024
+
+# Sessions (protocols.md 2.1). A reply cache holds `window` replies, so window times table size bounds its memory.
+MAX_WINDOW = 1024
+DEFAULT_WINDOW = 64
+MAX_SESSIONS = 65536
+MAX_SESSIONS_PER_KEY = 16
+SESSION_LEASE_MICROSECONDS = 3600 * 1_000_000
+CLOCK_SKEW_MICROSECONDS = 60 * 1_000_000
+
+# The request pool: a few seconds of the highest measured load; beyond it clients get Overloaded.
+MAX_POOL_REQUESTS = 65536
+MAX_POOL_BYTES = 64 * 1024 * 1024
+# One connection's share of unverified requests, so that a flood of bad signatures costs only its sender.
+MAX_UNVERIFIED_PER_SOURCE = 16384
+# A connection that sent this many bad signatures is closed.
+MAX_BAD_SIGNATURES_PER_SOURCE = 64
+# Requests verified in one job: large enough for the batch equation to pay, small enough (some 10 ms) that a
+# proposal's requests never wait long behind it.
+VERIFY_JOB_REQUESTS = 512
+# Jobs at the verifier at once: enough that its threads never starve, few enough that priorities still bite.
+VERIFY_JOBS_IN_FLIGHT = 2
+
+# Ordering.
+LIVE_INSTANCES = 2  # Mod-SMaRt section V-A: the current instance and the one before
+# Out-of-context messages kept per sender: votes of the next instances; whatever is lost can be asked for again.
+MAX_EARLY_MESSAGES_PER_SENDER = 32
+EARLY_INSTANCES_AHEAD = 8
+# Decisions asked for at once by a replica that is behind, and kept until they fit: bounded memory, still pipelined.
+FETCH_DECISIONS_AT_ONCE = 16
+MAX_FETCH_DIGESTS = MAX_BATCH_REQUESTS
+# Decided batches that wait for the application before the leader pauses: a slow application must not fill the memory.
+MAX_EXECUTION_BACKLOG = 8
+# Bytes of overdue requests in one FORWARD.
+MAX_FORWARD_BYTES = 1024 * 1024
+
+# The log.
+DEFAULT_SEGMENT_BYTES = 16 * 1024 * 1024
+MIN_SEGMENT_BYTES = 64 * 1024
+# Bytes queued for the disk before client sockets are paused: a slow disk shows as backpressure, not as memory.
+MAX_LOG_QUEUE_BYTES = 64 * 1024 * 1024
+
+# Connections.
+MAX_CLIENT_CONNECTIONS = 4096
+HANDSHAKE_TIMEOUT_SECONDS = 5.0
+CLIENT_IDLE_TIMEOUT_SECONDS = 600.0
+# A frame that began must be complete within this time: what a slow-drip connection may hold open.
+FRAME_TIMEOUT_SECONDS = 30.0
+READ_BUFFER_BYTES = 256 * 1024
+# Bytes waiting to be written to one connection before its reading stops (backpressure), and before it is closed.
+WRITE_HIGH_WATER_BYTES = 8 * 1024 * 1024
+WRITE_LIMIT_BYTES = 64 * 1024 * 1024
+RECONNECT_INITIAL_SECONDS = 0.05
+RECONNECT_MAX_SECONDS = 2.0
+
+# Clients.
+CLIENT_RETRANSMIT_SECONDS = 1.0
+CLIENT_RETRANSMIT_MAX_SECONDS = 8.0

@@ -1,0 +1,161 @@
+"""Every protocol message between replicas: one schema, with its size limits, coded as MessagePack arrays.
+
+Decoding is strict and canonical: ``encode(decode(b)) == b``, or `MalformedMessage`. Requests, replies and digest lists have
+fixed layouts of their own (docs/wire-format.md) and travel here as byte fields. The sender is not part of a message: it is
+the peer at the other end of the authenticated channel; a message that must convince third parties carries a signature.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Union
+
+import msgspec
+
+from smartbft.errors import MalformedMessage
+from smartbft.limits import (
+    DIGEST_BYTES,
+    MAX_BATCH_BYTES,
+    MAX_BATCH_REQUESTS,
+    MAX_FORWARD_BYTES,
+    MAX_MEMBERS,
+    MAX_REQUEST_BYTES,
+    MAX_VALUE_BYTES,
+    SIGNATURE_BYTES,
+)
+
+Number = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+ReplicaId = Annotated[int, msgspec.Meta(ge=0, le=2**16 - 1)]
+Digest = Annotated[bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
+Signature = Annotated[bytes, msgspec.Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
+ValueBytes = Annotated[bytes, msgspec.Meta(min_length=8, max_length=MAX_VALUE_BYTES)]
+Digests = Annotated[bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES * MAX_BATCH_REQUESTS)]
+# A request list: each request has a length of four bytes before it.
+BatchData = Annotated[bytes, msgspec.Meta(max_length=MAX_BATCH_BYTES + 4 * MAX_BATCH_REQUESTS)]
+ForwardData = Annotated[bytes, msgspec.Meta(max_length=MAX_FORWARD_BYTES + MAX_REQUEST_BYTES + 4 * MAX_BATCH_REQUESTS)]
+Signatures = Annotated[tuple[tuple[ReplicaId, Signature], ...], msgspec.Meta(max_length=MAX_MEMBERS)]
+
+
+class _Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """Common fields: the view (membership) and the regency (leader epoch) the sender is in."""
+
+    view: Number
+    regency: Number
+
+
+class Propose(_Message, frozen=True, tag=1, gc=False):
+    """PROPOSE: the leader's value for an instance (VP-Consensus step 1)."""
+
+    instance: Number
+    value: ValueBytes
+
+
+class Write(_Message, frozen=True, tag=2, gc=False):
+    """WRITE: the sender saw a valid proposal with this value digest (step 2)."""
+
+    instance: Number
+    digest: Digest
+
+
+class Accept(_Message, frozen=True, tag=3, gc=False):
+    """ACCEPT: the sender saw a WRITE quorum for this digest; signed with its consensus key (step 3)."""
+
+    instance: Number
+    digest: Digest
+    signature: Signature
+
+
+class Proof(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """Proof of a decision: `Q` ACCEPT signatures of distinct members, sorted by member id."""
+
+    view: Number
+    regency: Number
+    instance: Number
+    digest: Digest
+    signatures: Signatures
+
+
+class Decision(_Message, frozen=True, tag=4, gc=False):
+    """A decided value with its requests and its proof, for a replica that lacks it."""
+
+    instance: Number
+    value: ValueBytes
+    data: BatchData
+    proof: Proof
+
+
+class FetchRequests(_Message, frozen=True, tag=5, gc=False):
+    """Asks for the bodies of requests that a proposal names."""
+
+    instance: Number
+    digests: Digests
+
+
+class RequestBodies(_Message, frozen=True, tag=6, gc=False):
+    """Answer to FetchRequests: those of the requests that the sender holds."""
+
+    instance: Number
+    data: BatchData
+
+
+class Forward(_Message, frozen=True, tag=7, gc=False):
+    """FORWARDED (Mod-SMaRt Algorithm 3, line 3): requests that were not ordered in time, for everybody's pool."""
+
+    data: ForwardData
+
+
+class FetchDecisions(_Message, frozen=True, tag=8, gc=False):
+    """Asks for the decisions `first` to `last`."""
+
+    first: Number
+    last: Number
+
+
+class Progress(_Message, frozen=True, tag=9, gc=False):
+    """The sender has decided all instances up to `decided`. A hint only: it is worth nothing without a proof."""
+
+    decided: Number
+
+
+Message = Union[  # noqa: UP007 - msgspec builds its decoder from this union
+    Propose, Write, Accept, Decision, FetchRequests, RequestBodies, Forward, FetchDecisions, Progress
+]
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Message)
+_proof_decoder = msgspec.msgpack.Decoder(Proof)
+
+
+def encode(message: Message) -> bytes:
+    """Canonical bytes of a message."""
+    return _encoder.encode(message)
+
+
+def decode(data: bytes) -> Message:
+    """Decode one message.
+
+    Raises:
+        MalformedMessage: not MessagePack, unknown type, a field missing, extra, out of bounds, or not canonical.
+    """
+    try:
+        message: Message = _decoder.decode(data)
+    except (msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:
+        raise MalformedMessage(f"a protocol message does not decode: {error}") from None
+    if _encoder.encode(message) != data:
+        raise MalformedMessage(f"a {type(message).__name__} is not in canonical form")
+    return message
+
+
+def encode_proof(proof: Proof) -> bytes:
+    """Canonical bytes of a proof, as the log keeps it."""
+    return _encoder.encode(proof)
+
+
+def decode_proof(data: bytes) -> Proof:
+    """Inverse of `encode_proof`. Raises MalformedMessage."""
+    try:
+        proof = _proof_decoder.decode(data)
+    except (msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:
+        raise MalformedMessage(f"a decision proof does not decode: {error}") from None
+    if _encoder.encode(proof) != data:
+        raise MalformedMessage("a decision proof is not in canonical form")
+    return proof
