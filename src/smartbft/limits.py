@@ -66,8 +66,12 @@ FETCH_DECISIONS_AT_ONCE = 16
 MAX_FETCH_DIGESTS = MAX_BATCH_REQUESTS
 # Decided batches that wait for the application before the leader pauses: a slow application must not fill the memory.
 MAX_EXECUTION_BACKLOG = 8
-# Bytes of overdue requests in one FORWARD.
+# Bytes of overdue requests in one FORWARD, and how far its pauses grow (times the request timeout).
 MAX_FORWARD_BYTES = 1024 * 1024
+MAX_FORWARD_PAUSE_FACTOR = 16
+# Without a log, late replicas can only be served from memory.
+RECENT_DECISIONS_IN_MEMORY_MODE = 4096
+RECENT_DECISIONS_BYTES = 64 * 1024 * 1024
 
 # The log.
 DEFAULT_SEGMENT_BYTES = 16 * 1024 * 1024

@@ -1,0 +1,92 @@
+"""Catching up: a replica that is behind fetches the decided batches it lacks, with their proofs, from its peers.
+
+A claim about progress is worth nothing without a proof: it only tells whom to ask. Every decision that arrives was checked by
+validation, so one honest peer is enough and a lying one costs a timer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from smartbft.core.inputs import Timer
+from smartbft.limits import FETCH_DECISIONS_AT_ONCE
+from smartbft.messages import Decision, FetchDecisions
+
+if TYPE_CHECKING:
+    from smartbft.core.replica import Replica
+
+
+class CatchUp:
+    """What the peers claim to have decided, and the decisions on their way here."""
+
+    __slots__ = ("_asked_until", "_attempts", "_claims", "_fetched", "_replica", "_waiting")
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self._claims = {id: 0 for id in replica.view.ids}
+        self._fetched: dict[int, Decision] = {}
+        self._asked_until = 0
+        self._attempts = 0
+        self._waiting = False
+
+    def claims(self, peer: int) -> int:
+        """How far `peer` says, or shows, that it has decided."""
+        return self._claims[peer]
+
+    def heard(self, peer: int, decided: int) -> None:
+        """`peer` says how far it is. The newest word counts: a replica that lost its memory is behind again."""
+        self._claims[peer] = 0
+        self.note(peer, decided)
+
+    def note(self, peer: int, decided: int) -> None:
+        """A hint that `peer` has decided up to `decided`. One instance behind is normal; the timer tells whether it lasts."""
+        replica = self._replica
+        if decided <= self._claims[peer]:
+            return
+        self._claims[peer] = decided
+        if decided > replica.decided and not self._waiting:
+            self._waiting = True
+            replica.set_timer(Timer.CATCH_UP, replica.parameters.resend_interval)
+
+    def on_timer(self) -> None:
+        """Still behind: ask the next of the peers that claim to be ahead."""
+        self._waiting = False
+        replica = self._replica
+        ahead = [peer for peer, decided in self._claims.items() if decided > replica.decided and peer != replica.id]
+        if not ahead:
+            return
+        peer = ahead[self._attempts % len(ahead)]
+        self._attempts += 1
+        self._ask(peer)
+        self._waiting = True
+        replica.set_timer(Timer.CATCH_UP, replica.parameters.resend_interval)
+
+    def _ask(self, peer: int) -> None:
+        replica = self._replica
+        first = replica.decided + 1
+        self._asked_until = min(self._claims[peer], first + FETCH_DECISIONS_AT_ONCE - 1)
+        replica.send(peer, FetchDecisions(replica.view.number, replica.regency, first, self._asked_until))
+
+    def on_decision(self, sender: int, message: Decision) -> None:
+        """A decision with a valid proof: deliver it if it is the next one, keep it if it comes a little early."""
+        replica = self._replica
+        if message.instance <= replica.decided or message.instance > replica.decided + FETCH_DECISIONS_AT_ONCE:
+            return
+        self._fetched[message.instance] = message
+        while (decision := self._fetched.pop(replica.decided + 1, None)) is not None:
+            logged = replica.ordering.logged(decision.proof.digest)
+            replica.decide(decision.instance, decision.value, decision.data, decision.proof, logged)
+        if replica.decided >= self._asked_until and self._claims[sender] > replica.decided:
+            # The range that was asked for is complete and there is more: go on without waiting for the timer.
+            self._ask(sender)
+
+    def on_decided(self) -> None:
+        """Forget fetched decisions that were decided here meanwhile."""
+        for instance in [instance for instance in self._fetched if instance <= self._replica.decided]:
+            del self._fetched[instance]
+
+    def on_fetch(self, sender: int, message: FetchDecisions) -> None:
+        """A peer asks for decisions: serve what is here, a bounded range at a time."""
+        last = min(message.last, message.first + FETCH_DECISIONS_AT_ONCE - 1, self._replica.decided)
+        if message.first >= 1:
+            self._replica.serve_decisions(sender, message.first, last)

@@ -1,0 +1,110 @@
+"""The two sides of the seam between the replica and its ordering protocol.
+
+A protocol is rules on this chassis: it is told what arrived, and asks the chassis to persist, send, set timers and deliver
+decisions. Every protocol has the same input (requests in the pool) and the same output (`decide`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from smartbft._fastpath.pool import RequestPool
+from smartbft.core.effects import Broadcast, Record, Send
+from smartbft.core.inputs import Timer
+from smartbft.core.recovery import RecoveredVotes
+from smartbft.core.safety import VoteGuard
+from smartbft.crypto.domains import Domains
+from smartbft.crypto.signatures import Signer
+from smartbft.messages import Message, Proof
+from smartbft.types import Parameters, View
+
+
+class Chassis(Protocol):
+    """What the replica offers its ordering protocol."""
+
+    id: int
+    view: View
+    domains: Domains
+    signer: Signer
+    pool: RequestPool
+    parameters: Parameters
+    guard: VoteGuard
+    record_votes: bool
+    now: int  # microseconds, of the input being handled
+    decided: int  # the last decided instance
+    agreed_time: int  # its timestamp
+    durable: int  # the highest released token
+
+    def persist(self, records: tuple[Record, ...], then: Sequence[Send | Broadcast] = ()) -> int:
+        """Append records to the log, with what may be said once they are durable; returns the token."""
+
+    def send(self, to: int, message: Message) -> None:
+        """Send something that does not bind."""
+
+    def broadcast(self, message: Message) -> None:
+        """Send something that does not bind to every other member."""
+
+    def set_timer(self, timer: Timer, delay: int) -> None:
+        """Start or restart a timer; `delay` in microseconds."""
+
+    def cancel_timer(self, timer: Timer) -> None:
+        """Stop a timer."""
+
+    def penalise(self, peer: int, reason: str) -> None:
+        """Report a peer that broke the protocol."""
+
+    def decide(self, instance: int, value: bytes, data: bytes, proof: Proof, logged: bool) -> None:
+        """Deliver a decision: the next instance, its encoded value, its requests and its proof.
+
+        `logged`: the value and its requests are in the log already (as a VALUE record).
+        """
+
+    def fetch_decision(self, instance: int, holders: tuple[int, ...]) -> None:
+        """Ask `holders` for a decision that is known to exist but whose value is not here."""
+
+    def answer_with_decision(self, to: int, instance: int) -> None:
+        """A peer lacks this decided instance: send it the decision, at most once per resend interval."""
+
+    def note_progress(self, peer: int, decided: int) -> None:
+        """A hint that `peer` has decided all instances up to `decided`."""
+
+    def may_propose(self) -> bool:
+        """Whether another batch may be ordered now: not while too many decided ones wait for the application."""
+
+
+class Ordering(Protocol):
+    """What an ordering protocol offers the replica."""
+
+    regency: int
+
+    @property
+    def leader(self) -> int:
+        """The id of the replica that proposes in the current regency."""
+
+    def recover(self, votes: RecoveredVotes) -> None:
+        """Take up the votes of the instance after the last decision, found in the log; called once, before anything else."""
+
+    def on_message(self, sender: int, message: Message) -> None:
+        """A verified message of this protocol."""
+
+    def on_requests(self) -> None:
+        """The pool has newly verified requests, or a batch has been executed: propose, or look again at a proposal."""
+
+    def on_decided(self, instance: int) -> None:
+        """`instance` was decided (here or fetched): go on with the next."""
+
+    def on_timer(self, timer: Timer) -> None:
+        """A timer of this protocol fired."""
+
+    def resend(self, to: int | None) -> None:
+        """Send again what binds us in the live instances, to one peer or (None) to all."""
+
+    def running(self) -> bool:
+        """Whether something has begun that is not decided: then silence is a reason to repeat ourselves."""
+
+    def logged(self, digest: bytes) -> bool:
+        """Whether the log holds this value of the current instance, with its requests."""
+
+    def waiting_for(self) -> str:
+        """What the protocol is waiting for, in words (for `status`)."""

@@ -1,0 +1,331 @@
+"""One replica as a pure object: `step(input, now)` returns the effects, in order.
+
+This is the chassis: it decides nothing about ordering (that is the protocol's business) and touches no socket, disk or clock.
+Here live the delivery of decisions in order, execution and replies, catching up with the others, and the timers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from smartbft._fastpath.pool import RequestPool
+from smartbft.core.catch_up import CatchUp
+from smartbft.core.chassis import Chassis, Ordering
+from smartbft.core.decisions import RecentDecisions
+from smartbft.core.effects import (
+    Broadcast,
+    CancelTimer,
+    Effect,
+    Execute,
+    Penalise,
+    Persist,
+    Record,
+    Reply,
+    Send,
+    ServeDecisions,
+    SetTimer,
+)
+from smartbft.core.forwarding import Forwarding
+from smartbft.core.inputs import (
+    Executed,
+    Input,
+    MessageReceived,
+    PeerConnected,
+    Persisted,
+    RequestsVerified,
+    Start,
+    Timer,
+    TimerFired,
+)
+from smartbft.core.records import decision_record
+from smartbft.core.recovery import Decided, RecoveredState
+from smartbft.core.safety import VoteGuard
+from smartbft.crypto.domains import Domains
+from smartbft.crypto.signatures import Signer
+from smartbft.errors import LocalProtocolError, invariant
+from smartbft.limits import (
+    LIVE_INSTANCES,
+    MAX_EXECUTION_BACKLOG,
+    RECENT_DECISIONS_BYTES,
+    RECENT_DECISIONS_IN_MEMORY_MODE,
+)
+from smartbft.messages import Decision, FetchDecisions, Forward, Message, Progress, Proof
+from smartbft.types import Parameters, Value, View
+
+MEMORY_LEVEL = 0
+ASYNC_LEVEL = 1
+SYNC_LEVEL = 2
+
+
+class Replica:
+    """A replica of the view, driven by `step`.
+
+    Args:
+        id: its member id.
+        view: the view in force.
+        domains: the chain's hash and signature domains.
+        signer: signs ACCEPTs with the consensus key of this view.
+        pool: the native request pool and session table, state of this object.
+        parameters: the chain's protocol parameters.
+        level: how durable a reply is: MEMORY_LEVEL, ASYNC_LEVEL or SYNC_LEVEL; told to clients.
+        ordering: makes the ordering protocol on this chassis, for example `smartbft.protocols.mod_smart.ModSmart`.
+        record_votes: False leaves votes out of the log, for comparison with the papers; a restart then forgets them.
+    """
+
+    def __init__(
+        self,
+        id: int,
+        view: View,
+        domains: Domains,
+        signer: Signer,
+        pool: RequestPool,
+        parameters: Parameters,
+        *,
+        level: int,
+        ordering: Callable[[Chassis], Ordering],
+        record_votes: bool = True,
+    ) -> None:
+        self.id = id
+        self.view = view
+        self.domains = domains
+        self.signer = signer
+        self.pool = pool
+        self.parameters = parameters
+        self.guard = VoteGuard()
+        self.record_votes = record_votes
+        self.now = 0
+        self.decided = 0
+        self.executed = 0
+        self.agreed_time = 0
+        self.durable = 0
+        self._level = level
+        self._token = 0
+        self._effects: list[Effect] = []
+        self._executing: dict[int, tuple[bytes, bytes, int, int]] = {}
+        kept = RECENT_DECISIONS_IN_MEMORY_MODE if level == MEMORY_LEVEL else LIVE_INSTANCES
+        self._recent = RecentDecisions(kept, RECENT_DECISIONS_BYTES)
+        self._answered: dict[int, tuple[int, int]] = {}
+        self._catch_up = CatchUp(self)
+        self._forwarding = Forwarding(self)
+        self._seen_by_resend = (0, False)
+        self._started = False
+        self.ordering = ordering(self)
+
+    @property
+    def regency(self) -> int:
+        """The installed regency."""
+        return self.ordering.regency
+
+    @property
+    def leader(self) -> int:
+        """The id of the current leader."""
+        return self.ordering.leader
+
+    def step(self, event: Input, now: int) -> list[Effect]:
+        """Take one input and return what is to be done, in order.
+
+        Args:
+            event: what happened.
+            now: the wall clock in microseconds.
+        Raises:
+            LocalProtocolError: the first input is not `Start`, or a second one is.
+            InvariantViolation: a bug, or an application result for an instance that is not executing.
+        """
+        if self._started == isinstance(event, Start):
+            raise LocalProtocolError("the first input of a replica, and only the first, is Start")
+        self.now = now
+        if type(event) is MessageReceived:
+            self._on_message(event.verified.sender, event.verified.message)
+        elif type(event) is RequestsVerified:
+            self.ordering.on_requests()
+        elif type(event) is Persisted:
+            self.durable = max(self.durable, event.token)
+        elif type(event) is Executed:
+            self._on_executed(event.instance, event.results)
+        elif type(event) is TimerFired:
+            self._on_timer(event.timer)
+        elif type(event) is PeerConnected:
+            self._on_peer_connected(event.peer)
+        elif type(event) is Start:
+            self._start(event.recovered)
+        effects, self._effects = self._effects, []
+        return effects
+
+    def status(self) -> dict[str, int | str]:
+        """Where this replica stands, for operators."""
+        return {
+            "view": self.view.number,
+            "regency": self.regency,
+            "leader": self.leader,
+            "decided": self.decided,
+            "executed": self.executed,
+            "agreed_time": self.agreed_time,
+            "waiting_for": self.ordering.waiting_for(),
+        }
+
+    # Start
+
+    def _start(self, recovered: RecoveredState) -> None:
+        """Every start is the same: take up decisions and votes, re-execute, say again what we said."""
+        self._started = True
+        for decision in recovered.decisions:
+            self._deliver(decision, token=0)
+        self.ordering.recover(recovered.votes)
+        self._repeat(None)
+        self.set_timer(Timer.RESEND, self.parameters.resend_interval)
+        self.set_timer(Timer.PROGRESS, self.parameters.progress_interval)
+        self.set_timer(Timer.REQUEST, self.parameters.request_timeout // 2)
+
+    # What arrives
+
+    def _on_message(self, sender: int, message: Message) -> None:
+        if isinstance(message, Decision):
+            self._catch_up.on_decision(sender, message)
+        elif isinstance(message, Progress):
+            self._catch_up.heard(sender, message.decided)
+        elif isinstance(message, FetchDecisions):
+            self._catch_up.on_fetch(sender, message)
+        elif isinstance(message, Forward):
+            self.pool.admit(message.data, 0, self.now)
+        else:
+            self.ordering.on_message(sender, message)
+
+    def _on_executed(self, instance: int, results: bytes) -> None:
+        """Algorithm 2, lines 16-17: replies exist now; they leave when the decision is durable."""
+        invariant(instance == self.executed + 1, f"instance {instance} executed after instance {self.executed}")
+        digests, data, timestamp, token = self._executing.pop(instance)
+        self.pool.executed(digests, data, results, instance, self.view.number, timestamp, self._level)
+        self.executed = instance
+        self._effects.append(Reply(instance, digests, data, token))
+        self.ordering.on_requests()
+
+    def _on_timer(self, timer: Timer) -> None:
+        if timer == Timer.RESEND:
+            self._on_resend()
+        elif timer == Timer.PROGRESS:
+            self.broadcast(self._progress())
+            self.set_timer(Timer.PROGRESS, self.parameters.progress_interval)
+        elif timer == Timer.REQUEST:
+            self._forwarding.on_timer()
+        elif timer == Timer.CATCH_UP:
+            self._catch_up.on_timer()
+        else:
+            self.ordering.on_timer(timer)
+
+    def _on_resend(self) -> None:
+        """Repeat ourselves only if the same instance was running at the last look and still is."""
+        now_at = (self.decided, self.ordering.running())
+        if now_at == self._seen_by_resend and now_at[1]:
+            self._repeat(None)
+        self._seen_by_resend = now_at
+        self.set_timer(Timer.RESEND, self.parameters.resend_interval)
+
+    def _on_peer_connected(self, peer: int) -> None:
+        self._repeat(peer)
+
+    def _repeat(self, to: int | None) -> None:
+        """Say how far we are, then again what binds us: in this order, so that nobody sends us what we have."""
+        if to is None:
+            self.broadcast(self._progress())
+        else:
+            self.send(to, self._progress())
+        self.ordering.resend(to)
+
+    def _progress(self) -> Progress:
+        return Progress(self.view.number, self.ordering.regency, self.decided)
+
+    # The chassis: what the ordering protocol asks for
+
+    def persist(self, records: tuple[Record, ...], then: Sequence[Send | Broadcast] = ()) -> int:
+        """Append records to the log; `then` leaves once they are durable. Returns the token."""
+        self._token += 1
+        self._effects.append(Persist(self._token, records, tuple(then)))
+        return self._token
+
+    def send(self, to: int, message: Message) -> None:
+        """Send something that does not bind."""
+        self._effects.append(Send(to, message))
+
+    def broadcast(self, message: Message) -> None:
+        """Send something that does not bind to every other member."""
+        self._effects.append(Broadcast(message))
+
+    def set_timer(self, timer: Timer, delay: int) -> None:
+        """Start or restart a timer; `delay` in microseconds."""
+        self._effects.append(SetTimer(timer, delay))
+
+    def cancel_timer(self, timer: Timer) -> None:
+        """Stop a timer."""
+        self._effects.append(CancelTimer(timer))
+
+    def penalise(self, peer: int, reason: str) -> None:
+        """Report a peer that broke the protocol."""
+        self._effects.append(Penalise(peer, reason))
+
+    def may_propose(self) -> bool:
+        """Not while too many decided batches wait for the application."""
+        return len(self._executing) < MAX_EXECUTION_BACKLOG
+
+    def decide(self, instance: int, value: bytes, data: bytes, proof: Proof, logged: bool) -> None:
+        """Deliver a decision: log it, execute it in parallel with the logging, go on with the next instance."""
+        record = decision_record(instance, proof) if logged else decision_record(instance, proof, value, data)
+        token = self.persist((record,))
+        self._deliver(Decided(instance, value, data, proof), token)
+        self.ordering.on_decided(instance)
+        self._catch_up.on_decided()
+
+    def _deliver(self, decision: Decided, token: int) -> None:
+        """Algorithm 2, lines 11-16: the decided prefix grows, and the batch goes to the application."""
+        invariant(decision.instance == self.decided + 1, f"instance {decision.instance} decided after {self.decided}")
+        value = Value.decode(decision.value)
+        invariant(value.timestamp > self.agreed_time, f"agreed time went back in instance {decision.instance}")
+        self.guard.decided(decision.instance)
+        self.pool.decide(value.digests, decision.data, value.timestamp)
+        self.decided = decision.instance
+        self.agreed_time = value.timestamp
+        self._recent.add(decision, token)
+        self._executing[decision.instance] = (value.digests, decision.data, value.timestamp, token)
+        seed = self.domains.seed(decision.instance, decision.proof.digest)
+        self._effects.append(Execute(decision.instance, value.timestamp, seed, decision.data))
+
+    def fetch_decision(self, instance: int, holders: tuple[int, ...]) -> None:
+        """The instance is decided elsewhere: ask those who accepted its value."""
+        for holder in holders:
+            if holder != self.id:
+                self.note_progress(holder, instance)
+
+    def note_progress(self, peer: int, decided: int) -> None:
+        """A hint that `peer` has decided all instances up to `decided`."""
+        self._catch_up.note(peer, decided)
+
+    def answer_with_decision(self, to: int, instance: int) -> None:
+        """Send a decided instance to a peer that lacks it, at most one per resend interval unless it moves on."""
+        if self._catch_up.claims(to) >= instance:
+            return
+        last, at = self._answered.get(to, (0, -self.parameters.resend_interval))
+        if instance == last and self.now - at < self.parameters.resend_interval:
+            return
+        self._answered[to] = (instance, self.now)
+        self.serve_decisions(to, instance, instance)
+
+    def serve_decisions(self, to: int, first: int, last: int) -> None:
+        """Send decisions `first` to `last`, as far as they are durable here: from memory if possible, else from the log."""
+        for instance in range(first, last + 1):
+            known = self._recent.get(instance)
+            if known is None:
+                if self._level != MEMORY_LEVEL and 1 <= instance <= self.decided:
+                    self._effects.append(ServeDecisions(to, instance, min(last, self.decided)))
+                    return
+            elif known[1] <= self.durable:
+                decision = known[0]
+                self.send(
+                    to,
+                    Decision(
+                        self.view.number,
+                        self.ordering.regency,
+                        instance,
+                        decision.value,
+                        decision.data,
+                        decision.proof,
+                    ),
+                )

@@ -1,0 +1,68 @@
+"""The only file that may approve a vote.
+
+Every PROPOSE, WRITE and ACCEPT of this replica is asked for here first, and nothing else creates a vote record. The guard knows
+all that was promised for the live instances, restarts included, so it can refuse a contradiction whatever path led to it.
+"""
+
+from __future__ import annotations
+
+from smartbft.errors import invariant
+
+
+class VoteGuard:
+    """The promises of one replica: per instance and regency at most one value is proposed, written and accepted."""
+
+    __slots__ = ("_accepted", "_decided", "_proposed", "_written", "regency_floor")
+
+    def __init__(self) -> None:
+        self._proposed: dict[tuple[int, int], bytes] = {}
+        self._written: dict[tuple[int, int], bytes] = {}
+        self._accepted: dict[tuple[int, int], bytes] = {}
+        self._decided = 0
+        # Installing a regency is a promise: no WRITE or ACCEPT below it in any instance (protocols.md 2.3).
+        self.regency_floor = 0
+
+    def approve_propose(self, instance: int, regency: int, digest: bytes, leader: bool) -> bool:
+        """Whether PROPOSE(instance, regency, digest) may be recorded and sent: leaders only, one value per regency."""
+        return leader and self._may_vote(instance, regency) and self._promise(self._proposed, instance, regency, digest)
+
+    def approve_write(self, instance: int, regency: int, digest: bytes) -> bool:
+        """Whether WRITE(instance, regency, digest) may be recorded and sent (VP-Consensus step 2)."""
+        return self._may_vote(instance, regency) and self._promise(self._written, instance, regency, digest)
+
+    def approve_accept(self, instance: int, regency: int, digest: bytes, writes: int, quorum: int) -> bool:
+        """Whether ACCEPT(instance, regency, digest) may be recorded, signed and sent (VP-Consensus step 3).
+
+        Args:
+            writes: distinct members whose WRITE for exactly this instance, regency and digest was received.
+            quorum: `Q` of the view.
+        """
+        if writes < quorum or not self._may_vote(instance, regency):
+            return False
+        return self._promise(self._accepted, instance, regency, digest)
+
+    def approve_decide(self, instance: int, accepts: int, quorum: int) -> bool:
+        """Whether `accepts` verified ACCEPTs of distinct members decide the instance: each instance once, in order."""
+        return accepts >= quorum and instance == self._decided + 1
+
+    def decided(self, instance: int) -> None:
+        """The instance is decided and its promises are settled: nothing more is voted in it."""
+        invariant(instance == self._decided + 1, f"instance {instance} decided after instance {self._decided}")
+        self._decided = instance
+        for promises in (self._proposed, self._written, self._accepted):
+            for key in [key for key in promises if key[0] <= instance]:
+                del promises[key]
+
+    def restore(self, instance: int, regency: int, digest: bytes, *, proposed: bool, written: bool, accepted: bool) -> None:
+        """A promise found in the log after a restart."""
+        for made, promises in ((proposed, self._proposed), (written, self._written), (accepted, self._accepted)):
+            if made:
+                kept = promises.setdefault((instance, regency), digest)
+                invariant(kept == digest, f"the log holds two votes for instance {instance}, regency {regency}")
+
+    def _may_vote(self, instance: int, regency: int) -> bool:
+        return instance > self._decided and regency >= self.regency_floor
+
+    @staticmethod
+    def _promise(promises: dict[tuple[int, int], bytes], instance: int, regency: int, digest: bytes) -> bool:
+        return promises.setdefault((instance, regency), digest) == digest

@@ -1,0 +1,1 @@
+"""Ordering protocols: rules on the chassis of `smartbft.core`. None imports another."""

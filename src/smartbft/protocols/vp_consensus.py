@@ -1,0 +1,313 @@
+"""VP-Consensus: validated and provable consensus (Mod-SMaRt section IV; the steps of protocols.md section 1).
+
+One object is one execution: instance `i`, which decides one value. Leader-driven Byzantine Paxos: PROPOSE, WRITE, signed ACCEPT.
+It owns no timers and elects nobody.
+"""
+
+from __future__ import annotations
+
+from smartbft._fastpath.pool import VALID, request_digests
+from smartbft.core.chassis import Chassis
+from smartbft.core.effects import Broadcast, Record
+from smartbft.core.inputs import Timer
+from smartbft.core.records import PROPOSED, WRITTEN, accept_record, value_record
+from smartbft.core.recovery import RecoveredVotes
+from smartbft.limits import DIGEST_BYTES
+from smartbft.messages import Accept, FetchRequests, Message, Proof, Propose, RequestBodies, Write
+from smartbft.types import Value
+
+
+class VPConsensus:
+    """One consensus instance at one replica.
+
+    Attributes:
+        instance: its number.
+        regency: the regency it is in.
+        proposal: the encoded value proposed in this regency, once seen.
+        digest: `H(v)` of the proposal.
+        data: the proposal's requests, once all are here and verified.
+        accepted: `(ts, val)` of the paper: regency and digest of the newest WRITE quorum seen, or None.
+        write_set: for each digest this replica sent WRITE for, the newest regency it did so in.
+    """
+
+    def __init__(self, chassis: Chassis, instance: int, regency: int) -> None:
+        self.instance = instance
+        self.regency = regency
+        self.proposal: bytes | None = None
+        self.digest = b""
+        self.data = b""
+        self.accepted: tuple[int, bytes] | None = None
+        self.write_set: dict[bytes, int] = {}
+        self.decided = False
+        self.refused = ""
+        self._chassis = chassis
+        self._writes: dict[tuple[int, bytes], dict[int, None]] = {}
+        self._accepts: dict[tuple[int, bytes], dict[int, bytes]] = {}
+        self._voters: dict[tuple[type, int, int], bytes] = {}  # (kind, regency, sender) -> digest
+        self._sent: list[tuple[int, Message]] = []  # (token, message): what may be sent again
+        self._logged: dict[bytes, None] = {}
+        self._missing = b""
+        self._fetches = 0
+
+    # The interface of the paper: VP-Propose, and VP-Decide through the chassis.
+
+    def propose(self, value: Value, data: bytes) -> None:
+        """VP-Propose at the leader: send PROPOSE and the leader's own WRITE, once both are on disk."""
+        encoded = value.encode()
+        digest = self._chassis.domains.value_digest(encoded)
+        leader = self._chassis.view.leader(self.regency) == self._chassis.id
+        if not self._chassis.guard.approve_propose(self.instance, self.regency, digest, leader):
+            return
+        self.proposal, self.digest, self.data = encoded, digest, data
+        self._write(PROPOSED | WRITTEN)
+
+    def on_propose(self, sender: int, message: Propose) -> None:
+        """Step 2: a proposal from the leader of this regency; only the first counts."""
+        if message.regency != self.regency or self.decided:
+            return
+        if self.proposal is not None:
+            if self.proposal != message.value:
+                self._chassis.penalise(sender, f"two proposals for instance {self.instance}")
+            return
+        self.proposal = message.value
+        self.digest = self._chassis.domains.value_digest(message.value)
+        self.consider()
+
+    def on_write(self, sender: int, message: Write) -> bool:
+        """Step 3: count a WRITE. Returns False if the sender's WRITE of this regency was here before."""
+        if not self._first_vote(Write, sender, message.regency, message.digest):
+            return False
+        self._writes.setdefault((message.regency, message.digest), {})[sender] = None
+        self._try_accept(message.regency, message.digest)
+        return True
+
+    def on_accept(self, sender: int, message: Accept) -> bool:
+        """Step 4: count a verified ACCEPT. Returns False if the sender's ACCEPT of this regency was here before."""
+        if not self._first_vote(Accept, sender, message.regency, message.digest):
+            return False
+        self._accepts.setdefault((message.regency, message.digest), {})[sender] = message.signature
+        self._try_decide(message.regency, message.digest)
+        return True
+
+    def consider(self) -> None:
+        """Look at the proposal: find its requests, check the predicate, vote. Called again when something has changed."""
+        if self.proposal is None or self.decided or self.refused:
+            return
+        value = Value.decode(self.proposal)
+        if not self.data and not self._resolve(value):
+            return
+        if self._decide_if_accepted() or self.digest in self._written_now():
+            return
+        if self._on_time(value) and self._valid(value):
+            self._write(WRITTEN)
+
+    # Finding the requests that a proposal names (architecture.md section 1).
+
+    def _resolve(self, value: Value) -> bool:
+        self.data, self._missing, _ = self._chassis.pool.resolve(value.digests)
+        if self._missing and not self._fetches:
+            self._fetches = 1
+            # The client's own copy is usually on its way: a short grace before asking.
+            self._chassis.set_timer(Timer.FETCH, self._chassis.parameters.fetch_grace)
+        return bool(self.data)
+
+    def fetch(self) -> None:
+        """The grace is over: ask for what is still missing, the proposer first, then the others in turn."""
+        self.consider()
+        if self.data or not self._missing or self.decided or self.proposal is None:
+            return
+        peers = [id for id in self._chassis.view.ids if id != self._chassis.id]
+        leader = self._chassis.view.leader(self.regency)
+        to = leader if self._fetches == 1 and leader in peers else peers[self._fetches % len(peers)]
+        self._fetches += 1
+        view = self._chassis.view.number
+        self._chassis.send(to, FetchRequests(view, self.regency, self.instance, self._missing))
+        self._chassis.set_timer(Timer.FETCH, self._chassis.parameters.resend_interval)
+
+    def on_bodies(self, sender: int, message: RequestBodies) -> None:
+        """Requests that a peer sent for the proposal: only those that were asked for enter the pool."""
+        if not self._missing or self.data:
+            return
+        wanted = {self._missing[at : at + DIGEST_BYTES] for at in range(0, len(self._missing), DIGEST_BYTES)}
+        digests = request_digests(self._chassis.domains.chain_id, message.data)
+        if any(digests[at : at + DIGEST_BYTES] not in wanted for at in range(0, len(digests), DIGEST_BYTES)):
+            self._chassis.penalise(sender, f"sent requests that instance {self.instance} did not ask for")
+            return
+        self._chassis.pool.admit_body(message.data, self._chassis.now)
+        self.consider()
+
+    # The predicate gamma (protocols.md 2.2) and the votes.
+
+    def _on_time(self, value: Value) -> bool:
+        """Agreed time: later than the last, and not ahead of our clock by more than the skew (protocols.md 2.1)."""
+        chassis = self._chassis
+        if value.timestamp <= chassis.agreed_time:
+            self._refuse("its timestamp is not after the last agreed time")
+            return False
+        ahead = value.timestamp - (chassis.now + chassis.parameters.clock_skew)
+        if ahead <= 0 or value.timestamp == chassis.agreed_time + 1:
+            return True
+        chassis.set_timer(Timer.HOLD, ahead)
+        return False
+
+    def _valid(self, value: Value) -> bool:
+        parameters = self._chassis.parameters
+        verdict = self._chassis.pool.check(
+            self.data, value.timestamp, parameters.max_batch_requests, parameters.max_batch_bytes
+        )
+        if verdict != VALID:
+            self._refuse(f"its batch breaks the predicate (verdict {verdict})")
+        return verdict == VALID
+
+    def _refuse(self, why: str) -> None:
+        self.refused = why
+        leader = self._chassis.view.leader(self.regency)
+        self._chassis.penalise(leader, f"the proposal of instance {self.instance} was refused: {why}")
+
+    def _write(self, flags: int) -> None:
+        """Steps 1 and 2: value, requests and vote are on disk before PROPOSE and WRITE leave."""
+        chassis, value = self._chassis, self.proposal
+        if value is None or not chassis.guard.approve_write(self.instance, self.regency, self.digest):
+            return
+        self.write_set[self.digest] = self.regency
+        view = chassis.view.number
+        vote = Write(view, self.regency, self.instance, self.digest)
+        messages: list[Message] = [vote]
+        if flags & PROPOSED:
+            messages.insert(0, Propose(view, self.regency, self.instance, value))
+        record = value_record(self.instance, view, self.regency, flags, value, self.data)
+        self._speak(record, messages)
+        if chassis.record_votes:
+            self._logged[self.digest] = None
+        self.on_write(chassis.id, vote)
+
+    def _try_accept(self, regency: int, digest: bytes) -> None:
+        """Step 3: on a WRITE quorum, `(ts, val) := (r, H(v))` on disk, then the signed ACCEPT."""
+        chassis = self._chassis
+        writes = len(self._writes[regency, digest])
+        if regency != self.regency or self.decided or (Accept, regency, chassis.id) in self._voters:
+            return
+        if not chassis.guard.approve_accept(self.instance, regency, digest, writes, chassis.view.quorum):
+            return
+        self.accepted = (regency, digest)
+        vote = self._signed_accept(regency, digest)
+        self._speak(accept_record(self.instance, chassis.view.number, regency, digest), [vote])
+        self.on_accept(chassis.id, vote)
+
+    def _signed_accept(self, regency: int, digest: bytes) -> Accept:
+        chassis = self._chassis
+        payload = chassis.domains.accept_payload(chassis.view.number, regency, self.instance, digest)
+        return Accept(chassis.view.number, regency, self.instance, digest, chassis.signer.sign(payload))
+
+    def _speak(self, record: Record, messages: list[Message]) -> None:
+        """Say something that binds us: only once its record is durable."""
+        token = 0
+        if self._chassis.record_votes:
+            token = self._chassis.persist((record,), tuple(Broadcast(message) for message in messages))
+        else:
+            for message in messages:
+                self._chassis.broadcast(message)
+        self._sent.extend((token, message) for message in messages)
+
+    # Step 4: deciding.
+
+    def _try_decide(self, regency: int, digest: bytes) -> None:
+        chassis = self._chassis
+        accepts = self._accepts[regency, digest]
+        if self.decided or not chassis.guard.approve_decide(self.instance, len(accepts), chassis.view.quorum):
+            return
+        if digest == self.digest and not self.data:
+            self.consider()
+            return
+        if digest != self.digest:
+            # Decided elsewhere, and the value is not here: those who accepted it have it on disk.
+            chassis.fetch_decision(self.instance, tuple(sorted(accepts)))
+            return
+        self._decide(regency, digest, accepts)
+
+    def _decide_if_accepted(self) -> bool:
+        for (regency, digest), accepts in self._accepts.items():
+            if digest == self.digest and len(accepts) >= self._chassis.view.quorum:
+                self._decide(regency, digest, accepts)
+                return self.decided
+        return False
+
+    def _decide(self, regency: int, digest: bytes, accepts: dict[int, bytes]) -> None:
+        if self.proposal is None:
+            return
+        self.decided = True
+        proof = Proof(self._chassis.view.number, regency, self.instance, digest, tuple(sorted(accepts.items())))
+        self._chassis.decide(self.instance, self.proposal, self.data, proof, digest in self._logged)
+
+    # Restarts and repetition.
+
+    def recover(self, votes: RecoveredVotes) -> None:
+        """Take up what was promised before a restart; the messages may be sent again."""
+        chassis, guard = self._chassis, self._chassis.guard
+        for value in votes.values:
+            digest = chassis.domains.value_digest(value.value)
+            guard.restore(
+                self.instance, value.regency, digest, proposed=value.proposed, written=value.written, accepted=False
+            )
+            self.regency = value.regency
+            self.proposal, self.digest, self.data = value.value, digest, value.data
+            self._logged[digest] = None
+            if value.proposed:
+                self._sent.append((0, Propose(value.view, value.regency, self.instance, value.value)))
+            if value.written:
+                self._recover_write(Write(value.view, value.regency, self.instance, digest))
+        for accept in votes.accepts:
+            guard.restore(self.instance, accept.regency, accept.digest, proposed=False, written=False, accepted=True)
+            self._recover_accept(accept.regency, accept.digest)
+
+    def _recover_write(self, vote: Write) -> None:
+        self.write_set[vote.digest] = vote.regency
+        self._sent.append((0, vote))
+        self._voters[Write, vote.regency, self._chassis.id] = vote.digest
+        self._writes.setdefault((vote.regency, vote.digest), {})[self._chassis.id] = None
+
+    def _recover_accept(self, regency: int, digest: bytes) -> None:
+        self.accepted = (regency, digest)
+        vote = self._signed_accept(regency, digest)
+        self._sent.append((0, vote))
+        self._voters[Accept, regency, self._chassis.id] = digest
+        self._accepts.setdefault((regency, digest), {})[self._chassis.id] = vote.signature
+
+    def sent_messages(self) -> list[Message]:
+        """Our messages of this instance whose records are durable: what may be sent again."""
+        return [message for token, message in self._sent if token <= self._chassis.durable]
+
+    def begun(self) -> bool:
+        """Whether anything of this instance has been seen or sent, and it is not decided."""
+        return not self.decided and (self.proposal is not None or bool(self._voters))
+
+    def logged(self, digest: bytes) -> bool:
+        """Whether the log holds this value and its requests as a VALUE record."""
+        return digest in self._logged
+
+    def waiting_for(self) -> str:
+        """What this instance is waiting for, in words."""
+        if self.proposal is None:
+            return f"a proposal from replica {self._chassis.view.leader(self.regency)}"
+        if self.refused:
+            return f"a regency change: {self.refused}"
+        if not self.data:
+            return f"{len(self._missing) // DIGEST_BYTES} missing requests, or their verification"
+        votes: dict[int, None] | dict[int, bytes] = self._writes.get((self.regency, self.digest), {})
+        kind = "WRITE"
+        if self.accepted is not None:
+            votes, kind = self._accepts.get((self.regency, self.digest), {}), "ACCEPT"
+        silent = [id for id in self._chassis.view.ids if id not in votes]
+        return f"{kind} from {self._chassis.view.quorum - len(votes)} of replicas {silent}"
+
+    def _written_now(self) -> tuple[bytes, ...]:
+        return tuple(digest for digest, regency in self.write_set.items() if regency == self.regency)
+
+    def _first_vote(self, kind: type, sender: int, regency: int, digest: bytes) -> bool:
+        known = self._voters.get((kind, regency, sender))
+        if known is None:
+            self._voters[kind, regency, sender] = digest
+            return True
+        if known != digest:
+            self._chassis.penalise(sender, f"two {kind.__name__} votes in instance {self.instance}, regency {regency}")
+        return False
