@@ -1,6 +1,8 @@
-"""Every bound of the system, with its reason. Nothing on the network, on disk or in memory grows past a number on this page.
+"""Every bound of the system, with its reason. Nothing on the network, on disk or in memory grows past a number on
+this page.
 
-Values that a deployment may choose (batch size, timeouts, window) are in the genesis; here are the bounds they must keep.
+Values that a deployment may choose (batch size, timeouts, window) are in the genesis; here are the bounds they must
+keep.
 """
 
 from __future__ import annotations

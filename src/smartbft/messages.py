@@ -1,8 +1,9 @@
 """Every protocol message between replicas: one schema, with its size limits, coded as MessagePack arrays.
 
-Decoding is strict and canonical: ``encode(decode(b)) == b``, or `MalformedMessage`. Requests, replies and digest lists have
-fixed layouts of their own (docs/wire-format.md) and travel here as byte fields. The sender is not part of a message: it is
-the peer at the other end of the authenticated channel; a message that must convince third parties carries a signature.
+Decoding is strict and canonical: ``encode(decode(b)) == b``, or `MalformedMessage`. Requests, replies and digest
+lists have fixed layouts of their own (docs/wire-format.md) and travel here as byte fields. The sender is not part of
+a message: it is the peer at the other end of the authenticated channel; a message that must convince third parties
+carries a signature.
 """
 
 from __future__ import annotations

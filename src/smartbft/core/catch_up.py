@@ -1,7 +1,7 @@
 """Catching up: a replica that is behind fetches the decided batches it lacks, with their proofs, from its peers.
 
-A claim about progress is worth nothing without a proof: it only tells whom to ask. Every decision that arrives was checked by
-validation, so one honest peer is enough and a lying one costs a timer.
+A claim about progress is worth nothing without a proof: it only tells whom to ask. Every decision that arrives was
+checked by validation, so one honest peer is enough and a lying one costs a timer.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class CatchUp:
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
-        self._claims = {id: 0 for id in replica.view.ids}
+        self._claims = dict.fromkeys(replica.view.ids, 0)
         self._fetched: dict[int, Decision] = {}
         self._asked_until = 0
         self._attempts = 0
@@ -39,7 +39,9 @@ class CatchUp:
         self.note(peer, decided)
 
     def note(self, peer: int, decided: int) -> None:
-        """A hint that `peer` has decided up to `decided`. One instance behind is normal; the timer tells whether it lasts."""
+        """A hint that `peer` has decided up to `decided`. One instance behind is normal; the timer tells whether it
+        lasts.
+        """
         replica = self._replica
         if decided <= self._claims[peer]:
             return

@@ -1,7 +1,7 @@
 """The two sides of the seam between the replica and its ordering protocol.
 
-A protocol is rules on this chassis: it is told what arrived, and asks the chassis to persist, send, set timers and deliver
-decisions. Every protocol has the same input (requests in the pool) and the same output (`decide`).
+A protocol is rules on this chassis: it is told what arrived, and asks the chassis to persist, send, set timers and
+deliver decisions. Every protocol has the same input (requests in the pool) and the same output (`decide`).
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ class Ordering(Protocol):
         """The id of the replica that proposes in the current regency."""
 
     def recover(self, votes: RecoveredVotes) -> None:
-        """Take up the votes of the instance after the last decision, found in the log; called once, before anything else."""
+        """Take up the votes of the instance after the last decision, found in the log; called once, before anything
+        else.
+        """
 
     def on_message(self, sender: int, message: Message) -> None:
         """A verified message of this protocol."""

@@ -1,8 +1,8 @@
 """What a replica wants done: the effects that `Replica.step` returns, in order.
 
-Persist before you speak: a message that binds the sender exists only inside `Persist.then`, and the runtime releases those
-effects when the write is released (at once in memory mode, when the operating system has the write in asynchronous mode, after
-the sync in synchronous mode). The order of tokens is the order of the log.
+Persist before you speak: a message that binds the sender exists only inside `Persist.then`, and the runtime releases
+those effects when the write is released (at once in memory mode, when the operating system has the write in
+asynchronous mode, after the sync in synchronous mode). The order of tokens is the order of the log.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Broadcast(msgspec.Struct, frozen=True, gc=False):
 
 
 class Persist(msgspec.Struct, frozen=True, gc=False):
-    """Append `records` to the log; when the last of them is released, carry out `then` and feed `Persisted(token)` back.
+    """Append `records` to the log; when the last of them is released, carry out `then` and feed `Persisted(token)`
+    back.
 
     Tokens are 1, 2, 3, ... in the order of the effects.
     """

@@ -1,7 +1,8 @@
 """Requests that are not ordered in time (Mod-SMaRt Algorithm 3, lines 1-3): forward them to everybody.
 
-The pool keeps arrival order, so one timer for the oldest request that a leader could propose is enough. The second expiry of
-the same request forwards again, with growing pauses; suspecting the leader belongs to the synchronization phase.
+The pool keeps arrival order, so one timer for the oldest request that a leader could propose is enough. The second
+expiry of the same request forwards again, with growing pauses; suspecting the leader belongs to the synchronization
+phase.
 """
 
 from __future__ import annotations

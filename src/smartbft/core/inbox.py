@@ -1,7 +1,7 @@
 """The out-of-context buffer: messages that came early (Mod-SMaRt section V-A), bounded per sender.
 
-A Byzantine replica can fill only its own share, so it cannot push out another's messages. Whatever is dropped here can be asked
-for again: votes are re-sent, decisions are fetched.
+A Byzantine replica can fill only its own share, so it cannot push out another's messages. Whatever is dropped here
+can be asked for again: votes are re-sent, decisions are fetched.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ class Inbox(Generic[T]):
             del share[farthest]
 
     def take(self, instance: int) -> list[tuple[int, T]]:
-        """Remove and return `(sender, message)` for `instance`, in the order of members, then arrival; drop older ones."""
+        """Remove and return `(sender, message)` for `instance`, in the order of members, then arrival; drop older
+        ones.
+        """
         due: list[tuple[int, T]] = []
         for sender, share in self._messages.items():
             if share:

@@ -1,7 +1,7 @@
 """What can happen to a replica: the inputs of `Replica.step`.
 
-An input carries no time of its own: `step(input, now)` is told the wall clock in microseconds at which the runtime (or the
-simulator) hands it over.
+An input carries no time of its own: `step(input, now)` is told the wall clock in microseconds at which the runtime
+(or the simulator) hands it over.
 """
 
 from __future__ import annotations

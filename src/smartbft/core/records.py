@@ -1,7 +1,7 @@
 """The bodies of the log's records: what a replica must remember (docs/log-format.md, "Record bodies").
 
-Kinds: VALUE (a proposal with its requests, and the vote it carries), ACCEPT, DECISION. Votes and decisions share one log, so
-that the order "decision i before any vote for i + 1" costs no sync of its own (protocols.md section 3).
+Kinds: VALUE (a proposal with its requests, and the vote it carries), ACCEPT, DECISION. Votes and decisions share one
+log, so that the order "decision i before any vote for i + 1" costs no sync of its own (protocols.md section 3).
 """
 
 from __future__ import annotations

@@ -85,7 +85,9 @@ def recover(records: Iterable[tuple[int, int, bytes]], domains: Domains) -> Reco
     return state
 
 
-def decisions_in(records: Iterable[tuple[int, int, bytes]], domains: Domains, first: int, last: int) -> Iterator[Decided]:
+def decisions_in(
+    records: Iterable[tuple[int, int, bytes]], domains: Domains, first: int, last: int
+) -> Iterator[Decided]:
     """The decisions `first` to `last` found in `records` (log order, starting anywhere), for a peer that lacks them."""
     votes = RecoveredVotes()
     current = -1

@@ -1,7 +1,8 @@
 """One replica as a pure object: `step(input, now)` returns the effects, in order.
 
-This is the chassis: it decides nothing about ordering (that is the protocol's business) and touches no socket, disk or clock.
-Here live the delivery of decisions in order, execution and replies, catching up with the others, and the timers.
+This is the chassis: it decides nothing about ordering (that is the protocol's business) and touches no socket, disk
+or clock. Here live the delivery of decisions in order, execution and replies, catching up with the others, and the
+timers.
 """
 
 from __future__ import annotations
@@ -127,6 +128,7 @@ class Replica:
         Args:
             event: what happened.
             now: the wall clock in microseconds.
+
         Raises:
             LocalProtocolError: the first input is not `Start`, or a second one is.
             InvariantViolation: a bug, or an application result for an instance that is not executing.
@@ -309,7 +311,9 @@ class Replica:
         self.serve_decisions(to, instance, instance)
 
     def serve_decisions(self, to: int, first: int, last: int) -> None:
-        """Send decisions `first` to `last`, as far as they are durable here: from memory if possible, else from the log."""
+        """Send decisions `first` to `last`, as far as they are durable here: from memory if possible, else from the
+        log.
+        """
         for instance in range(first, last + 1):
             known = self._recent.get(instance)
             if known is None:

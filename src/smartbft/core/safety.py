@@ -1,7 +1,8 @@
 """The only file that may approve a vote.
 
-Every PROPOSE, WRITE and ACCEPT of this replica is asked for here first, and nothing else creates a vote record. The guard knows
-all that was promised for the live instances, restarts included, so it can refuse a contradiction whatever path led to it.
+Every PROPOSE, WRITE and ACCEPT of this replica is asked for here first, and nothing else creates a vote record. The
+guard knows all that was promised for the live instances, restarts included, so it can refuse a contradiction whatever
+path led to it.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ class VoteGuard:
             for key in [key for key in promises if key[0] <= instance]:
                 del promises[key]
 
-    def restore(self, instance: int, regency: int, digest: bytes, *, proposed: bool, written: bool, accepted: bool) -> None:
+    def restore(
+        self, instance: int, regency: int, digest: bytes, *, proposed: bool, written: bool, accepted: bool
+    ) -> None:
         """A promise found in the log after a restart."""
         for made, promises in ((proposed, self._proposed), (written, self._written), (accepted, self._accepted)):
             if made:

@@ -1,7 +1,8 @@
 """Stateless checks of messages: everything about a message that does not depend on how far this replica is.
 
-Only `Validator` makes `Verified` objects, and only they enter the step function. Signatures are verified here, on receipt, so
-that a proof never holds one that does not verify (field notes B6), and a proof is bound to its view, instance and regency (B1).
+Only `Validator` makes `Verified` objects, and only they enter the step function. Signatures are verified here, on
+receipt, so that a proof never holds one that does not verify (field notes B6), and a proof is bound to its view,
+instance and regency (B1).
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ class Validator:
         if sender not in self._view.ids:
             raise RemoteProtocolError(f"replica {sender} is not a member of view {self._view.number}")
         if message.view != self._view.number:
-            raise RemoteProtocolError(f"a message for view {message.view}, but the view in force is {self._view.number}")
+            raise RemoteProtocolError(
+                f"a message for view {message.view}, but the view in force is {self._view.number}"
+            )
         if type(message) is Propose:
             self._check_propose(sender, message)
         elif type(message) is Accept:

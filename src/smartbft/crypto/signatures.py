@@ -1,6 +1,7 @@
 """Making and checking signatures of members, behind two small interfaces.
 
-The product signs with PyNaCl and verifies with the native ZIP-215 verifier; the simulator may put keyed hashes in their place.
+The product signs with PyNaCl and verifies with the native ZIP-215 verifier; the simulator may put keyed hashes in
+their place.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """VP-Consensus: validated and provable consensus (Mod-SMaRt section IV; the steps of protocols.md section 1).
 
-One object is one execution: instance `i`, which decides one value. Leader-driven Byzantine Paxos: PROPOSE, WRITE, signed ACCEPT.
-It owns no timers and elects nobody.
+One object is one execution: instance `i`, which decides one value. Leader-driven Byzantine Paxos: PROPOSE, WRITE,
+signed ACCEPT. It owns no timers and elects nobody.
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ class VPConsensus:
         return True
 
     def consider(self) -> None:
-        """Look at the proposal: find its requests, check the predicate, vote. Called again when something has changed."""
+        """Look at the proposal: find its requests, check the predicate, vote. Called again when something has
+        changed.
+        """
         if self.proposal is None or self.decided or self.refused:
             return
         value = Value.decode(self.proposal)

@@ -1,7 +1,7 @@
 """The normal phase of Mod-SMaRt (Algorithm 2): one consensus instance after another, each deciding a batch.
 
-Only the current instance `i` and the one before are live. Messages for later instances wait in a bounded out-of-context buffer;
-messages about older ones are answered with the decision.
+Only the current instance `i` and the one before are live. Messages for later instances wait in a bounded out-of-
+context buffer; messages about older ones are answered with the decision.
 """
 
 from __future__ import annotations
