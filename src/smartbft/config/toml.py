@@ -1,0 +1,196 @@
+"""TOML files in and out: strict typed reading with errors that name file and field, and a small canonical writer."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from smartbft.config.units import parse_duration, parse_size
+from smartbft.errors import ConfigError, LocalProtocolError
+
+# A configuration is read whole: a larger file is not one of ours.
+_MAX_FILE_BYTES = 1024 * 1024
+
+_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*?)`(?: - at `\$\.?(.*)`)?")
+_INVALID = re.compile(r"(.*?) - at `\$\.?(.*)`", re.DOTALL)
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+Schema = TypeVar("Schema", bound=msgspec.Struct)
+
+
+class Duration(int):
+    """A schema field in microseconds, written with a unit."""
+
+
+class Size(int):
+    """A schema field in bytes, written with a unit."""
+
+
+class HexBytes32(bytes):
+    """A schema field of 32 bytes, written as 64 hexadecimal digits."""
+
+
+def read_toml(path: Path, schema: type[Schema]) -> Schema:
+    """Read `path` as TOML and convert it to `schema`, strictly.
+
+    Raises:
+        ConfigError: the file cannot be read, is not TOML (a key given twice included), or does not fit the schema.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_FILE_BYTES + 1)
+    except FileNotFoundError:
+        raise ConfigError("the file does not exist: 'smartbft testnet' writes it", file=str(path)) from None
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", file=str(path)) from None
+    if len(content) > _MAX_FILE_BYTES:
+        raise ConfigError(f"is larger than {_MAX_FILE_BYTES} bytes and cannot be a configuration", file=str(path))
+    try:
+        tree = tomllib.loads(content.decode())
+    except UnicodeDecodeError:
+        raise ConfigError("is not UTF-8 text", file=str(path)) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"is not valid TOML (is a key given twice?): {error}", file=str(path)) from None
+    try:
+        return msgspec.convert(tree, schema, dec_hook=_decode_custom)
+    except msgspec.ValidationError as error:
+        raise _explain(error, path, schema) from None
+
+
+def write_toml(path: Path, tree: Mapping[str, Any], *, comment: str = "", mode: int = 0o644) -> None:
+    """Write `tree` to a new or existing file: complete and synced, or not at all."""
+    text = "".join(f"# {line}\n" for line in comment.splitlines()) + format_toml(tree)
+    write_file(path, text.encode(), mode)
+
+
+def write_file(path: Path, content: bytes, mode: int) -> None:
+    """Write, sync, rename, sync the folder: after a crash the old content is there, or the new one."""
+    temporary = path.with_name(path.name + ".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def format_toml(tree: Mapping[str, Any]) -> str:
+    """TOML text of nested mappings; the same tree in the same order gives the same text."""
+    lines: list[str] = []
+    _format_table(tree, (), lines)
+    return "\n".join(lines).strip() + "\n"
+
+
+def check_plain(value: Any, path: str) -> None:
+    """See that application parameters hold nothing but tables, lists, strings, whole numbers and booleans.
+
+    Raises:
+        LocalProtocolError: names the place. (Floats and dates have no canonical form and would split the chain id.)
+    """
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            check_plain(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            check_plain(item, f"{path}[{index}]")
+    elif not isinstance(value, str | int):
+        kind = type(value).__name__
+        raise LocalProtocolError(f"{path} is a {kind}: use strings, whole numbers, booleans, lists and tables")
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise LocalProtocolError(f"{path} does not fit 64 bits")
+
+
+def _decode_custom(kind: type, value: Any) -> Any:
+    if not isinstance(value, str):
+        unit = {Duration: ' with a unit, e.g. "250ms"', Size: ' with a unit, e.g. "64MiB"'}.get(kind, "")
+        raise ValueError(f"expected a string{unit}, got {type(value).__name__}")
+    try:
+        if kind is Duration:
+            return Duration(parse_duration(value))
+        if kind is Size:
+            return Size(parse_size(value))
+    except LocalProtocolError as error:
+        raise ValueError(str(error)) from None
+    if kind is HexBytes32:
+        if not re.fullmatch(r"[0-9a-f]{64}", value):
+            raise ValueError("expected 64 lower-case hexadecimal digits")
+        return HexBytes32(bytes.fromhex(value))
+    raise NotImplementedError(f"no conversion to {kind}")
+
+
+def _explain(error: msgspec.ValidationError, path: Path, schema: type[msgspec.Struct]) -> ConfigError:
+    message = str(error)
+    unknown = _UNKNOWN_FIELD.fullmatch(message)
+    if unknown:
+        field = ".".join(part for part in (unknown[2], unknown[1]) if part)
+        close = difflib.get_close_matches(unknown[1], sorted(_field_names(schema)), n=1, cutoff=0.5)
+        advice = f"did you mean '{close[0]}'?" if close else "remove it"
+        return ConfigError(f"unknown key; {advice}", file=str(path), field=field)
+    located = _INVALID.fullmatch(message)
+    if located:
+        return ConfigError(located[1], file=str(path), field=located[2])
+    return ConfigError(message, file=str(path))
+
+
+def _field_names(schema: Any) -> set[str]:
+    """The keys of a schema and of the tables inside it."""
+    names: set[str] = set()
+    for field in msgspec.structs.fields(schema):
+        names.add(field.encode_name)
+        for inner in (field.type, *getattr(field.type, "__args__", ())):
+            if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
+                names |= _field_names(inner)
+    return names
+
+
+def _format_table(table: Mapping[str, Any], path: tuple[str, ...], lines: list[str]) -> None:
+    nested: list[tuple[str, Any]] = []
+    for key, value in table.items():
+        if isinstance(value, Mapping) or (isinstance(value, list | tuple) and value and isinstance(value[0], Mapping)):
+            nested.append((key, value))
+        else:
+            lines.append(f"{_format_key(key)} = {_format_value(value)}")
+    for key, value in nested:
+        inner = (*path, key)
+        name = ".".join(map(_format_key, inner))
+        for item in [value] if isinstance(value, Mapping) else value:
+            lines += ["", f"[{name}]" if isinstance(value, Mapping) else f"[[{name}]]"]
+            _format_table(item, inner, lines)
+
+
+def _format_key(key: str) -> str:
+    return key if _BARE_KEY.fullmatch(key) else _format_string(key)
+
+
+def _format_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(int(value))
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, str):
+        return _format_string(value)
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_format_value, value)) + "]"
+    raise LocalProtocolError(f"a {type(value).__name__} cannot be written to a configuration file")
+
+
+def _format_string(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(c if c >= " " and c != "\x7f" else f"\\u{ord(c):04x}" for c in escaped) + '"'
