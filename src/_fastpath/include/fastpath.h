@@ -39,8 +39,40 @@ const fp_hashing_t *fp_hashing(void);
 
 /* --- verify --------------------------------------------------------------------------------------------------- */
 
+/* One signature to check. A null key or signature stands for one of the wrong length: the verdict is 0. */
+typedef struct {
+    const uint8_t *public_key; /* 32 bytes */
+    const uint8_t *signature;  /* 64 bytes */
+    fp_slice_t message;
+} fp_verify_item_t;
+
+/* Items in contiguous buffers; message i is messages[offsets[i]] up to messages[offsets[i + 1]]. */
+typedef struct {
+    const uint8_t *public_keys; /* 32 * count bytes */
+    const uint8_t *signatures;  /* 64 * count bytes */
+    fp_slice_t messages;
+    const uint8_t *offsets;     /* count + 1 native 64-bit integers, aligned or not */
+    size_t count;
+} fp_verify_packed_t;
+
+typedef struct fp_parsed_key fp_parsed_key_t;
+
 typedef struct {
     uint32_t (*version)(void);
+    /* 1 if the signature verifies, else 0. */
+    int32_t (*verify)(const uint8_t *public_key, const uint8_t *signature, const uint8_t *message, size_t length);
+    /* Writes one verdict per item, 1 or 0. `threads` 0: as many as the pool has. */
+    int32_t (*verify_many)(const fp_verify_item_t *items, size_t count, size_t threads, uint8_t *mask);
+    /* The same; FP_INVALID if the offsets decrease or leave the messages. */
+    int32_t (*verify_packed)(const fp_verify_packed_t *items, size_t threads, uint8_t *mask);
+    /* Null if the 32 bytes are not a point. */
+    fp_parsed_key_t *(*key_parse)(const uint8_t *public_key);
+    int32_t (*key_verify)(const fp_parsed_key_t *key, const uint8_t *signature, const uint8_t *message, size_t length);
+    void (*key_free)(fp_parsed_key_t *key);
+    /* 1 if the key is a point of small order or no point, else 0. */
+    int32_t (*is_small_order)(const uint8_t *public_key);
+    /* Threads (0: one per core) and niceness (0 to 19) of the pool. */
+    int32_t (*set_threads)(size_t threads, int32_t nice);
 } fp_verify_t;
 
 const fp_verify_t *fp_verify(void);

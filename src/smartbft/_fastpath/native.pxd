@@ -1,7 +1,7 @@
 """The function tables of the native crate, for the other compiled modules to cimport.
 
 Only the module `native` links the crate; the others reach it through these pointers. One section per area: the C header
-`include/fastpath.h` is the truth, and a section repeats what Cython must know of it.
+`include/fastpath.h` is the truth, and a section repeats what Cython must know of it. The function pointers are `nogil`.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -25,27 +25,53 @@ cdef extern from "fastpath.h" nogil:
 # --- hashing ----------------------------------------------------------------------------------------------------------
 cdef extern from "fastpath.h" nogil:
     ctypedef struct fp_hashing_t:
-        uint32_t (*version)()
+        uint32_t (*version)() noexcept nogil
 
 # --- verify -----------------------------------------------------------------------------------------------------------
 cdef extern from "fastpath.h" nogil:
+    ctypedef struct fp_verify_item_t:
+        const uint8_t *public_key
+        const uint8_t *signature
+        fp_slice_t message
+
+    ctypedef struct fp_verify_packed_t:
+        const uint8_t *public_keys
+        const uint8_t *signatures
+        fp_slice_t messages
+        const uint8_t *offsets
+        size_t count
+
+    ctypedef struct fp_parsed_key_t:
+        pass
+
     ctypedef struct fp_verify_t:
-        uint32_t (*version)()
+        uint32_t (*version)() noexcept nogil
+        int32_t (*verify)(
+            const uint8_t *public_key, const uint8_t *signature, const uint8_t *message, size_t length) noexcept nogil
+        int32_t (*verify_many)(
+            const fp_verify_item_t *items, size_t count, size_t threads, uint8_t *mask) noexcept nogil
+        int32_t (*verify_packed)(const fp_verify_packed_t *items, size_t threads, uint8_t *mask) noexcept nogil
+        fp_parsed_key_t *(*key_parse)(const uint8_t *public_key) noexcept nogil
+        int32_t (*key_verify)(
+            const fp_parsed_key_t *key, const uint8_t *signature, const uint8_t *message, size_t length) noexcept nogil
+        void (*key_free)(fp_parsed_key_t *key) noexcept nogil
+        int32_t (*is_small_order)(const uint8_t *public_key) noexcept nogil
+        int32_t (*set_threads)(size_t threads, int32_t nice) noexcept nogil
 
 # --- log --------------------------------------------------------------------------------------------------------------
 cdef extern from "fastpath.h" nogil:
     ctypedef struct fp_log_t:
-        uint32_t (*version)()
+        uint32_t (*version)() noexcept nogil
 
 # --- pool and frames --------------------------------------------------------------------------------------------------
 cdef extern from "fastpath.h" nogil:
     ctypedef struct fp_pool_t:
-        uint32_t (*version)()
+        uint32_t (*version)() noexcept nogil
 
 # --- coin -------------------------------------------------------------------------------------------------------------
 cdef extern from "fastpath.h" nogil:
     ctypedef struct fp_coin_t:
-        uint32_t (*version)()
+        uint32_t (*version)() noexcept nogil
 
 
 cdef const fp_hashing_t *hashing_table

@@ -6,9 +6,11 @@
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 pub mod coin;
+pub mod fork_join;
 pub mod hashing;
 pub mod log;
 pub mod pool;
+pub mod process;
 pub mod verify;
 
 /// The call did what it should.
@@ -76,6 +78,41 @@ pub unsafe fn items_mut<'a, T>(data: *mut T, count: usize) -> &'a mut [T] {
     }
     // SAFETY: the caller's promise.
     unsafe { std::slice::from_raw_parts_mut(data, count) }
+}
+
+/// Slices of one buffer, as a caller describes them: the `i`-th is `data[offsets[i]..offsets[i + 1]]`.
+pub struct Packed<'a> {
+    data: &'a [u8],
+    /// Native 64-bit integers, perhaps not aligned.
+    offsets: &'a [[u8; 8]],
+}
+
+impl<'a> Packed<'a> {
+    /// `None`: there is no offset, they decrease, or they leave the buffer.
+    pub fn new(data: &'a [u8], offsets: &'a [[u8; 8]]) -> Option<Self> {
+        let mut previous = u64::from_ne_bytes(*offsets.first()?);
+        for offset in &offsets[1..] {
+            let offset = u64::from_ne_bytes(*offset);
+            if offset < previous {
+                return None;
+            }
+            previous = offset;
+        }
+        usize::try_from(previous).is_ok_and(|end| end <= data.len()).then_some(Packed { data, offsets })
+    }
+
+    pub fn count(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    pub fn get(&self, number: usize) -> &'a [u8] {
+        &self.data[self.offset(number)..self.offset(number + 1)]
+    }
+
+    /// Lossless: `new` found every offset within the buffer.
+    fn offset(&self, number: usize) -> usize {
+        u64::from_ne_bytes(self.offsets[number]) as usize
+    }
 }
 
 /// `fp_buffer_t`: bytes that this crate allocated and hands over; freed with `fp_buffer_free`.
