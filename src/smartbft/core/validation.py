@@ -65,9 +65,8 @@ class Validator:
             self._check_accept(sender, message)
         elif type(message) is Decision:
             self._check_decision(message)
-        elif type(message) is FetchRequests:
-            if len(message.digests) % DIGEST_BYTES:
-                raise MalformedMessage("FETCH-REQUESTS holds a partial digest")
+        elif type(message) is FetchRequests and len(message.digests) % DIGEST_BYTES:
+            raise MalformedMessage("FETCH-REQUESTS holds a partial digest")
         return Verified(sender, message, _TOKEN)
 
     def _check_propose(self, sender: int, message: Propose) -> None:

@@ -1,0 +1,87 @@
+"""The vote guard: whatever path asks, it never approves two different votes for one instance and regency."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smartbft.core.safety import VoteGuard
+
+A, B = b"a" * 32, b"b" * 32
+
+
+def contradictions(guard: VoteGuard, requests: list[tuple[str, int, int, bytes]]) -> list[tuple[str, int, int]]:
+    """Ask for every vote; return the statements that were approved with two different digests."""
+    made: dict[tuple[str, int, int], bytes] = {}
+    twice = []
+    for kind, instance, regency, digest in requests:
+        if kind == "propose":
+            approved = guard.approve_propose(instance, regency, digest, leader=True)
+        elif kind == "write":
+            approved = guard.approve_write(instance, regency, digest)
+        else:
+            approved = guard.approve_accept(instance, regency, digest, writes=3, quorum=3)
+        if approved and made.setdefault((kind, instance, regency), digest) != digest:
+            twice.append((kind, instance, regency))
+    return twice
+
+
+votes = st.lists(
+    st.tuples(
+        st.sampled_from(["propose", "write", "accept"]), st.integers(1, 3), st.integers(0, 2), st.sampled_from([A, B])
+    ),
+    max_size=40,
+)
+
+
+@given(votes)
+def test_no_two_votes_for_one_statement(requests: list[tuple[str, int, int, bytes]]) -> None:
+    assert not contradictions(VoteGuard(), requests)
+
+
+class ForgetfulGuard(VoteGuard):
+    """Planted bug: promises are not kept."""
+
+    @staticmethod
+    def _promise(promises: dict[tuple[int, int], bytes], instance: int, regency: int, digest: bytes) -> bool:
+        return True
+
+
+def test_planted_bug_a_forgetful_guard_is_seen() -> None:
+    assert contradictions(ForgetfulGuard(), [("write", 1, 0, A), ("write", 1, 0, B)])
+
+
+def test_only_a_leader_proposes() -> None:
+    assert not VoteGuard().approve_propose(1, 0, A, leader=False)
+
+
+def test_accept_needs_the_quorum() -> None:
+    guard = VoteGuard()
+    assert not guard.approve_accept(1, 0, A, writes=2, quorum=3)
+    assert guard.approve_accept(1, 0, A, writes=3, quorum=3)
+
+
+def test_no_vote_in_a_decided_instance_or_below_the_regency_floor() -> None:
+    guard = VoteGuard()
+    guard.decided(1)
+    assert not guard.approve_write(1, 0, A)
+    guard.regency_floor = 2
+    assert not guard.approve_write(2, 1, A)
+    assert guard.approve_write(2, 2, A)
+
+
+def test_instances_are_decided_once_and_in_order() -> None:
+    guard = VoteGuard()
+    assert not guard.approve_decide(2, 3, 3)
+    assert not guard.approve_decide(1, 2, 3)
+    assert guard.approve_decide(1, 3, 3)
+    guard.decided(1)
+    assert not guard.approve_decide(1, 3, 3)
+
+
+def test_restored_promises_bind() -> None:
+    guard = VoteGuard()
+    guard.restore(1, 0, A, proposed=False, written=True, accepted=True)
+    assert not guard.approve_write(1, 0, B)
+    assert not guard.approve_accept(1, 0, B, writes=3, quorum=3)
+    assert guard.approve_write(1, 0, A)
