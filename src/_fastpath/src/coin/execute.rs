@@ -1,0 +1,200 @@
+//! The rules: what each operation does to the state, and the result it gives.
+//!
+//! A transaction is checked completely before anything changes. The checks run in a fixed order and the first that fails
+//! gives the code, because the code is part of the agreed result: BAD_SIGNATURE (where signatures are checked here),
+//! MALFORMED, the stateless checks of [`Operation::check`], and then for MINT: NOT_AUTHORISED; for SPEND: input by input
+//! UNKNOWN_COIN and NOT_OWNER, then UNBALANCED; for both: COIN_EXISTS, and OVERFLOW when no slot is left.
+
+use super::operation::{amounts, coin_ids, recipients, sum, Code, Operation, MINT, SPEND};
+use super::requests::{self, Request};
+use super::state::State;
+use super::table::Key;
+use super::{coin_id, coin_key};
+
+/// The request list is malformed: nothing of it was executed.
+#[derive(Debug, PartialEq)]
+pub struct MalformedList;
+
+/// A signature check: `(public key, signature, signed message)`.
+pub type Verify = fn(&[u8; 32], &[u8; 64], &[u8]) -> bool;
+
+/// What the genesis says about the coin.
+pub struct Parameters {
+    pub chain_id: Key,
+    pub minters: Vec<Key>,
+    /// Least size of the results of MINT and SPEND, in bytes.
+    pub receipt_bytes_mint: usize,
+    pub receipt_bytes_spend: usize,
+}
+
+/// The replicated coin: parameters, state, and the scratch space that keeps execution free of allocations.
+pub struct Machine {
+    pub state: State,
+    pub parameters: Parameters,
+    coin_key: Key,
+    signature_context: Key,
+    inputs: Vec<u32>,
+    outputs: Vec<Key>,
+    keys: Vec<Key>,
+    message: Vec<u8>,
+}
+
+/// The stateless check of a request list: one byte per request, 1 or 0. An empty operation is a no-op and passes.
+pub fn check_batch(data: &[u8]) -> Result<Vec<u8>, MalformedList> {
+    let requests = requests::parse(data).ok_or(MalformedList)?;
+    let mut scratch = Vec::new();
+    let mut passes = |operation: &[u8]| {
+        operation.is_empty() || Operation::parse(operation).and_then(|parsed| parsed.check(&mut scratch)).is_ok()
+    };
+    Ok(requests.iter().map(|request| u8::from(passes(request.operation))).collect())
+}
+
+impl Machine {
+    pub fn new(mut parameters: Parameters) -> Self {
+        parameters.minters.sort_unstable();
+        Machine {
+            state: State::new(),
+            coin_key: coin_key(&parameters.chain_id),
+            signature_context: blake3::derive_key("smartbft v1 request signature", &parameters.chain_id),
+            parameters,
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            keys: Vec::new(),
+            message: Vec::new(),
+        }
+    }
+
+    /// Execute a request list in order; returns `u32 length | result` of each. With `verify` each signature is checked
+    /// first, one after the other.
+    pub fn execute_batch(&mut self, data: &[u8], verify: Option<Verify>) -> Result<Vec<u8>, MalformedList> {
+        let requests = requests::parse(data).ok_or(MalformedList)?;
+        let receipt = self.parameters.receipt_bytes_mint.max(self.parameters.receipt_bytes_spend).max(65);
+        let mut results = Vec::with_capacity(requests.len() * (4 + receipt));
+        for request in &requests {
+            let start = results.len();
+            results.extend_from_slice(&[0; 4]);
+            if !request.operation.is_empty() {
+                self.execute(request, verify, &mut results);
+            }
+            let length = (results.len() - start - 4) as u32;
+            results[start..start + 4].copy_from_slice(&length.to_le_bytes());
+        }
+        Ok(results)
+    }
+
+    /// Append the result of one request.
+    fn execute(&mut self, request: &Request, verify: Option<Verify>, results: &mut Vec<u8>) {
+        let start = results.len();
+        results.push(Code::Ok as u8);
+        if let Err(code) = self.apply(request, verify, results) {
+            results.truncate(start);
+            results.push(code as u8);
+        }
+        let least = match request.operation[0] {
+            MINT => self.parameters.receipt_bytes_mint,
+            SPEND => self.parameters.receipt_bytes_spend,
+            _ => 0,
+        };
+        if results.len() - start < least {
+            results.resize(start + least, 0);
+        }
+    }
+
+    fn apply(&mut self, request: &Request, verify: Option<Verify>, results: &mut Vec<u8>) -> Result<(), Code> {
+        if let Some(verify) = verify {
+            self.check_signature(request, verify)?;
+        }
+        let operation = Operation::parse(request.operation)?;
+        operation.check(&mut self.keys)?;
+        match operation {
+            Operation::Mint { values } => self.mint(request, values),
+            Operation::Spend { inputs, outputs } => self.spend(request, inputs, outputs),
+            Operation::Balance { address } => {
+                let (amount, coins) = self.state.balance(address);
+                results.extend_from_slice(&amount.to_le_bytes());
+                results.extend_from_slice(&coins.to_le_bytes());
+                return Ok(());
+            }
+            Operation::Coins { address, most } => {
+                self.list(address, most, results);
+                return Ok(());
+            }
+        }?;
+        results.push(self.outputs.len() as u8);
+        results.extend(self.outputs.iter().flatten());
+        Ok(())
+    }
+
+    fn check_signature(&mut self, request: &Request, verify: Verify) -> Result<(), Code> {
+        self.message.clear();
+        self.message.extend_from_slice(&self.signature_context);
+        self.message.extend_from_slice(request.unsigned);
+        match verify(request.key, request.signature, &self.message) {
+            true => Ok(()),
+            false => Err(Code::BadSignature),
+        }
+    }
+
+    fn mint(&mut self, request: &Request, values: &[u8]) -> Result<(), Code> {
+        if self.parameters.minters.binary_search(request.key).is_err() {
+            return Err(Code::NotAuthorised);
+        }
+        self.name_outputs(request, values.len() / 8)?;
+        self.state.minted += u128::from(sum(amounts(values))?);
+        for (id, value) in self.outputs.iter().zip(amounts(values)) {
+            self.state.add(id, request.key, value);
+        }
+        Ok(())
+    }
+
+    fn spend(&mut self, request: &Request, inputs: &[u8], outputs: &[u8]) -> Result<(), Code> {
+        self.inputs.clear();
+        let mut available = 0u128;
+        for id in coin_ids(inputs) {
+            let slot = self.state.find(id).ok_or(Code::UnknownCoin)?;
+            let coin = self.state.coin(slot);
+            if self.state.address(coin) != request.key {
+                return Err(Code::NotOwner);
+            }
+            available += u128::from(coin.value);
+            self.inputs.push(slot);
+        }
+        if available != u128::from(sum(recipients(outputs).map(|(_, amount)| amount))?) {
+            return Err(Code::Unbalanced);
+        }
+        self.name_outputs(request, outputs.len() / 40)?;
+        for slot in self.inputs.drain(..) {
+            self.state.remove(slot);
+        }
+        for (id, (address, amount)) in self.outputs.iter().zip(recipients(outputs)) {
+            self.state.add(id, address, amount);
+        }
+        Ok(())
+    }
+
+    /// Compute the ids of a transaction's outputs and see that they can be added. The ids are new as long as no request is
+    /// executed twice, which the request pool sees to; a caller that replays one gets COIN_EXISTS, not a broken table.
+    fn name_outputs(&mut self, request: &Request, count: usize) -> Result<(), Code> {
+        self.outputs.clear();
+        for index in 0..count as u32 {
+            let id = coin_id(&self.coin_key, request.key, request.session, request.sequence, index);
+            if self.state.find(&id).is_some() {
+                return Err(Code::CoinExists);
+            }
+            self.outputs.push(id);
+        }
+        match self.state.has_room_for(count) {
+            true => Ok(()),
+            false => Err(Code::Overflow),
+        }
+    }
+
+    fn list(&self, address: &Key, most: u16, results: &mut Vec<u8>) {
+        let coins = self.state.list(address, most as usize);
+        results.extend_from_slice(&(coins.len() as u16).to_le_bytes());
+        for (id, value) in coins {
+            results.extend_from_slice(&id);
+            results.extend_from_slice(&value.to_le_bytes());
+        }
+    }
+}
