@@ -95,8 +95,32 @@ const fp_pool_t *fp_pool(void);
 
 /* --- coin ----------------------------------------------------------------------------------------------------- */
 
+#define FP_COIN_MALFORMED 1 /* the request list is malformed: nothing was executed */
+#define FP_COIN_REFUSED 2   /* the snapshot was refused: the state is as it was */
+
+/* One coin state. Its functions may be called from any thread; they wait for each other. */
+typedef struct fp_coin_state fp_coin_state_t;
+
 typedef struct {
     uint32_t (*version)(void);
+    /* `chain_id`: 32 bytes; `minters`: 32 bytes each. FP_INVALID: a minter is a key of small order. */
+    int32_t (*create)(const uint8_t *chain_id, const uint8_t *minters, size_t count, size_t receipt_bytes_mint,
+                      size_t receipt_bytes_spend, fp_coin_state_t **state);
+    void (*destroy)(fp_coin_state_t *state);
+    /* Needs no state. `mask`: one byte per request. */
+    int32_t (*check_batch)(fp_slice_t data, fp_buffer_t *mask);
+    int32_t (*execute_batch)(const fp_coin_state_t *state, fp_slice_t data, int32_t verify_signatures,
+                             fp_buffer_t *results);
+    int32_t (*coins)(const fp_coin_state_t *state, uint64_t *count);
+    /* 16 bytes, little-endian. */
+    int32_t (*supply)(const fp_coin_state_t *state, uint8_t *amount);
+    int32_t (*minted)(const fp_coin_state_t *state, uint8_t *amount);
+    int32_t (*snapshot)(const fp_coin_state_t *state, fp_buffer_t *snapshot);
+    /* `reason`: ASCII, filled when the answer is FP_COIN_REFUSED. */
+    int32_t (*restore)(const fp_coin_state_t *state, fp_slice_t snapshot, fp_buffer_t *reason);
+    int32_t (*digest)(const fp_coin_state_t *state, uint8_t *digest);
+    int32_t (*coin_id)(const uint8_t *chain_id, const uint8_t *client, uint64_t session, uint64_t sequence,
+                       uint32_t index, uint8_t *id);
 } fp_coin_t;
 
 const fp_coin_t *fp_coin(void);

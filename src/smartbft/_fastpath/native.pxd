@@ -70,8 +70,31 @@ cdef extern from "fastpath.h" nogil:
 
 # --- coin -------------------------------------------------------------------------------------------------------------
 cdef extern from "fastpath.h" nogil:
+    const int FP_COIN_MALFORMED
+    const int FP_COIN_REFUSED
+
+    ctypedef struct fp_coin_state_t:
+        pass
+
     ctypedef struct fp_coin_t:
         uint32_t (*version)() noexcept nogil
+        int32_t (*create)(
+            const uint8_t *chain_id, const uint8_t *minters, size_t count, size_t receipt_bytes_mint,
+            size_t receipt_bytes_spend, fp_coin_state_t **state) noexcept nogil
+        void (*destroy)(fp_coin_state_t *state) noexcept nogil
+        int32_t (*check_batch)(fp_slice_t data, fp_buffer_t *mask) noexcept nogil
+        int32_t (*execute_batch)(
+            const fp_coin_state_t *state, fp_slice_t data, int32_t verify_signatures,
+            fp_buffer_t *results) noexcept nogil
+        int32_t (*coins)(const fp_coin_state_t *state, uint64_t *count) noexcept nogil
+        int32_t (*supply)(const fp_coin_state_t *state, uint8_t *amount) noexcept nogil
+        int32_t (*minted)(const fp_coin_state_t *state, uint8_t *amount) noexcept nogil
+        int32_t (*snapshot)(const fp_coin_state_t *state, fp_buffer_t *snapshot) noexcept nogil
+        int32_t (*restore)(const fp_coin_state_t *state, fp_slice_t snapshot, fp_buffer_t *reason) noexcept nogil
+        int32_t (*digest)(const fp_coin_state_t *state, uint8_t *digest) noexcept nogil
+        int32_t (*coin_id)(
+            const uint8_t *chain_id, const uint8_t *client, uint64_t session, uint64_t sequence, uint32_t index,
+            uint8_t *id) noexcept nogil
 
 
 cdef const fp_hashing_t *hashing_table

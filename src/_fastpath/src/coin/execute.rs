@@ -53,7 +53,7 @@ impl Machine {
     pub fn new(mut parameters: Parameters) -> Self {
         parameters.minters.sort_unstable();
         Machine {
-            state: State::new(),
+            state: State::with_capacity(0),
             coin_key: coin_key(&parameters.chain_id),
             signature_context: blake3::derive_key("smartbft v1 request signature", &parameters.chain_id),
             parameters,

@@ -1,7 +1,5 @@
 //! The requests of a request list, borrowed from it.
 
-/// Bytes of a request besides its operation: client key, session, sequence number, operation length; signature.
-const HEADER_BYTES: usize = 52;
 const SIGNATURE_BYTES: usize = 64;
 
 pub struct Request<'a> {
@@ -32,7 +30,7 @@ fn parse_one(bytes: &[u8]) -> Option<Request<'_>> {
     let (session, rest) = rest.split_first_chunk::<8>()?;
     let (sequence, rest) = rest.split_first_chunk::<8>()?;
     let (length, operation) = rest.split_first_chunk::<4>()?;
-    if u32::from_le_bytes(*length) as usize != operation.len() || unsigned.len() < HEADER_BYTES {
+    if u32::from_le_bytes(*length) as usize != operation.len() || *sequence == [0; 8] {
         return None;
     }
     Some(Request {

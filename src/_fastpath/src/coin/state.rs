@@ -82,10 +82,7 @@ pub struct State {
 }
 
 impl State {
-    pub fn new() -> Self {
-        State::with_capacity(EXPECTED_COINS)
-    }
-
+    /// An empty state with room for `coins` coins, and some at least.
     pub fn with_capacity(coins: usize) -> Self {
         State {
             coins: Table::with_capacity(coins.max(EXPECTED_COINS)),
@@ -234,7 +231,7 @@ mod tests {
     /// Adds and spends coins of few owners at random, on both sides of the list's limit, against a plain list.
     #[test]
     fn owners_lists_agree_with_a_plain_list_of_coins() {
-        let mut state = State::new();
+        let mut state = State::with_capacity(0);
         let mut model: Vec<(Key, Key, u64)> = Vec::new();
         let mut random = 7u64;
         for step in 0..60_000u64 {
@@ -254,7 +251,8 @@ mod tests {
                 continue;
             }
             let address = key((random >> 50) % 2);
-            let mut owned: Vec<_> = model.iter().filter(|coin| coin.1 == address).map(|coin| (coin.0, coin.2)).collect();
+            let mut owned: Vec<_> =
+                model.iter().filter(|coin| coin.1 == address).map(|coin| (coin.0, coin.2)).collect();
             owned.sort_unstable();
             let amount: u128 = owned.iter().map(|coin| u128::from(coin.1)).sum();
             assert_eq!(state.balance(&address), (amount, owned.len() as u64));
@@ -270,7 +268,7 @@ mod tests {
 
     #[test]
     fn an_address_without_coins_leaves_no_record() {
-        let mut state = State::new();
+        let mut state = State::with_capacity(0);
         for number in 0..100 {
             state.add(&key(number), &key(1_000 + number), 1);
             state.remove(state.find(&key(number)).unwrap());

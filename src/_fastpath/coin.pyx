@@ -1,0 +1,181 @@
+"""SMaRtCoin (SMaRtChain paper, section IV-A): the UTXO state and batch execution in native code, the GIL released.
+
+The layouts of operations, results and the snapshot are in coin.pyi.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.stdint cimport int32_t, uint8_t, uint64_t
+
+from smartbft._fastpath.native cimport (
+    FP_COIN_MALFORMED,
+    FP_COIN_REFUSED,
+    FP_INVALID,
+    FP_OK,
+    buffer_free,
+    coin_table,
+    fp_buffer_t,
+    fp_coin_state_t,
+    fp_slice_t,
+)
+
+from smartbft.errors import InvariantViolation, MalformedMessage
+
+OK = 0
+MALFORMED = 1
+NOT_AUTHORISED = 2
+UNKNOWN_COIN = 3
+NOT_OWNER = 4
+DUPLICATE_INPUT = 5
+UNBALANCED = 6
+OVERFLOW = 7
+ZERO_AMOUNT = 8
+BAD_SIGNATURE = 9
+BAD_ADDRESS = 10
+COIN_EXISTS = 11
+
+
+cdef class _View:
+    """A buffer of the caller's, held while native code reads it."""
+
+    cdef Py_buffer buffer
+    cdef fp_slice_t slice
+
+    def __cinit__(self, source):
+        PyObject_GetBuffer(source, &self.buffer, PyBUF_SIMPLE)
+        self.slice.data = <const uint8_t *> self.buffer.buf
+        self.slice.length = <size_t> self.buffer.len
+
+    def __dealloc__(self):
+        PyBuffer_Release(&self.buffer)
+
+
+cdef bytes _take(fp_buffer_t *buffer):
+    """The bytes of a buffer that native code filled; frees it."""
+    try:
+        return (<const char *> buffer.data)[:buffer.length] if buffer.length else b""
+    finally:
+        buffer_free(buffer)
+
+
+cdef int _check(int32_t status) except -1:
+    if status == FP_OK:
+        return 0
+    if status == FP_COIN_MALFORMED:
+        raise MalformedMessage("malformed request list")
+    raise InvariantViolation(f"the native coin failed (status {status}); its state must not be used any further")
+
+
+cdef bytes _exactly(object value, Py_ssize_t size, str name):
+    cdef bytes taken = bytes(value)
+    if len(taken) != size:
+        raise ValueError(f"{name} is {size} bytes, not {len(taken)}")
+    return taken
+
+
+cdef class CoinState:
+    cdef fp_coin_state_t *state
+
+    def __cinit__(self, chain_id, minters, *, receipt_bytes_mint=0, receipt_bytes_spend=0):
+        cdef bytes chain = _exactly(chain_id, 32, "the chain id")
+        cdef bytes keys = bytes(minters)
+        if len(keys) % 32:
+            raise ValueError(f"minters are 32 bytes each; {len(keys)} bytes are no whole number of them")
+        cdef int32_t status = coin_table.create(
+            <const uint8_t *> <const char *> chain,
+            <const uint8_t *> <const char *> keys,
+            <size_t> (len(keys) // 32),
+            <size_t> receipt_bytes_mint,
+            <size_t> receipt_bytes_spend,
+            &self.state,
+        )
+        if status == FP_INVALID:
+            raise ValueError("a minter's key is a point of small order, for which anybody can sign")
+        _check(status)
+
+    def __dealloc__(self):
+        coin_table.destroy(self.state)
+
+    def check_batch(self, data):
+        cdef _View view = _View(data)
+        cdef fp_buffer_t mask = fp_buffer_t(NULL, 0, 0)
+        cdef int32_t status
+        with nogil:
+            status = coin_table.check_batch(view.slice, &mask)
+        _check(status)
+        return _take(&mask)
+
+    def execute_batch(self, data, *, bint verify_signatures=False):
+        cdef _View view = _View(data)
+        cdef fp_buffer_t results = fp_buffer_t(NULL, 0, 0)
+        cdef int32_t status
+        with nogil:
+            status = coin_table.execute_batch(self.state, view.slice, verify_signatures, &results)
+        _check(status)
+        return _take(&results)
+
+    def coins(self):
+        cdef uint64_t count = 0
+        cdef int32_t status
+        with nogil:
+            status = coin_table.coins(self.state, &count)
+        _check(status)
+        return count
+
+    def supply(self):
+        cdef uint8_t amount[16]
+        cdef int32_t status
+        with nogil:
+            status = coin_table.supply(self.state, amount)
+        _check(status)
+        return int.from_bytes((<const char *> amount)[:16], "little")
+
+    def minted(self):
+        cdef uint8_t amount[16]
+        cdef int32_t status
+        with nogil:
+            status = coin_table.minted(self.state, amount)
+        _check(status)
+        return int.from_bytes((<const char *> amount)[:16], "little")
+
+    def snapshot(self):
+        cdef fp_buffer_t snapshot = fp_buffer_t(NULL, 0, 0)
+        cdef int32_t status
+        with nogil:
+            status = coin_table.snapshot(self.state, &snapshot)
+        _check(status)
+        return _take(&snapshot)
+
+    def restore(self, snapshot):
+        cdef _View view = _View(snapshot)
+        cdef fp_buffer_t reason = fp_buffer_t(NULL, 0, 0)
+        cdef int32_t status
+        with nogil:
+            status = coin_table.restore(self.state, view.slice, &reason)
+        if status == FP_COIN_REFUSED:
+            raise ValueError(f"this is no snapshot to restore: {_take(&reason).decode()}")
+        _check(status)
+
+    def digest(self):
+        cdef uint8_t digest[32]
+        cdef int32_t status
+        with nogil:
+            status = coin_table.digest(self.state, digest)
+        _check(status)
+        return (<const char *> digest)[:32]
+
+
+def coin_id(chain_id, key, uint64_t session, uint64_t sequence, unsigned int index):
+    cdef bytes chain = _exactly(chain_id, 32, "the chain id")
+    cdef bytes client = _exactly(key, 32, "a client key")
+    cdef uint8_t made[32]
+    _check(
+        coin_table.coin_id(
+            <const uint8_t *> <const char *> chain,
+            <const uint8_t *> <const char *> client,
+            session,
+            sequence,
+            index,
+            made,
+        )
+    )
+    return (<const char *> made)[:32]
