@@ -1,0 +1,74 @@
+"""Option types of our own, and options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from smartbft.config.units import parse_duration
+from smartbft.errors import LocalProtocolError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class DurationType(click.ParamType[int]):
+    """A duration with a unit; becomes microseconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Parse ``"250ms"``; a number is taken as microseconds (a default)."""
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_duration(value)
+        except LocalProtocolError as error:
+            self.fail(str(error), param, ctx)
+
+
+class HexKeyType(click.ParamType[bytes]):
+    """A 32-byte key or id as 64 hexadecimal digits."""
+
+    name = "hex"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bytes:
+        """Parse the digits."""
+        if isinstance(value, bytes):
+            return value
+        try:
+            found = bytes.fromhex(value)
+        except ValueError:
+            found = b""
+        if len(found) != 32:
+            self.fail(f"'{value}' is not 64 hexadecimal digits", param, ctx)
+        return found
+
+
+DURATION = DurationType()
+HEX_KEY = HexKeyType()
+
+
+def profile_option(function: Function) -> Function:
+    """The ``--profile`` option: a client profile."""
+    return click.option(
+        "--profile",
+        type=click.Path(path_type=Path),
+        default=Path("client.toml"),
+        show_default=True,
+        envvar="SMARTBFT_PROFILE",
+        show_envvar=True,
+        help="The client profile that 'smartbft testnet' wrote.",
+    )(function)
+
+
+def timeout_option(default: str) -> Callable[[Function], Function]:
+    """The ``--timeout`` option, a duration."""
+
+    def decorate(function: Function) -> Function:
+        option = click.option("--timeout", type=DURATION, default=default, show_default=True, help="How long to wait.")
+        return option(function)
+
+    return decorate
