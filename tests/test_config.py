@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nacl.signing import SigningKey
 
 from smartbft.config import (
     Address,
@@ -28,7 +29,7 @@ from smartbft.types import Parameters
 
 
 def key(number: int) -> bytes:
-    return number.to_bytes(2, "little") * 16
+    return bytes(SigningKey(number.to_bytes(32, "little")).verify_key)
 
 
 def member(replica: int) -> GenesisMember:
@@ -95,6 +96,9 @@ def test_every_parameter_can_be_set_in_the_file(tmp_path: Path) -> None:
         assert Genesis.load(tmp_path / "genesis.toml").parameters == written.parameters
 
 
+PERMANENT = f'permanent_key = "{key(4).hex()}"'
+
+
 @pytest.mark.parametrize(
     ("old", "new", "field", "advice"),
     [
@@ -108,13 +112,14 @@ def test_every_parameter_can_be_set_in_the_file(tmp_path: Path) -> None:
         ('max_batch_bytes = "1MiB"', 'max_batch_bytes = "1GiB"', "parameters.max_batch_bytes", "choose"),
         ('"127.0.0.1:7002"', '"127.0.0.1:7001"', "members[1].replica_address", "members[0].client_address"),
         ('"127.0.0.1:7002"', '"127.0.0.1"', "members[1].replica_address", "host:port"),
-        (f'permanent_key = "{key(4).hex()}"', f'permanent_key = "{key(1).hex()}"', "members[1].permanent_key", "its own"),
-        (f'permanent_key = "{key(4).hex()}"', 'permanent_key = "00"', "members[1].permanent_key", "64 lower-case"),
+        (PERMANENT, f'permanent_key = "{key(1).hex()}"', "members[1].permanent_key", "its own"),
+        (PERMANENT, 'permanent_key = "00"', "members[1].permanent_key", "64 lower-case"),
+        (PERMANENT, f'permanent_key = "{"00" * 32}"', "members[1].permanent_key", "not a usable"),
         ("id = 1\n", "id = 0\n", "members[1].id", "members[0].id"),
         ("id = 1\n", "id = -1\n", "members[1].id", ">= 0"),
         ("id = 1\n", 'id = 1\nid_ = 3\nhost = "x"\n', "members[1].id_", "did you mean 'id'"),
         ('name = "coin"', 'name = "../coin"', "application.name", "neither a name"),
-        ("[application.parameters]", "[application.parameters]\nrate = 0.5", "application.parameters", "rate is a float"),
+        ("[application.parameters]", "[application.parameters]\nx = 0.5", "application.parameters", "x is a float"),
         ('chain_name = "test"', 'chain_name = ""', "chain_name", "printable"),
         ('chain_name = "test"\n', "", None, "missing required field `chain_name`"),
         ('chain_name = "test"', 'chain_name = "te\\u0000st"', "chain_name", "printable"),
@@ -209,7 +214,7 @@ def test_addresses_come_back_as_they_were_written(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", ":", ":70", "host", "host:", "host:0", "host:65536", "host:x", "host:-1", "::1:70", "[host]:70", "a b:70", "-a:70"],
+    ["", ":", ":7", "host", "host:", "host:0", "host:65536", "host:x", "host:-1", "::1:70", "[host]:7", "a b:7", "-a:7"],
 )
 def test_bad_addresses_are_refused(text: str) -> None:
     with pytest.raises(LocalProtocolError, match="host"):

@@ -74,6 +74,7 @@ def create_testnet(
         application_parameters: for the coin, ``minters`` is added: the public key of the ``minter`` key.
         base_port: replica `i` listens for replicas on ``base_port + 2 * i`` and for clients on the next one; None or 0
             chooses ports that are free now.
+
     Raises:
         ConfigError: the folder is not empty, or an argument is out of bounds.
     """

@@ -51,7 +51,7 @@ def test_a_key_that_others_can_reach_is_refused(tmp_path: Path, mode: int) -> No
 )
 def test_a_file_that_is_no_key_is_refused(tmp_path: Path, content: bytes) -> None:
     write_secret(tmp_path / "a.key", content)
-    with pytest.raises(ConfigError, match="is not a key file|is damaged"):
+    with pytest.raises(ConfigError, match=r"is not a key file|is damaged"):
         load_signer(tmp_path / "a.key")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -13,8 +13,14 @@ from smartbft.errors import LocalProtocolError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+if TYPE_CHECKING:
+    _IntegerType = click.ParamType[int]
+    _BytesType = click.ParamType[bytes]
+else:  # generic only in new releases of click
+    _IntegerType = _BytesType = click.ParamType
 
-class DurationType(click.ParamType[int]):
+
+class DurationType(_IntegerType):
     """A duration with a unit; becomes microseconds."""
 
     name = "duration"
@@ -29,7 +35,7 @@ class DurationType(click.ParamType[int]):
             self.fail(str(error), param, ctx)
 
 
-class HexKeyType(click.ParamType[bytes]):
+class HexKeyType(_BytesType):
     """A 32-byte key or id as 64 hexadecimal digits."""
 
     name = "hex"

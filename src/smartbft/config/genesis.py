@@ -15,6 +15,7 @@ import msgspec
 from blake3 import blake3
 
 from smartbft import limits
+from smartbft._fastpath.verify import is_small_order
 from smartbft.config.toml import Duration, HexBytes32, Size, check_plain, read_toml, write_toml
 from smartbft.config.units import format_duration, format_size
 from smartbft.errors import ConfigError, LocalProtocolError
@@ -297,6 +298,9 @@ def _check_members(members: Iterable[GenesisMember], file: str | None) -> None:
             place = f"members[{index}].{name}"
             if isinstance(value, bytes) and len(value) != 32:
                 raise ConfigError("must have 32 bytes", file=file, field=place)
+            # With a point of small order anybody can sign for the member (ZIP-215 accepts such signatures).
+            if kind == "key" and isinstance(value, bytes) and is_small_order(value):
+                raise ConfigError("is not a usable Ed25519 public key", file=file, field=place)
             if value in seen[kind]:
                 shown = value.hex() if isinstance(value, bytes) else value
                 raise ConfigError(

@@ -17,6 +17,7 @@ def make_certificate(name: str) -> tuple[bytes, bytes]:
 
     Args:
         name: the common name; informative, since the fingerprint is what is pinned.
+
     Returns:
         Private key and certificate, both PEM.
     """
