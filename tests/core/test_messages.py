@@ -72,7 +72,9 @@ def test_anything_else_is_malformed(data: bytes) -> None:
 
 
 def survives(decoder: object, executions: int, seed: int) -> list[bytes]:
-    """Mutate good encodings; returns inputs that raised something else than RemoteProtocolError, or were not canonical."""
+    """Mutate good encodings; returns inputs that raised something else than RemoteProtocolError, or were not
+    canonical.
+    """
     random_source = random.Random(seed)
     seeds = [encode(message) for message in EXAMPLES]
     failures = []

@@ -1,4 +1,6 @@
-"""One test per numbered line of Mod-SMaRt's Algorithm 2 (normal phase at a replica); the names carry the line numbers."""
+"""One test per numbered line of Mod-SMaRt's Algorithm 2 (normal phase at a replica); the names carry the line
+numbers.
+"""
 
 from __future__ import annotations
 

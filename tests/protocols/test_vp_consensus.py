@@ -1,4 +1,6 @@
-"""VP-Consensus: the four steps, fetching of bodies, agreed time, restarts (protocols.md section 1, Mod-SMaRt section IV)."""
+"""VP-Consensus: the four steps, fetching of bodies, agreed time, restarts (protocols.md section 1, Mod-SMaRt section
+IV).
+"""
 
 from __future__ import annotations
 
