@@ -1,0 +1,72 @@
+"""The applications that come with the package, and how any application is found by the name that a genesis gives.
+
+``coin``          SMaRtCoin, executed in native code (`smartbft.apps.coin`)
+``coin_ledger``   the same, writing its own ledger inside the execution: for comparison (`smartbft.apps.coin_ledger`)
+``counter``       a counter (`smartbft.apps.counter`)
+``key_value``     a key-value store (`smartbft.apps.key_value`)
+``package.module:Class``   anybody's own
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from smartbft.errors import ConfigError
+from smartbft.smr.application import BatchStateMachine, LocalOptions, StateMachine
+from smartbft.smr.per_operation import as_batch
+
+#: Names that a genesis may use, and the class that each stands for.
+BUILT_IN: Mapping[str, str] = {
+    "coin": "smartbft.apps.coin:CoinApplication",
+    "coin_ledger": "smartbft.apps.coin_ledger:CoinLedgerApplication",
+    "counter": "smartbft.apps.counter:Counter",
+    "key_value": "smartbft.apps.key_value:KeyValueStore",
+}
+_FIELD = "application.name"
+
+
+def create_application(
+    name: str, chain_id: bytes, parameters: Mapping[str, Any], local: LocalOptions | None = None
+) -> BatchStateMachine:
+    """Make the application that a genesis names, in its initial state.
+
+    Args:
+        name: a built-in name, or ``package.module:target``. The target is a class with a ``from_genesis`` (every
+            `StateMachine` has one) or any callable that takes the parameters as keyword arguments.
+        chain_id: 32 bytes.
+        parameters: ``application.parameters`` of the genesis.
+        local: this replica's configuration.
+
+    Raises:
+        ConfigError: there is no such application, or its parameters are wrong.
+    """
+    target = _find(name)
+    try:
+        from_genesis = getattr(target, "from_genesis", None)
+        if from_genesis is not None:
+            made = from_genesis(chain_id, parameters, local or LocalOptions())
+        else:
+            made = target(**parameters)
+    except TypeError as error:
+        raise ConfigError(
+            f'"{name}" does not take these parameters: {error}', field="application.parameters"
+        ) from error
+    if not isinstance(made, StateMachine) and not callable(getattr(made, "execute_batch", None)):
+        raise ConfigError(f'"{name}" makes a {type(made).__name__}, which is no StateMachine', field=_FIELD)
+    return as_batch(made)
+
+
+def _find(name: str) -> Any:
+    path = BUILT_IN.get(name, name)
+    module_name, colon, attribute = path.partition(":")
+    if not colon:
+        known = ", ".join(f'"{known}"' for known in BUILT_IN)
+        raise ConfigError(f'there is no application "{name}": use {known} or "package.module:Class"', field=_FIELD)
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except ImportError as error:
+        raise ConfigError(f'cannot import "{module_name}" for the application: {error}', field=_FIELD) from error
+    except AttributeError:
+        raise ConfigError(f'the module "{module_name}" has no "{attribute}"', field=_FIELD) from None

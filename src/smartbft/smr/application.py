@@ -1,0 +1,168 @@
+"""What an application is: a deterministic state machine, written per operation or per batch.
+
+The promise an application makes: its results and its state depend on the operations, their order and the
+`ExecutionContext`, and on nothing else. No clock, no randomness of its own, no iteration over sets, no environment, no
+floating point that differs between machines. Two replicas at the same point have equal snapshots, byte for byte.
+
+The empty operation is a no-op with an empty result: it never reaches a `StateMachine`, and a `BatchStateMachine`
+answers it so itself.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from blake3 import blake3
+
+from smartbft.errors import MalformedMessage, Rejected
+
+#: First byte of a result: the operation was carried out.
+OK = 0
+#: Code of an operation that an application refused without giving a code.
+UNSPECIFIED = 255
+#: Code of an operation that was carried out, but whose result is too long to be kept and sent.
+RESULT_TOO_LARGE = 254
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionContext:
+    """An application's only sources of time and randomness: the same on all replicas.
+
+    Attributes:
+        instance: number of the consensus instance that decided the batch.
+        timestamp: agreed time of the batch, microseconds since the epoch; grows from batch to batch.
+        seed: 32 bytes, ``H(chain id, instance, value digest)``. Nobody but the leader of the instance could know it
+            beforehand, who could also try several: good enough to spread load, not to draw lots for money.
+    """
+
+    instance: int
+    timestamp: int
+    seed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LocalOptions:
+    """What one replica's configuration tells an application, besides what the genesis tells all of them.
+
+    Attributes:
+        folder: where the application may keep files, or None.
+        synchronous: whether what the application writes must be on disk before it answers.
+        sync_floor_seconds: added to each sync, to show how a slower disk would do; benchmarks only.
+        verify_signatures: whether the application must check the signatures of requests itself (benchmarks only).
+    """
+
+    folder: Path | None = None
+    synchronous: bool = False
+    sync_floor_seconds: float = 0.0
+    verify_signatures: bool = False
+
+
+class StateMachine(ABC):
+    """Base class of an application written in plain Python, one operation at a time.
+
+    A result travels as ``u8 code | what execute returned``: code 0, or the code of the `Rejected` that `execute` raised
+    (then nothing follows). `open_result` takes it apart.
+    """
+
+    @classmethod
+    def from_genesis(cls, chain_id: bytes, parameters: Mapping[str, Any], local: LocalOptions) -> Self:
+        """Make the application in its initial state.
+
+        Unless overridden, calls the class with the genesis's application parameters as keyword arguments.
+
+        Args:
+            chain_id: 32 bytes.
+            parameters: ``application.parameters`` of the genesis.
+            local: this replica's configuration.
+
+        Raises:
+            ConfigError: a parameter is missing, unknown or out of bounds.
+        """
+        return cls(**parameters)
+
+    @abstractmethod
+    def execute(self, operation: bytes, context: ExecutionContext) -> bytes:
+        """Carry out one operation and return its result, at most `limits.MAX_RESULT_BYTES` - 1 bytes.
+
+        Raises:
+            Rejected: the operation is refused, with a code from 1 to 255. That is an ordered result like any other and
+                must leave the state as it was. Any other exception is a bug of the application, which every replica
+                would meet at the same operation: the replica stops, for its state is no longer known.
+        """
+
+    def check(self, operation: bytes) -> None:  # noqa: B027 - may be left out: then everything passes
+        """Refuse an operation before it is ordered, by its bytes alone (no state: the verdict must be the same on all
+        replicas at all times). What passes may still be rejected by `execute`.
+
+        Raises:
+            Rejected: not an operation of this application.
+        """
+
+    @abstractmethod
+    def snapshot(self) -> bytes:
+        """The whole state, canonical: same state, same bytes, on every replica and machine."""
+
+    @abstractmethod
+    def restore(self, snapshot: bytes) -> None:
+        """Replace the state by that of a snapshot.
+
+        Raises:
+            ValueError: not a snapshot of this application; the state stays as it was.
+        """
+
+
+class BatchStateMachine(Protocol):
+    """An application that executes whole batches: what the runtime runs. `PerOperation` makes one of a `StateMachine`.
+
+    Request lists and result lists are ``u32 length | item`` repeated (docs/wire-format.md). Subclass it to inherit
+    `digest`.
+    """
+
+    #: Whether `execute_batch` releases the GIL: it then runs on a thread of its own, else on the event loop.
+    native: bool = False
+
+    def execute_batch(self, data: bytes, context: ExecutionContext) -> bytes:
+        """Execute a request list in order; returns the result list, one result per request.
+
+        Raises:
+            Exception: a bug of the application; the replica stops.
+        """
+        ...
+
+    def check_batch(self, data: bytes) -> bytes:
+        """The stateless check of a request list: one byte per request, 1 where the operation passes, else 0.
+
+        May be called from another thread while a batch executes.
+        """
+        ...
+
+    def snapshot(self) -> bytes:
+        """As `StateMachine.snapshot`."""
+        ...
+
+    def restore(self, snapshot: bytes) -> None:
+        """As `StateMachine.restore`."""
+        ...
+
+    def digest(self) -> bytes:
+        """32 bytes that name the state: BLAKE3-256 of the snapshot."""
+        return blake3(self.snapshot()).digest()
+
+
+def open_result(result: bytes) -> bytes:
+    """What `StateMachine.execute` returned, from the result that a client got (b"" for the empty operation).
+
+    Raises:
+        Rejected: the operation was refused; `code` is the application's code.
+    """
+    if not result:
+        return b""
+    if result[0] == OK:
+        return result[1:]
+    if len(result) > 1:
+        raise MalformedMessage("a rejection carries nothing but its code")
+    raise Rejected(f"the application rejected the operation with code {result[0]}", result[0])

@@ -1,0 +1,104 @@
+"""Runs an application written per operation where the runtime wants batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from smartbft import limits
+from smartbft._fastpath.pool import join_results, split_requests
+from smartbft.errors import InvariantViolation, Rejected
+from smartbft.smr.application import (
+    OK,
+    RESULT_TOO_LARGE,
+    UNSPECIFIED,
+    BatchStateMachine,
+    ExecutionContext,
+    StateMachine,
+)
+
+
+class PerOperation(BatchStateMachine):
+    """The batch interface of a `StateMachine`.
+
+    Args:
+        machine: the application.
+    """
+
+    native = False
+
+    def __init__(self, machine: StateMachine) -> None:
+        self.machine = machine
+
+    def execute_batch(self, data: bytes, context: ExecutionContext) -> bytes:
+        """Execute a request list in order; returns the result list.
+
+        Raises:
+            InvariantViolation: the application raised something other than `Rejected`, or returned something other than
+                bytes. The replica must stop.
+        """
+        return join_results(list(self.slices(data, context)))
+
+    def slices(self, data: bytes, context: ExecutionContext) -> Iterator[bytes]:
+        """Execute a request list step by step: yields the result of each request after its execution.
+
+        So a caller can give way to others between two operations, by its own clock; nothing else may touch the
+        application until the iterator is exhausted. The results, joined, are what `execute_batch` returns.
+
+        Raises:
+            InvariantViolation: as `execute_batch`.
+        """
+        for position, (_, _, _, operation, _) in enumerate(split_requests(data)):
+            yield self._execute(operation, context, position) if operation else b""
+
+    def check_batch(self, data: bytes) -> bytes:
+        """One byte per request of a request list: 1 where the operation passes `StateMachine.check`, else 0."""
+        return bytes(self._passes(operation) for _, _, _, operation, _ in split_requests(data))
+
+    def snapshot(self) -> bytes:
+        """The application's snapshot."""
+        return self.machine.snapshot()
+
+    def restore(self, snapshot: bytes) -> None:
+        """Restore the application. Raises ValueError."""
+        self.machine.restore(snapshot)
+
+    def _execute(self, operation: bytes, context: ExecutionContext, position: int) -> bytes:
+        try:
+            answer = self.machine.execute(operation, context)
+        except Rejected as rejection:
+            return bytes([self._code(rejection)])
+        except InvariantViolation:
+            raise
+        except Exception as error:
+            raise InvariantViolation(
+                f"the application failed at request {position} of instance {context.instance}: {error!r}"
+            ) from error
+        if not isinstance(answer, bytes):
+            raise InvariantViolation(f"the application returned {type(answer).__name__}, not bytes")
+        if len(answer) >= limits.MAX_RESULT_BYTES:
+            return bytes([RESULT_TOO_LARGE])
+        return bytes([OK]) + answer
+
+    @staticmethod
+    def _code(rejection: Rejected) -> int:
+        code = rejection.code or UNSPECIFIED
+        if not 1 <= code <= 255:
+            raise InvariantViolation(f"the application rejected with code {code}; codes go from 1 to 255")
+        return code
+
+    def _passes(self, operation: bytes) -> bool:
+        """A check that fails on a client's bytes in any way refuses them: it must not stop the replica."""
+        if not operation:
+            return True
+        try:
+            self.machine.check(operation)
+        except InvariantViolation:
+            raise
+        except Exception:
+            return False
+        return True
+
+
+def as_batch(machine: StateMachine | BatchStateMachine) -> BatchStateMachine:
+    """The batch interface of an application of either kind."""
+    return PerOperation(machine) if isinstance(machine, StateMachine) else machine
