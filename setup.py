@@ -23,7 +23,7 @@ CRATE = ROOT / SOURCES
 MODULES = ("native", "hashing", "verify", "log", "frames", "pool", "coin")
 LINKING_MODULE = "native"
 OLDEST_RUST = (1, 85)
-# From this version on the compiler has stable AVX-512 intrinsics; the curve code then picks them at run time.
+# From this version on the compiler has stable AVX-512 intrinsics; hashing and curve code then pick them at run time.
 AVX512_RUST = (1, 89)
 LIMITED_API = "0x030B0000"  # CPython 3.11
 # What a Rust static library needs from the system (`rustc --print native-static-libs`).
@@ -78,13 +78,13 @@ def check_rust() -> tuple[int, int]:
 
 
 def cargo_environment(version: tuple[int, int]) -> dict[str, str]:
-    """Cargo's environment: AVX-512 code for the curve compiled in where the compiler can, used where the CPU can."""
+    """Cargo's environment: AVX-512 code compiled in where the compiler can, used where the CPU can."""
     environment = dict(os.environ)
     target = environment.get("CARGO_BUILD_TARGET", "")
     for_x86 = target.startswith("x86_64") if target else os.uname().machine in ("x86_64", "amd64")
     if version >= AVX512_RUST and for_x86:
         flags = environment.get("RUSTFLAGS", "")
-        environment["RUSTFLAGS"] = f'{flags} --cfg curve25519_dalek_backend="avx512"'.strip()
+        environment["RUSTFLAGS"] = f'{flags} --cfg fastpath_avx512 --cfg curve25519_dalek_backend="avx512"'.strip()
     return environment
 
 
