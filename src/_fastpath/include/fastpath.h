@@ -31,26 +31,8 @@ void fp_buffer_free(fp_buffer_t *buffer);
 
 /* --- hashing -------------------------------------------------------------------------------------------------- */
 
-/* Slices of one buffer; slice i is data[offsets[i]] up to data[offsets[i + 1]]. */
-typedef struct {
-    fp_slice_t data;
-    const uint8_t *offsets; /* count + 1 native 64-bit integers, aligned or not */
-    size_t count;
-} fp_packed_t;
-
-/* Digests and keys have 32 bytes; a null key stands for the plain hash. FP_INVALID: the offsets decrease or leave the
- * data, the context is not UTF-8, there is no such leaf. */
 typedef struct {
     uint32_t (*version)(void);
-    int32_t (*hash_many)(const fp_slice_t *messages, size_t count, const uint8_t *key, uint8_t *digests);
-    int32_t (*hash_packed)(const fp_packed_t *messages, const uint8_t *key, uint8_t *digests);
-    int32_t (*derive_key)(const fp_slice_t *context, const fp_slice_t *material, uint8_t *key);
-    int32_t (*merkle_root)(const fp_slice_t *leaves, size_t count, uint8_t *root);
-    int32_t (*merkle_root_packed)(const fp_packed_t *leaves, uint8_t *root);
-    int32_t (*merkle_proof)(const fp_slice_t *leaves, size_t count, size_t index, fp_buffer_t *proof);
-    /* 1 if the proof holds, else 0. */
-    int32_t (*merkle_verify)(
-        const uint8_t *root, const fp_slice_t *leaf, uint64_t index, uint64_t count, const fp_slice_t *proof);
 } fp_hashing_t;
 
 const fp_hashing_t *fp_hashing(void);
@@ -97,8 +79,101 @@ const fp_verify_t *fp_verify(void);
 
 /* --- log ------------------------------------------------------------------------------------------------------ */
 
+#define FP_LOG_STORAGE (-3) /* StorageError */
+#define FP_LOG_CORRUPT (-4) /* CorruptLog */
+#define FP_LOG_LOST (-5)    /* DurabilityLost */
+
+typedef struct fp_log_encoder fp_log_encoder_t;
+typedef struct fp_log_parser fp_log_parser_t;
+typedef struct fp_log_records fp_log_records_t;
+typedef struct fp_log_log fp_log_log_t;
+
+typedef struct {
+    uint64_t offset;
+    uint64_t segment; /* UINT64_MAX: none in particular */
+    char message[512]; /* UTF-8, ends with a zero byte */
+} fp_log_error_t;
+
+typedef struct {
+    uint8_t chain_id[32];
+    uint32_t replica;
+} fp_log_identity_t;
+
+typedef struct {
+    fp_slice_t folder;
+    fp_slice_t fault_plan; /* lines 'call k fault' */
+    fp_log_identity_t identity;
+    uint32_t mode; /* 0 memory, 1 async, 2 sync */
+    uint64_t segment_bytes;
+    double sync_floor_seconds;
+} fp_log_settings_t;
+
+typedef struct {
+    fp_log_identity_t identity;
+    uint64_t segment;
+    uint64_t size; /* 0: not zero-filled ahead */
+    uint8_t previous[16];
+    uint8_t nonce[16]; /* for a new encoder all zero: one derived from the rest */
+} fp_log_header_t;
+
+typedef struct {
+    const uint8_t *body; /* in the bytes that were parsed, or in the handle */
+    size_t length;
+    uint64_t offset; /* of the record's header in its segment */
+    uint64_t instance;
+    uint16_t kind;
+} fp_log_record_t;
+
+typedef struct {
+    uint64_t segment;
+    uint64_t offset;
+    uint8_t previous[16];
+    uint32_t verdict; /* 0 complete, 1 torn tail, 2 corrupt */
+} fp_log_position_t;
+
+typedef struct {
+    uint64_t bytes;
+    uint64_t records;
+    uint64_t syncs;
+    uint64_t segments;
+    double sync_seconds;
+    double sync_p50;
+    double sync_p99;
+    double group_records_mean;
+} fp_log_statistics_t;
+
+/* A handle lives until its `free`; the functions on the log may be called from several threads. */
 typedef struct {
     uint32_t (*version)(void);
+    int32_t (*encoder_new)(const fp_log_header_t *header, fp_log_encoder_t **out);
+    void (*encoder_free)(fp_log_encoder_t *encoder);
+    int32_t (*encoder_header)(const fp_log_encoder_t *encoder, fp_buffer_t *out);
+    int32_t (*encoder_encode)(fp_log_encoder_t *encoder, uint16_t kind, uint64_t instance, const fp_slice_t *parts,
+                              size_t count, fp_buffer_t *out);
+    int32_t (*encoder_mark_synced)(fp_log_encoder_t *encoder);
+    int32_t (*encoder_position)(const fp_log_encoder_t *encoder, fp_log_position_t *out);
+    int32_t (*parser_new)(const fp_log_identity_t *identity, fp_log_parser_t **out);
+    void (*parser_free)(fp_log_parser_t *parser);
+    /* `how`: 0 other segments follow, 1 the last one, 2 only what is intact of one that is being written */
+    int32_t (*parser_parse)(fp_log_parser_t *parser, const uint8_t *segment, size_t length, uint32_t how,
+                            fp_log_records_t **out, fp_log_error_t *error);
+    int32_t (*parser_position)(const fp_log_parser_t *parser, fp_log_position_t *out);
+    int32_t (*read_header)(const uint8_t *segment, size_t length, fp_log_header_t *out);
+    size_t (*records_count)(const fp_log_records_t *records);
+    int32_t (*records_get)(const fp_log_records_t *records, size_t index, fp_log_record_t *out);
+    void (*records_free)(fp_log_records_t *records);
+    int32_t (*open)(const fp_log_settings_t *settings, fp_log_log_t **out, fp_log_error_t *error);
+    int32_t (*recovered)(const fp_log_log_t *log, fp_log_records_t **out);
+    int32_t (*append)(const fp_log_log_t *log, uint16_t kind, uint64_t instance, const fp_slice_t *parts, size_t count,
+                      uint64_t *sequence, fp_log_error_t *error);
+    int32_t (*completed)(const fp_log_log_t *log, uint64_t *sequence, fp_log_error_t *error);
+    int32_t (*wait)(const fp_log_log_t *log, uint64_t sequence, fp_log_error_t *error);
+    int32_t (*fileno)(const fp_log_log_t *log);
+    int32_t (*space_low)(const fp_log_log_t *log);
+    uint64_t (*pending_bytes)(const fp_log_log_t *log);
+    int32_t (*statistics)(const fp_log_log_t *log, fp_log_statistics_t *out);
+    int32_t (*close)(const fp_log_log_t *log, fp_log_error_t *error);
+    void (*free)(fp_log_log_t *log);
 } fp_log_t;
 
 const fp_log_t *fp_log(void);
