@@ -1,73 +1,43 @@
 """Ed25519 signature verification under the ZIP-215 rules; see verify.pyi."""
 
-from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AsString, PyBytes_AsStringAndSize, PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int32_t, uint8_t
 
 from smartbft._fastpath.native cimport (
     FP_INVALID,
+    Integers64,
+    View,
+    check,
     fp_parsed_key_t,
-    fp_slice_t,
     fp_verify_item_t,
     fp_verify_packed_t,
     verify_table,
 )
 
-cdef Py_ssize_t KEY_BYTES = 32
-cdef Py_ssize_t SIGNATURE_BYTES = 64
-
-
-cdef bint verdict(int32_t status) except -1:
-    """The answer of a native check, or the error that it reports."""
-    if status < 0:
-        raise SystemError("the native signature check failed; this is a bug in smartbft")
-    return status == 1
-
-
-cdef class Bytes:
-    """A contiguous view of the bytes of an object, released with this."""
-
-    cdef Py_buffer view
-
-    def __cinit__(self, source: object, int flags = PyBUF_SIMPLE) -> None:
-        PyObject_GetBuffer(source, &self.view, flags)
-
-    def __dealloc__(self) -> None:
-        PyBuffer_Release(&self.view)
-
-    cdef const uint8_t *data(self) noexcept:
-        return <const uint8_t *> self.view.buf
-
-    cdef fp_slice_t slice(self) noexcept:
-        cdef fp_slice_t result
-        result.data = self.data()
-        result.length = <size_t> self.view.len
-        return result
+cdef size_t KEY_BYTES = 32
+cdef size_t SIGNATURE_BYTES = 64
 
 
 def verify(public_key: object, signature: object, message: object) -> bool:
     """Whether `signature` (64 bytes) over `message` verifies under `public_key` (32 bytes). Wrong lengths are False."""
-    cdef Bytes key_view = Bytes(public_key)
-    cdef Bytes signature_view = Bytes(signature)
-    cdef fp_slice_t body
-    cdef Bytes message_view = Bytes(message)
+    cdef View key = View(public_key)
+    cdef View signed = View(signature)
+    cdef View body = View(message)
     cdef int32_t status
-    if key_view.view.len != KEY_BYTES or signature_view.view.len != SIGNATURE_BYTES:
+    if key.slice.length != KEY_BYTES or signed.slice.length != SIGNATURE_BYTES:
         return False
-    body = message_view.slice()
     with nogil:
-        status = verify_table.verify(
-            <const uint8_t *> key_view.view.buf, <const uint8_t *> signature_view.view.buf, body.data, body.length)
-    return verdict(status)
+        status = verify_table.verify(key.slice.data, signed.slice.data, body.slice.data, body.slice.length)
+    return check(status) == 1
 
 
-cdef const uint8_t *fixed_bytes(object item, Py_ssize_t length) except? NULL:
+cdef const uint8_t *fixed_bytes(object item, size_t length) except? NULL:
     """The bytes of `item`, or NULL if there are not `length` of them."""
     cdef char *data
     cdef Py_ssize_t found
     PyBytes_AsStringAndSize(item, &data, &found)
-    return <const uint8_t *> data if found == length else NULL
+    return <const uint8_t *> data if <size_t> found == length else NULL
 
 
 cdef int fill_item(fp_verify_item_t *item, object public_key, object signature, object message) except -1:
@@ -114,7 +84,7 @@ def verify_many(public_keys: object, signatures: object, messages: object, *, Py
             status = verify_table.verify_many(items, <size_t> count, <size_t> threads, verdicts)
     finally:
         PyMem_Free(items)
-    verdict(status)
+    check(status)
     return mask
 
 
@@ -122,34 +92,33 @@ def verify_packed(
     public_keys: object, signatures: object, messages: object, offsets: object, *, Py_ssize_t threads = 0
 ) -> bytes:
     """As `verify_many`, over contiguous buffers and message slices ``messages[offsets[i]:offsets[i + 1]]``."""
-    cdef Bytes keys = Bytes(public_keys)
-    cdef Bytes signed = Bytes(signatures)
-    cdef Bytes bodies = Bytes(messages)
-    cdef Bytes ends = Bytes(offsets, PyBUF_ND | PyBUF_FORMAT)
-    cdef Py_ssize_t count = keys.view.len // KEY_BYTES
+    cdef View keys = View(public_keys)
+    cdef View signed = View(signatures)
+    cdef View bodies = View(messages)
+    cdef Integers64 ends = Integers64(offsets)
+    cdef size_t count = keys.slice.length // KEY_BYTES
     cdef fp_verify_packed_t packed
     cdef int32_t status
     cdef uint8_t *verdicts
     check_threads(threads)
-    if keys.view.len != count * KEY_BYTES or signed.view.len != count * SIGNATURE_BYTES:
+    if keys.slice.length != count * KEY_BYTES or signed.slice.length != count * SIGNATURE_BYTES:
         raise ValueError(
-            f"32 bytes of public key and 64 of signature each: got {keys.view.len} and {signed.view.len} bytes")
-    if ends.view.itemsize != 8 or ends.view.format == NULL or ends.view.format[0] not in b"QLNqln":
-        raise ValueError("the offsets must be native 64-bit integers")
-    if ends.view.len != (count + 1) * 8:
-        raise ValueError(f"{count} messages have {count + 1} offsets, got {ends.view.len // 8}")
-    packed.public_keys = keys.data()
-    packed.signatures = signed.data()
-    packed.messages = bodies.slice()
-    packed.offsets = ends.data()
-    packed.count = <size_t> count
-    mask = PyBytes_FromStringAndSize(NULL, count)
+            "32 bytes of public key and 64 of signature each: "
+            f"got {keys.slice.length} and {signed.slice.length} bytes")
+    if ends.count != count + 1:
+        raise ValueError(f"{count} messages have {count + 1} offsets, got {ends.count}")
+    packed.public_keys = keys.slice.data
+    packed.signatures = signed.slice.data
+    packed.messages = bodies.slice
+    packed.offsets = ends.data
+    packed.count = count
+    mask = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> count)
     verdicts = <uint8_t *> PyBytes_AsString(mask)
     with nogil:
         status = verify_table.verify_packed(&packed, <size_t> threads, verdicts)
     if status == FP_INVALID:
         raise ValueError("the offsets decrease or leave the buffer of messages")
-    verdict(status)
+    check(status)
     return mask
 
 
@@ -174,18 +143,16 @@ cdef class ParsedKey:
 
     def verify(self, signature: object, message: object) -> bool:
         """The same verdict as `verify(public_key, signature, message)`."""
-        cdef Bytes signature_view = Bytes(signature)
-        cdef Bytes message_view = Bytes(message)
-        cdef fp_slice_t body = message_view.slice()
+        cdef View signed = View(signature)
+        cdef View body = View(message)
         cdef int32_t status
         if self.key == NULL:
             raise ValueError("the key was not initialised")
-        if signature_view.view.len != SIGNATURE_BYTES:
+        if signed.slice.length != SIGNATURE_BYTES:
             return False
         with nogil:
-            status = verify_table.key_verify(
-                self.key, <const uint8_t *> signature_view.view.buf, body.data, body.length)
-        return verdict(status)
+            status = verify_table.key_verify(self.key, signed.slice.data, body.slice.data, body.slice.length)
+        return check(status) == 1
 
     def __repr__(self) -> str:
         return f"ParsedKey({self.public_key.hex()})"
@@ -195,7 +162,7 @@ def is_small_order(bytes public_key not None) -> bool:
     """Whether the key is a point of small order (or no point at all): such keys are refused as members or accounts."""
     if len(public_key) != KEY_BYTES:
         return True
-    return verdict(verify_table.is_small_order(<const uint8_t *> PyBytes_AsString(public_key)))
+    return check(verify_table.is_small_order(<const uint8_t *> PyBytes_AsString(public_key))) == 1
 
 
 def set_threads(Py_ssize_t threads, int nice = 10) -> None:

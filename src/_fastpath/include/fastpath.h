@@ -31,8 +31,26 @@ void fp_buffer_free(fp_buffer_t *buffer);
 
 /* --- hashing -------------------------------------------------------------------------------------------------- */
 
+/* Slices of one buffer; slice i is data[offsets[i]] up to data[offsets[i + 1]]. */
+typedef struct {
+    fp_slice_t data;
+    const uint8_t *offsets; /* count + 1 native 64-bit integers, aligned or not */
+    size_t count;
+} fp_packed_t;
+
+/* Digests and keys have 32 bytes; a null key stands for the plain hash. FP_INVALID: the offsets decrease or leave the
+ * data, the context is not UTF-8, there is no such leaf. */
 typedef struct {
     uint32_t (*version)(void);
+    int32_t (*hash_many)(const fp_slice_t *messages, size_t count, const uint8_t *key, uint8_t *digests);
+    int32_t (*hash_packed)(const fp_packed_t *messages, const uint8_t *key, uint8_t *digests);
+    int32_t (*derive_key)(const fp_slice_t *context, const fp_slice_t *material, uint8_t *key);
+    int32_t (*merkle_root)(const fp_slice_t *leaves, size_t count, uint8_t *root);
+    int32_t (*merkle_root_packed)(const fp_packed_t *leaves, uint8_t *root);
+    int32_t (*merkle_proof)(const fp_slice_t *leaves, size_t count, size_t index, fp_buffer_t *proof);
+    /* 1 if the proof holds, else 0. */
+    int32_t (*merkle_verify)(
+        const uint8_t *root, const fp_slice_t *leaf, uint64_t index, uint64_t count, const fp_slice_t *proof);
 } fp_hashing_t;
 
 const fp_hashing_t *fp_hashing(void);

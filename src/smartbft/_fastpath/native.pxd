@@ -24,8 +24,24 @@ cdef extern from "fastpath.h" nogil:
 
 # --- hashing ----------------------------------------------------------------------------------------------------------
 cdef extern from "fastpath.h" nogil:
+    ctypedef struct fp_packed_t:
+        fp_slice_t data
+        const uint8_t *offsets
+        size_t count
+
     ctypedef struct fp_hashing_t:
         uint32_t (*version)() noexcept nogil
+        int32_t (*hash_many)(
+            const fp_slice_t *messages, size_t count, const uint8_t *key, uint8_t *digests) noexcept nogil
+        int32_t (*hash_packed)(const fp_packed_t *messages, const uint8_t *key, uint8_t *digests) noexcept nogil
+        int32_t (*derive_key)(const fp_slice_t *context, const fp_slice_t *material, uint8_t *key) noexcept nogil
+        int32_t (*merkle_root)(const fp_slice_t *leaves, size_t count, uint8_t *root) noexcept nogil
+        int32_t (*merkle_root_packed)(const fp_packed_t *leaves, uint8_t *root) noexcept nogil
+        int32_t (*merkle_proof)(
+            const fp_slice_t *leaves, size_t count, size_t index, fp_buffer_t *proof) noexcept nogil
+        int32_t (*merkle_verify)(
+            const uint8_t *root, const fp_slice_t *leaf, uint64_t index, uint64_t count,
+            const fp_slice_t *proof) noexcept nogil
 
 # --- verify -----------------------------------------------------------------------------------------------------------
 cdef extern from "fastpath.h" nogil:
@@ -194,3 +210,31 @@ cdef const fp_log_t *log_table
 cdef const fp_pool_t *pool_table
 cdef const fp_coin_t *coin_table
 cdef void (*buffer_free)(fp_buffer_t *buffer) noexcept nogil
+
+
+# --- what the modules share -------------------------------------------------------------------------------------------
+cdef class View:
+    """The contiguous bytes of somebody's buffer, held while native code reads them."""
+
+    cdef Py_buffer buffer
+    cdef fp_slice_t slice
+
+
+cdef class Slices:
+    """The bytes objects of a sequence as an array of slices, held while native code reads them."""
+
+    cdef tuple items
+    cdef fp_slice_t *data
+    cdef size_t count
+
+
+cdef class Integers64:
+    """A contiguous buffer of native 64-bit integers, held while native code reads them."""
+
+    cdef Py_buffer buffer
+    cdef const uint8_t *data
+    cdef size_t count
+
+
+cdef bytes take(fp_buffer_t *buffer)
+cdef int check(int32_t status) except -1

@@ -11,6 +11,7 @@ pub mod hashing;
 pub mod log;
 pub mod pool;
 pub mod process;
+pub mod simd;
 pub mod verify;
 
 /// The call did what it should.
