@@ -1,0 +1,190 @@
+//! Reception: which requests the pool takes, and what it answers to those it does not.
+
+use std::sync::Arc;
+
+use super::pool::{new_links, Entry, Place, RequestPool};
+use super::sources::NO_SOURCE;
+use crate::wire::{requests, status, Digest, RequestView, SessionId, WireError};
+
+/// Where an arriving request is from, and when it came.
+#[derive(Clone, Copy)]
+pub struct Arrival {
+    pub source: u64,
+    pub now: u64,
+}
+
+impl RequestPool {
+    /// Admits a request list; nothing, if any of it is malformed. Returns how many were new.
+    pub fn admit(&mut self, list: &[u8], source: u64, now: u64) -> Result<usize, WireError> {
+        self.admit_list(list, |pool, request| pool.admit_one(request, source, now))
+    }
+
+    /// Admits bodies that a proposal names. Returns how many were new.
+    pub fn admit_body(&mut self, list: &[u8], now: u64) -> Result<usize, WireError> {
+        self.admit_list(list, |pool, request| pool.admit_one_body(request, now))
+    }
+
+    fn admit_list(
+        &mut self,
+        list: &[u8],
+        mut admit: impl FnMut(&mut Self, RequestView) -> bool,
+    ) -> Result<usize, WireError> {
+        let limit = self.config.max_operation_bytes;
+        for request in requests(list, limit) {
+            request?;
+        }
+        Ok(requests(list, limit).flatten().filter(|request| admit(self, *request)).count())
+    }
+
+    /// One request from a client or a peer; true if it was new and was taken.
+    pub fn admit_one(&mut self, request: RequestView, source: u64, now: u64) -> bool {
+        let digest = self.domains.digest(request.bytes);
+        self.now = self.now.max(now);
+        if source != NO_SOURCE {
+            self.sources.register(source);
+        }
+        if let Some(&slot) = self.digests.get(&digest) {
+            self.counters.duplicates += 1;
+            if source != NO_SOURCE {
+                self.entries[slot].route = source;
+            }
+            return false;
+        }
+        let id = request.session();
+        let number = request.sequence();
+        let known = self.sessions.find(&id);
+        if let Some(session) = known.filter(|session| number <= self.sessions.slab[*session].ordered) {
+            self.counters.duplicates += 1;
+            self.answer_again(session, number, &digest, source);
+            return false;
+        }
+        if let Err(status) = self.admissible(&id, known, number, source, request.bytes.len()) {
+            self.refuse(source, &digest, status);
+            return false;
+        }
+        if known.is_some_and(|session| self.verified_candidate(session, number).is_some()) {
+            self.counters.duplicates += 1;
+            return false;
+        }
+        self.take(request, digest, Arrival { source, now }, false);
+        true
+    }
+
+    /// Why a request that was not seen before is refused.
+    fn admissible(
+        &mut self,
+        id: &SessionId,
+        known: Option<u32>,
+        number: u64,
+        source: u64,
+        bytes: usize,
+    ) -> Result<(), u8> {
+        let open = known.filter(|session| self.sessions.slab[*session].is_open());
+        let ordered = open.map_or(0, |session| self.sessions.slab[session].ordered);
+        if open.is_none() {
+            if !self.sessions.admissible(id.number, self.now) {
+                return Err(status::SESSION_REFUSED);
+            }
+            if !self.sessions.has_room(self.now, 0) || !self.sessions.key_has_room(&id.key, self.now, 0) {
+                return Err(status::OVERLOADED);
+            }
+        }
+        let within = number - ordered <= self.config.window
+            && self.sources.unverified(source) < self.config.max_unverified_per_source
+            && self.load.fits(bytes, &self.config);
+        if within && self.accepting {
+            Ok(())
+        } else {
+            Err(status::OVERLOADED)
+        }
+    }
+
+    fn admit_one_body(&mut self, request: RequestView, now: u64) -> bool {
+        let digest = self.domains.digest(request.bytes);
+        self.now = self.now.max(now);
+        if let Some(&slot) = self.digests.get(&digest) {
+            self.counters.duplicates += 1;
+            self.name(slot);
+            return false;
+        }
+        let ordered = self.sessions.find(&request.session()).map_or(0, |session| self.sessions.slab[session].ordered);
+        let number = request.sequence();
+        if number <= ordered || number - ordered > self.config.window {
+            self.counters.duplicates += 1;
+            return false;
+        }
+        self.make_room_for_body(request.bytes.len());
+        self.take(request, digest, Arrival { source: NO_SOURCE, now }, true);
+        true
+    }
+
+    /// Drops the oldest bodies until one more fits: those of an earlier proposal that was not decided.
+    fn make_room_for_body(&mut self, bytes: usize) {
+        while !self.reserve_load.fits(bytes, &self.config) {
+            let Some((slot, generation)) = self.reserve.pop_front() else {
+                return;
+            };
+            if self.entries.holds(slot, generation) {
+                self.discard(slot);
+            }
+        }
+        if self.reserve.len() > 2 * self.reserve_load.requests + 64 {
+            let entries = &self.entries;
+            self.reserve.retain(|(slot, generation)| entries.holds(*slot, *generation));
+        }
+    }
+
+    fn take(&mut self, request: RequestView, digest: Digest, arrival: Arrival, body: bool) {
+        let session = self.sessions.find_or_insert(request.session());
+        let slot = self.insert(Entry {
+            digest,
+            bytes: Arc::from(request.bytes),
+            session,
+            number: request.sequence(),
+            owner: arrival.source,
+            route: arrival.source,
+            arrival: arrival.now,
+            ready_at: 0,
+            place: Place::AtVerifier,
+            counted: false,
+            named: body,
+            reserve: body,
+            links: new_links(),
+        });
+        self.counters.admitted += 1;
+        if body {
+            self.reserve.push_back((slot, self.entries.generation(slot)));
+        }
+        if self.config.admit_unverified {
+            self.accept(slot);
+        } else if body {
+            self.entries[slot].place = Place::Priority;
+            self.priority.push_back(&mut self.entries, slot);
+        } else {
+            self.entries[slot].place = Place::Queued;
+            self.entries[slot].counted = true;
+            self.sources.enqueue(arrival.source, &mut self.entries, slot);
+        }
+    }
+
+    /// A proposal names this request: it is verified before the others, and kept beside another one with its number.
+    pub(super) fn name(&mut self, slot: u32) {
+        self.entries[slot].named = true;
+        if self.entries[slot].place == Place::Queued {
+            self.leave_place(slot);
+            self.uncount(slot);
+            self.entries[slot].place = Place::Priority;
+            self.priority.push_back(&mut self.entries, slot);
+        }
+    }
+
+    /// The connection is gone: its requests that have not gone to the verifier, its replies and its routes with it.
+    pub fn drop_source(&mut self, source: u64) {
+        let queue = self.sources.drop_source(source);
+        let mut queue = queue.slots(&self.entries);
+        for slot in queue.drain(..) {
+            self.entries[slot].place = Place::AtVerifier;
+            self.discard(slot);
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! The request pool and session table (protocols.md 2.1 and 2.2): bounded and deterministic. Nothing here reads a clock,
+//! walks a hash map or depends on a random seed. `smartbft.smr.sessions` is the oracle of these rules.
+
+mod admission;
+mod index;
+mod ordering;
+mod pool;
+mod replies;
+mod sessions;
+mod slab;
+mod sources;
+mod verification;
+
+#[cfg(test)]
+mod tests;
+
+pub use ordering::{Resolved, Verdict};
+pub use pool::{Misuse, PoolConfig, RequestPool, Stats};
+pub use replies::Execution;
+pub use verification::{VerifyItem, VerifyJob, ACCEPTED, BAD, REFUSED};

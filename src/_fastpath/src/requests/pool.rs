@@ -1,0 +1,402 @@
+//! The pool's state, and how a pending request changes place in it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::index::Map;
+use super::sessions::{SessionLimits, SessionTable, Standing, SIBLINGS};
+use super::slab::{Link, Linked, List, Slab, NONE, UNLINKED};
+use super::sources::{Sources, NO_SOURCE, PLACE};
+use crate::wire::{status, Digest, Domains, ReplyHeader};
+
+/// The caller called in the wrong state or with arguments that do not fit together.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Misuse(pub String);
+
+#[derive(Clone, Copy)]
+pub struct PoolConfig {
+    pub replica: u16,
+    pub window: u64,
+    pub max_requests: usize,
+    pub max_bytes: usize,
+    pub max_operation_bytes: usize,
+    pub max_unverified_per_source: usize,
+    pub admit_unverified: bool,
+    pub sessions: SessionLimits,
+}
+
+/// Where a pending request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In its source's verification queue.
+    Queued,
+    /// In the verification queue of requests that a proposal names.
+    Priority,
+    AtVerifier,
+    /// Verified, but not the next to propose: a gap before it, another one with its number, or no place for its session.
+    Verified,
+    /// Verified, and could be proposed.
+    Ready,
+}
+
+pub struct Entry {
+    pub digest: Digest,
+    pub bytes: Arc<[u8]>,
+    pub session: u32,
+    pub number: u64,
+    /// The connection that answers for it if the signature is bad.
+    pub owner: u64,
+    /// The connection that its reply goes to.
+    pub route: u64,
+    pub arrival: u64,
+    pub ready_at: u64,
+    pub place: Place,
+    /// Counted in its owner's share of unverified requests.
+    pub counted: bool,
+    /// Named by a proposal: kept beside another request with its number.
+    pub named: bool,
+    /// Accounted to the reserve for bodies, not to the pool.
+    pub reserve: bool,
+    pub links: [Link; 2],
+}
+
+impl Linked for Entry {
+    fn link(&self, which: usize) -> &Link {
+        &self.links[which]
+    }
+
+    fn link_mut(&mut self, which: usize) -> &mut Link {
+        &mut self.links[which]
+    }
+}
+
+impl Entry {
+    pub fn is_verified(&self) -> bool {
+        matches!(self.place, Place::Verified | Place::Ready)
+    }
+}
+
+/// Number and bytes of pending requests under one limit.
+#[derive(Clone, Copy, Default)]
+pub struct Load {
+    pub requests: usize,
+    pub bytes: usize,
+}
+
+impl Load {
+    fn add(&mut self, bytes: usize) {
+        self.requests += 1;
+        self.bytes += bytes;
+    }
+
+    fn remove(&mut self, bytes: usize) {
+        self.requests -= 1;
+        self.bytes -= bytes;
+    }
+
+    pub fn fits(&self, bytes: usize, config: &PoolConfig) -> bool {
+        self.requests < config.max_requests && self.bytes + bytes <= config.max_bytes
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    pub pending: u64,
+    pub verified: u64,
+    pub unverified: u64,
+    pub bytes: u64,
+    pub sessions: u64,
+    pub admitted: u64,
+    pub duplicates: u64,
+    pub bad_signatures: u64,
+    pub refused: u64,
+    pub signature_checks: u64,
+}
+
+pub struct RequestPool {
+    pub(super) config: PoolConfig,
+    pub(super) domains: Domains,
+    pub(super) entries: Slab<Entry>,
+    pub(super) digests: Map<Digest, u32>,
+    pub(super) sessions: SessionTable,
+    pub(super) sources: Sources,
+    pub(super) priority: List<PLACE>,
+    /// Ready requests in the order in which they became ready; `ready_at` never falls along it.
+    pub(super) ready: List<PLACE>,
+    pub(super) ready_clock: u64,
+    pub(super) load: Load,
+    /// Bodies named by proposals have room of their own, so that a full pool cannot keep a proposal out.
+    pub(super) reserve_load: Load,
+    pub(super) reserve: VecDeque<(u32, u32)>,
+    pub(super) unverified: usize,
+    pub(super) agreed_time: u64,
+    /// The latest time seen, local or agreed.
+    pub(super) now: u64,
+    pub(super) accepting: bool,
+    pub(super) last_view: u32,
+    pub(super) last_instance: u64,
+    pub(super) counters: Stats,
+}
+
+impl RequestPool {
+    pub fn new(chain_id: &[u8], config: PoolConfig) -> Self {
+        RequestPool {
+            config,
+            domains: Domains::new(chain_id),
+            entries: Slab::default(),
+            digests: Map::default(),
+            sessions: SessionTable::new(config.sessions),
+            sources: Sources::default(),
+            priority: List::default(),
+            ready: List::default(),
+            ready_clock: 0,
+            load: Load::default(),
+            reserve_load: Load::default(),
+            reserve: VecDeque::new(),
+            unverified: 0,
+            agreed_time: 0,
+            now: 0,
+            accepting: true,
+            last_view: 0,
+            last_instance: 0,
+            counters: Stats::default(),
+        }
+    }
+
+    pub fn config(&self) -> &PoolConfig {
+        &self.config
+    }
+
+    pub fn domains(&self) -> &Domains {
+        &self.domains
+    }
+
+    pub fn agreed_time(&self) -> u64 {
+        self.agreed_time
+    }
+
+    pub fn set_accepting(&mut self, accepting: bool) {
+        self.accepting = accepting;
+    }
+
+    pub fn ready(&self) -> usize {
+        self.ready.len as usize
+    }
+
+    pub fn stats(&self) -> Stats {
+        let pending = self.entries.len();
+        Stats {
+            pending: pending as u64,
+            verified: (pending - self.unverified) as u64,
+            unverified: self.unverified as u64,
+            bytes: (self.load.bytes + self.reserve_load.bytes) as u64,
+            sessions: self.sessions.open_count() as u64,
+            ..self.counters
+        }
+    }
+
+    pub(super) fn insert(&mut self, entry: Entry) -> u32 {
+        let (session, number, digest, bytes) = (entry.session, entry.number, entry.digest, entry.bytes.len());
+        let load = if entry.reserve { &mut self.reserve_load } else { &mut self.load };
+        load.add(bytes);
+        self.unverified += 1;
+        let slot = self.entries.insert(entry);
+        self.digests.insert(digest, slot);
+        let session = &mut self.sessions.slab[session];
+        session.pending += 1;
+        session.candidates_mut(number).list.push_back(&mut self.entries, slot);
+        slot
+    }
+
+    /// Takes a verified-on-arrival, checked or named entry out of whichever queue it is in.
+    pub(super) fn leave_place(&mut self, slot: u32) {
+        let entry = &self.entries[slot];
+        let (place, owner) = (entry.place, entry.owner);
+        match place {
+            Place::Queued => {
+                if let Some(source) = self.sources.get_mut(owner) {
+                    source.queue.remove(&mut self.entries, slot);
+                }
+            }
+            Place::Priority => self.priority.remove(&mut self.entries, slot),
+            Place::Ready => self.ready.remove(&mut self.entries, slot),
+            Place::AtVerifier | Place::Verified => {}
+        }
+    }
+
+    /// Its source no longer answers for it.
+    pub(super) fn uncount(&mut self, slot: u32) {
+        let entry = &mut self.entries[slot];
+        if std::mem::take(&mut entry.counted) {
+            let owner = entry.owner;
+            if let Some(source) = self.sources.get_mut(owner) {
+                source.unverified = source.unverified.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Removes an entry; the session's cursors are the caller's business.
+    pub(super) fn detach(&mut self, slot: u32) -> Entry {
+        self.leave_place(slot);
+        self.uncount(slot);
+        let entry = &self.entries[slot];
+        let (session, number) = (entry.session, entry.number);
+        let session = &mut self.sessions.slab[session];
+        session.pending -= 1;
+        if let Ok(at) = session.position(number) {
+            session.numbers[at].list.remove(&mut self.entries, slot);
+            if session.numbers[at].list.is_empty() {
+                session.numbers.remove(at);
+            }
+        }
+        let entry = self.entries.remove(slot);
+        self.digests.remove(&entry.digest);
+        let load = if entry.reserve { &mut self.reserve_load } else { &mut self.load };
+        load.remove(entry.bytes.len());
+        if !entry.is_verified() {
+            self.unverified -= 1;
+        }
+        entry
+    }
+
+    /// Removes an entry for another reason than a decision, with what follows for its session.
+    pub(super) fn discard(&mut self, slot: u32) -> Entry {
+        let (session, number) = (self.entries[slot].session, self.entries[slot].number);
+        if self.entries[slot].place == Place::Ready {
+            self.retreat(session, number);
+        }
+        let entry = self.detach(slot);
+        self.promote_candidate(session, number);
+        self.advance(session);
+        self.settle_session(session);
+        entry
+    }
+
+    /// The verified candidates from `number` on are no longer ready.
+    fn retreat(&mut self, session: u32, number: u64) {
+        let received = self.sessions.slab[session].received;
+        for number in number..=received {
+            if let Some(slot) = self.verified_candidate(session, number) {
+                self.ready.remove(&mut self.entries, slot);
+                self.entries[slot].place = Place::Verified;
+            }
+        }
+        self.sessions.slab[session].received = number - 1;
+    }
+
+    /// Puts a verified candidate first if there is one.
+    fn promote_candidate(&mut self, session: u32, number: u64) {
+        let Some(candidates) = self.sessions.slab[session].candidates(number) else {
+            return;
+        };
+        let slots = candidates.list.slots(&self.entries);
+        if let Some(slot) = slots.into_iter().find(|slot| self.entries[*slot].is_verified()) {
+            self.put_first(slot);
+        }
+    }
+
+    pub(super) fn put_first(&mut self, slot: u32) {
+        let (session, number) = (self.entries[slot].session, self.entries[slot].number);
+        let list = &mut self.sessions.slab[session].candidates_mut(number).list;
+        list.remove(&mut self.entries, slot);
+        list.push_front(&mut self.entries, slot);
+    }
+
+    /// The verified request that this replica would propose for a number.
+    pub(super) fn verified_candidate(&self, session: u32, number: u64) -> Option<u32> {
+        let slot = self.sessions.slab[session].candidates(number)?.list.head;
+        (slot != NONE && self.entries[slot].is_verified()).then_some(slot)
+    }
+
+    /// Moves the received cursor over what has become reachable without a gap.
+    pub(super) fn advance(&mut self, session: u32) {
+        if self.sessions.slab[session].standing == Standing::Unverified {
+            return;
+        }
+        loop {
+            let number = self.sessions.slab[session].received + 1;
+            let Some(slot) = self.verified_candidate(session, number) else {
+                break;
+            };
+            self.ready_clock = self.ready_clock.max(self.entries[slot].arrival);
+            let entry = &mut self.entries[slot];
+            entry.ready_at = self.ready_clock;
+            entry.place = Place::Ready;
+            self.ready.push_back(&mut self.entries, slot);
+            self.sessions.slab[session].received = number;
+        }
+        let state = &self.sessions.slab[session];
+        if state.received > state.ordered {
+            self.sessions.enter_ring(session);
+        } else {
+            self.sessions.leave_ring(session);
+        }
+    }
+
+    /// A session that is neither open nor has requests is forgotten.
+    pub(super) fn settle_session(&mut self, session: u32) {
+        let state = &self.sessions.slab[session];
+        if !state.is_open() && state.pending == 0 {
+            self.sessions.remove(session);
+        }
+    }
+
+    /// Refuses a request: a reply with this status to `source`, if there is one and it takes its answers.
+    pub(super) fn refuse(&mut self, source: u64, digest: &Digest, status: u8) {
+        self.counters.refused += 1;
+        if source == NO_SOURCE {
+            return;
+        }
+        let agreed_time = if status == status::SESSION_REFUSED { self.now } else { self.agreed_time };
+        let header = ReplyHeader {
+            replica: self.config.replica,
+            status,
+            level: 0,
+            view: self.last_view,
+            instance: self.last_instance,
+            agreed_time,
+            digest: *digest,
+        };
+        self.sources.reply_if_room(source, &header.encode());
+    }
+
+    /// Drops a session that can no longer be proposed for, refusing its pending requests.
+    pub(super) fn drop_session(&mut self, session: u32, status: u8) {
+        for slot in self.pending_slots(session) {
+            let entry = self.detach(slot);
+            self.refuse(entry.route, &entry.digest, status);
+        }
+        self.sessions.remove(session);
+    }
+
+    /// Takes a waiting session's place back: requests that no proposal names are refused.
+    pub(super) fn evict_session(&mut self, session: u32) {
+        for slot in self.pending_slots(session) {
+            if self.entries[slot].place == Place::Ready {
+                self.ready.remove(&mut self.entries, slot);
+                self.entries[slot].place = Place::Verified;
+            }
+            if !self.entries[slot].named {
+                let entry = self.detach(slot);
+                self.refuse(entry.route, &entry.digest, status::OVERLOADED);
+            }
+        }
+        self.sessions.leave_ring(session);
+        self.sessions.demote(session);
+        let state = &mut self.sessions.slab[session];
+        state.received = state.ordered;
+        self.settle_session(session);
+    }
+
+    fn pending_slots(&self, session: u32) -> Vec<u32> {
+        let numbers = &self.sessions.slab[session].numbers;
+        numbers.iter().flat_map(|candidates| candidates.list.slots(&self.entries)).collect()
+    }
+}
+
+pub(super) fn new_links() -> [Link; 2] {
+    [UNLINKED; 2]
+}
+
+/// Number of the sibling link, for lists of entries with one (session, number).
+pub(super) type Siblings = List<SIBLINGS>;

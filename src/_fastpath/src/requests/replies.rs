@@ -1,0 +1,127 @@
+//! Results become replies: kept per session, sent when they may leave, sent again when asked for.
+
+use super::pool::{Misuse, RequestPool};
+use super::sources::NO_SOURCE;
+use crate::wire::{items, status, Digest, ReplyHeader, SessionId};
+
+/// What all replies of a batch have in common.
+#[derive(Clone, Copy)]
+pub struct Execution {
+    pub instance: u64,
+    pub view: u32,
+    pub timestamp: u64,
+    pub level: u8,
+}
+
+impl RequestPool {
+    /// Keeps the replies of an executed batch. Sessions that have lapsed since the decision keep none.
+    pub fn executed(&mut self, names: &[u8], list: &[u8], results: &[u8], execution: Execution) -> Result<(), Misuse> {
+        let names = super::ordering::digests(names)?;
+        let batch = self.batch(list, names.len())?;
+        let results: Result<Vec<_>, _> = items(results).collect();
+        let results = results.map_err(|error| Misuse(format!("a malformed result list: {error:?}")))?;
+        if results.len() != batch.len() {
+            return Err(Misuse(format!("{} results for a batch of {} requests", results.len(), batch.len())));
+        }
+        self.last_view = execution.view;
+        self.last_instance = execution.instance;
+        for ((request, digest), result) in batch.iter().zip(names).zip(results) {
+            let Some(session) = self.sessions.find(&request.session()) else { continue };
+            let state = &self.sessions.slab[session];
+            let number = request.sequence();
+            if !state.is_open() || number <= state.executed {
+                return Err(Misuse(format!("request {number} of a session was executed before")));
+            }
+            if number != state.executed + 1 || number > state.ordered {
+                return Err(Misuse(format!("request {number} of a session was executed out of order")));
+            }
+            self.keep_reply(session, digest, result, execution);
+        }
+        Ok(())
+    }
+
+    fn keep_reply(&mut self, session: u32, digest: Digest, result: &[u8], execution: Execution) {
+        let header = ReplyHeader {
+            replica: self.config.replica,
+            status: status::EXECUTED,
+            level: execution.level,
+            view: execution.view,
+            instance: execution.instance,
+            agreed_time: execution.timestamp,
+            digest,
+        };
+        let state = &mut self.sessions.slab[session];
+        // The oldest reply's memory serves the new one.
+        let mut reply = Vec::new();
+        if state.replies.len() as u64 >= self.config.window {
+            reply = state.replies.pop_front().unwrap_or_default();
+            reply.clear();
+        }
+        reply.reserve_exact(crate::wire::REPLY_HEADER_BYTES + result.len());
+        reply.extend_from_slice(&header.encode());
+        reply.extend_from_slice(result);
+        state.replies.push_back(reply);
+        state.executed += 1;
+    }
+
+    /// The replies of an executed batch may leave.
+    pub fn release(&mut self, names: &[u8], list: &[u8]) -> Result<(), Misuse> {
+        let names = super::ordering::digests(names)?;
+        let batch = self.batch(list, names.len())?;
+        for request in batch {
+            let Some(session) = self.sessions.find(&request.session()) else { continue };
+            let state = &mut self.sessions.slab[session];
+            let number = request.sequence();
+            if number > state.executed {
+                return Err(Misuse(format!("request {number} of a session is released before it was executed")));
+            }
+            let Some(route) = state.route_mut(number) else { continue };
+            route.released = true;
+            let source = route.source;
+            if let Some(reply) = state.reply(number) {
+                self.sources.reply(source, reply);
+            }
+            let state = &mut self.sessions.slab[session];
+            while state.routes.front().is_some_and(|route| route.released) {
+                state.routes.pop_front();
+            }
+        }
+        Ok(())
+    }
+
+    /// A request that was ordered before comes again: its reply leaves once more, or later and by the newer route.
+    pub(super) fn answer_again(&mut self, session: u32, number: u64, digest: &Digest, source: u64) {
+        if source == NO_SOURCE {
+            return;
+        }
+        let state = &mut self.sessions.slab[session];
+        if let Some(route) = state.route_mut(number).filter(|route| !route.released) {
+            if route.digest == *digest {
+                route.source = source;
+            }
+            return;
+        }
+        // Only the very request that was executed is answered: anybody can make another one with its number.
+        let reply = state.reply(number).filter(|reply| ReplyHeader::parse(reply).is_ok_and(|r| r.digest == *digest));
+        if let Some(reply) = reply {
+            self.sources.reply_if_room(source, reply);
+        }
+    }
+
+    /// `(source, frames)` of everything that waits for a client's connection.
+    pub fn take_replies(&mut self) -> Vec<(u64, Vec<u8>)> {
+        self.sources.take_replies()
+    }
+
+    /// The kept reply to a request, released or not.
+    pub fn cached_reply(&self, id: &SessionId, sequence: u64) -> Option<&[u8]> {
+        let session = self.sessions.find(id)?;
+        self.sessions.slab[session].reply(sequence)
+    }
+
+    /// Cursors `(received, ordered, executed)` of a session.
+    pub fn session(&self, id: &SessionId) -> Option<(u64, u64, u64)> {
+        let state = &self.sessions.slab[self.sessions.find(id)?];
+        Some((state.received, state.ordered, state.executed))
+    }
+}

@@ -1,0 +1,360 @@
+//! The session table: which sessions are open, their cursors, their leases and the replies kept for them.
+//!
+//! An *open* session is replicated state: it was opened by a decision. A *waiting* one has a verified request here and a
+//! place kept for it; an *unverified* one exists only because somebody claims to be its client.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use super::index::Map;
+use super::slab::{Link, Linked, List, Slab, UNLINKED};
+use crate::wire::{Digest, SessionId, KEY_BYTES};
+
+/// Link number of entries with one (session, number).
+pub const SIBLINGS: usize = 1;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Unverified,
+    Waiting,
+    Open,
+}
+
+/// The pending requests with one sequence number. If any is verified, the first in the list is: the one that this
+/// replica would propose.
+pub struct Candidates {
+    pub number: u64,
+    pub list: List<SIBLINGS>,
+}
+
+/// Where the reply to an ordered request goes once it may leave.
+pub struct Route {
+    pub digest: Digest,
+    pub source: u64,
+    pub released: bool,
+}
+
+pub struct Session {
+    pub id: SessionId,
+    pub standing: Standing,
+    /// Every number up to here is ordered, or pending, verified and reachable without a gap.
+    pub received: u64,
+    pub ordered: u64,
+    pub executed: u64,
+    pub last_activity: u64,
+    /// Under which time the lease is listed: the start of the lease, or earlier.
+    lease_listed: u64,
+    /// Pending numbers above `ordered`, ascending.
+    pub numbers: VecDeque<Candidates>,
+    /// Of the numbers up to `ordered`, the last ones.
+    pub routes: VecDeque<Route>,
+    /// Of the numbers up to `executed`, the last ones: whole reply payloads.
+    pub replies: VecDeque<Vec<u8>>,
+    pub pending: u32,
+    pub in_ring: bool,
+    ring_link: Link,
+    /// Scratch of a walk over a batch: its requests so far, if `walk` is the current one.
+    pub walk: u64,
+    pub taken: u64,
+}
+
+impl Linked for Session {
+    fn link(&self, _: usize) -> &Link {
+        &self.ring_link
+    }
+
+    fn link_mut(&mut self, _: usize) -> &mut Link {
+        &mut self.ring_link
+    }
+}
+
+impl Session {
+    fn new(id: SessionId) -> Self {
+        Session {
+            id,
+            standing: Standing::Unverified,
+            received: 0,
+            ordered: 0,
+            executed: 0,
+            last_activity: 0,
+            lease_listed: 0,
+            numbers: VecDeque::new(),
+            routes: VecDeque::new(),
+            replies: VecDeque::new(),
+            pending: 0,
+            in_ring: false,
+            ring_link: UNLINKED,
+            walk: 0,
+            taken: 0,
+        }
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.standing == Standing::Open
+    }
+
+    /// The lease runs from here.
+    fn leased_from(&self) -> u64 {
+        self.last_activity.max(self.id.number)
+    }
+
+    /// Position of a number among the pending ones: `Ok`, or `Err` with where it would be.
+    pub fn position(&self, number: u64) -> Result<usize, usize> {
+        let Some(first) = self.numbers.front() else {
+            return Err(0);
+        };
+        // Without gaps, which is the usual case, the position is the distance from the first number.
+        let guess = number.wrapping_sub(first.number) as usize;
+        match self.numbers.get(guess) {
+            Some(candidates) if candidates.number == number => Ok(guess),
+            _ => self.numbers.binary_search_by_key(&number, |candidates| candidates.number),
+        }
+    }
+
+    pub fn candidates(&self, number: u64) -> Option<&Candidates> {
+        self.position(number).ok().map(|at| &self.numbers[at])
+    }
+
+    pub fn candidates_mut(&mut self, number: u64) -> &mut Candidates {
+        match self.position(number) {
+            Ok(at) => &mut self.numbers[at],
+            Err(at) => {
+                self.numbers.insert(at, Candidates { number, list: List::default() });
+                &mut self.numbers[at]
+            }
+        }
+    }
+
+    /// Position of an ordered number among the routes.
+    fn route_position(&self, number: u64) -> Option<usize> {
+        let back = self.ordered.checked_sub(number)? as usize;
+        self.routes.len().checked_sub(back + 1)
+    }
+
+    pub fn route_mut(&mut self, number: u64) -> Option<&mut Route> {
+        let at = self.route_position(number)?;
+        self.routes.get_mut(at)
+    }
+
+    /// The kept reply (the whole payload) to an executed number.
+    pub fn reply(&self, number: u64) -> Option<&[u8]> {
+        let back = self.executed.checked_sub(number)? as usize;
+        let at = self.replies.len().checked_sub(back + 1)?;
+        self.replies.get(at).map(Vec::as_slice)
+    }
+}
+
+/// Sessions of one client key, at most the limit of each kind.
+#[derive(Default)]
+struct KeyUse {
+    open: Vec<u32>,
+    waiting: Vec<u32>,
+}
+
+#[derive(Clone, Copy)]
+pub struct SessionLimits {
+    pub max_sessions: usize,
+    pub max_sessions_per_key: usize,
+    pub lease: u64,
+    pub skew: u64,
+}
+
+pub struct SessionTable {
+    pub limits: SessionLimits,
+    pub slab: Slab<Session>,
+    /// Sessions with ready requests, in the order in which they propose next.
+    pub ring: List<0>,
+    index: Map<SessionId, u32>,
+    keys: Map<[u8; KEY_BYTES], KeyUse>,
+    /// Open sessions by the start of their lease, which may be out of date on the early side (see `settle`).
+    leases: BTreeSet<(u64, u32)>,
+    /// Sessions of the other two standings by session number.
+    waiting: BTreeSet<(u64, u32)>,
+    unverified: BTreeSet<(u64, u32)>,
+    pub walk: u64,
+}
+
+impl SessionTable {
+    pub fn new(limits: SessionLimits) -> Self {
+        SessionTable {
+            limits,
+            slab: Slab::default(),
+            ring: List::default(),
+            index: Map::default(),
+            keys: Map::default(),
+            leases: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            unverified: BTreeSet::new(),
+            walk: 0,
+        }
+    }
+
+    pub fn open_count(&self) -> usize {
+        self.leases.len()
+    }
+
+    pub fn find(&self, id: &SessionId) -> Option<u32> {
+        self.index.get(id).copied()
+    }
+
+    pub fn find_or_insert(&mut self, id: SessionId) -> u32 {
+        if let Some(slot) = self.find(&id) {
+            return slot;
+        }
+        let slot = self.slab.insert(Session::new(id));
+        self.index.insert(id, slot);
+        self.unverified.insert((id.number, slot));
+        slot
+    }
+
+    /// Whether a session that is not open may be opened by a batch with this timestamp.
+    pub fn admissible(&self, number: u64, timestamp: u64) -> bool {
+        number >= timestamp.saturating_sub(self.limits.lease) && number <= timestamp.saturating_add(self.limits.skew)
+    }
+
+    /// Whether an open session's lease is over at this time.
+    pub fn lapsed(&self, slot: u32, timestamp: u64) -> bool {
+        self.slab[slot].leased_from() < timestamp.saturating_sub(self.limits.lease)
+    }
+
+    /// Brings the leases that seem to be over at `timestamp` up to date; afterwards those that still are, really are.
+    fn settle(&mut self, timestamp: u64) {
+        let bound = timestamp.saturating_sub(self.limits.lease);
+        let seeming: Vec<(u64, u32)> = self.leases.range(..(bound, 0)).copied().collect();
+        for (since, slot) in seeming {
+            let leased_from = self.slab[slot].leased_from();
+            if leased_from != since {
+                self.leases.remove(&(since, slot));
+                self.leases.insert((leased_from, slot));
+                self.slab[slot].lease_listed = leased_from;
+            }
+        }
+    }
+
+    /// Open sessions whose lease is over at `timestamp`.
+    pub fn lapsing(&mut self, timestamp: u64) -> Vec<u32> {
+        self.settle(timestamp);
+        let bound = timestamp.saturating_sub(self.limits.lease);
+        self.leases.range(..(bound, 0)).map(|(_, slot)| *slot).collect()
+    }
+
+    /// Sessions that are not open and that no batch later than `timestamp` can open.
+    pub fn stale(&self, timestamp: u64) -> Vec<u32> {
+        let bound = (timestamp.saturating_sub(self.limits.lease), 0);
+        let waiting = self.waiting.range(..bound).map(|(_, slot)| *slot);
+        waiting.chain(self.unverified.range(..bound).map(|(_, slot)| *slot)).collect()
+    }
+
+    /// How many more sessions could be open at `timestamp`, beside those that wait and `taken` others: whether any.
+    pub fn has_room(&mut self, timestamp: u64, taken: usize) -> bool {
+        let used = self.leases.len() + taken;
+        if used < self.limits.max_sessions {
+            return true;
+        }
+        self.settle(timestamp);
+        let needed = used - self.limits.max_sessions + 1;
+        let bound = timestamp.saturating_sub(self.limits.lease);
+        self.leases.range(..(bound, 0)).take(needed).count() == needed
+    }
+
+    /// As `has_room`, for the sessions of one key.
+    pub fn key_has_room(&self, key: &[u8; KEY_BYTES], timestamp: u64, taken: usize) -> bool {
+        let used = match self.keys.get(key) {
+            Some(uses) => uses.open.iter().filter(|slot| !self.lapsed(**slot, timestamp)).count(),
+            None => 0,
+        };
+        used + taken < self.limits.max_sessions_per_key
+    }
+
+    pub fn waiting_count(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub fn waiting_of_key(&self, key: &[u8; KEY_BYTES]) -> &[u32] {
+        self.keys.get(key).map_or(&[], |uses| uses.waiting.as_slice())
+    }
+
+    /// Keeps a place for a session that has its first verified request; false at a limit.
+    pub fn reserve(&mut self, slot: u32, now: u64) -> bool {
+        let id = self.slab[slot].id;
+        let of_key = self.waiting_of_key(&id.key).len();
+        if !self.key_has_room(&id.key, now, of_key) || !self.has_room(now, self.waiting.len()) {
+            return false;
+        }
+        self.unverified.remove(&(id.number, slot));
+        self.waiting.insert((id.number, slot));
+        self.keys.entry(id.key).or_default().waiting.push(slot);
+        self.slab[slot].standing = Standing::Waiting;
+        true
+    }
+
+    /// A decision opens the session.
+    pub fn open(&mut self, slot: u32, timestamp: u64) {
+        self.forget_standing(slot);
+        let session = &mut self.slab[slot];
+        session.standing = Standing::Open;
+        session.last_activity = timestamp;
+        session.lease_listed = session.leased_from();
+        let id = session.id;
+        self.leases.insert((session.lease_listed, slot));
+        self.keys.entry(id.key).or_default().open.push(slot);
+    }
+
+    /// Takes a waiting session's place back; its requests stay.
+    pub fn demote(&mut self, slot: u32) {
+        self.forget_standing(slot);
+        let session = &mut self.slab[slot];
+        session.standing = Standing::Unverified;
+        self.unverified.insert((session.id.number, slot));
+    }
+
+    fn forget_standing(&mut self, slot: u32) {
+        let session = &self.slab[slot];
+        let (id, standing) = (session.id, session.standing);
+        match standing {
+            Standing::Unverified => {
+                self.unverified.remove(&(id.number, slot));
+                return;
+            }
+            Standing::Waiting => {
+                self.waiting.remove(&(id.number, slot));
+            }
+            Standing::Open => {
+                self.leases.remove(&(session.lease_listed, slot));
+            }
+        }
+        if let Some(uses) = self.keys.get_mut(&id.key) {
+            uses.open.retain(|open| *open != slot);
+            uses.waiting.retain(|waiting| *waiting != slot);
+            if uses.open.is_empty() && uses.waiting.is_empty() {
+                self.keys.remove(&id.key);
+            }
+        }
+    }
+
+    /// Removes a session without pending requests.
+    pub fn remove(&mut self, slot: u32) {
+        self.leave_ring(slot);
+        self.forget_standing(slot);
+        let session = self.slab.remove(slot);
+        self.index.remove(&session.id);
+    }
+
+    /// The waiting session that loses its place first: the one with the highest number.
+    pub fn last_waiting(&self) -> Option<u32> {
+        self.waiting.last().map(|(_, slot)| *slot)
+    }
+
+    pub fn enter_ring(&mut self, slot: u32) {
+        if !self.slab[slot].in_ring {
+            self.slab[slot].in_ring = true;
+            self.ring.push_back(&mut self.slab, slot);
+        }
+    }
+
+    pub fn leave_ring(&mut self, slot: u32) {
+        if self.slab[slot].in_ring {
+            self.slab[slot].in_ring = false;
+            self.ring.remove(&mut self.slab, slot);
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The connections that requests come from: their shares of unverified requests and the replies that wait for them.
+
+use std::collections::VecDeque;
+
+use super::index::Map;
+use super::slab::{Linked, List, Slab};
+use crate::wire::{push_frame_header, KIND_REPLY};
+
+/// Link number of an entry's place: one of the verification queues, or the ready requests.
+pub const PLACE: usize = 0;
+
+/// Source number of requests that came from no client's connection.
+pub const NO_SOURCE: u64 = 0;
+
+/// Bytes waiting for a source beyond which refusals and repeated replies to it are dropped (the client asks again).
+const OPTIONAL_REPLY_BYTES: usize = 256 * 1024;
+
+#[derive(Default)]
+pub struct Source {
+    pub queue: List<PLACE>,
+    /// Its requests that are queued for verification or being verified.
+    pub unverified: usize,
+    in_turn: bool,
+    out: Vec<u8>,
+}
+
+/// All connections, by number. The order in which they are served is that of the two queues, never that of the map.
+#[derive(Default)]
+pub struct Sources {
+    map: Map<u64, Source>,
+    turns: VecDeque<u64>,
+    with_replies: VecDeque<u64>,
+}
+
+impl Sources {
+    pub fn register(&mut self, source: u64) -> &mut Source {
+        self.map.entry(source).or_default()
+    }
+
+    pub fn get_mut(&mut self, source: u64) -> Option<&mut Source> {
+        self.map.get_mut(&source)
+    }
+
+    pub fn unverified(&self, source: u64) -> usize {
+        self.map.get(&source).map_or(0, |source| source.unverified)
+    }
+
+    /// Queues an entry behind the others of its source.
+    pub fn enqueue<T: Linked>(&mut self, source: u64, slab: &mut Slab<T>, slot: u32) {
+        let state = self.map.entry(source).or_default();
+        state.queue.push_back(slab, slot);
+        state.unverified += 1;
+        if !state.in_turn {
+            state.in_turn = true;
+            self.turns.push_back(source);
+        }
+    }
+
+    /// The next entry in turn, taken off its queue; its source still answers for it.
+    pub fn next<T: Linked>(&mut self, slab: &mut Slab<T>) -> Option<u32> {
+        while let Some(source) = self.turns.pop_front() {
+            let Some(state) = self.map.get_mut(&source) else { continue };
+            let slot = state.queue.head;
+            if state.queue.is_empty() {
+                state.in_turn = false;
+                continue;
+            }
+            state.queue.remove(slab, slot);
+            state.in_turn = !state.queue.is_empty();
+            if state.in_turn {
+                self.turns.push_back(source);
+            }
+            return Some(slot);
+        }
+        None
+    }
+
+    /// Forgets a connection; returns its queue.
+    pub fn drop_source(&mut self, source: u64) -> List<PLACE> {
+        let Some(state) = self.map.remove(&source) else {
+            return List::default();
+        };
+        self.turns.retain(|other| *other != source);
+        self.with_replies.retain(|other| *other != source);
+        state.queue
+    }
+
+    /// Appends a reply frame for a connection that still exists; false if there is none.
+    pub fn reply(&mut self, source: u64, payload: &[u8]) -> bool {
+        self.append(source, payload, usize::MAX)
+    }
+
+    /// As `reply`, but dropped when much waits already: nothing a client sends may fill our memory with answers.
+    pub fn reply_if_room(&mut self, source: u64, payload: &[u8]) -> bool {
+        self.append(source, payload, OPTIONAL_REPLY_BYTES)
+    }
+
+    fn append(&mut self, source: u64, payload: &[u8], most: usize) -> bool {
+        let Some(state) = self.map.get_mut(&source) else {
+            return false;
+        };
+        if source == NO_SOURCE || state.out.len() + payload.len() > most {
+            return false;
+        }
+        if state.out.is_empty() {
+            self.with_replies.push_back(source);
+        }
+        push_frame_header(&mut state.out, KIND_REPLY, payload.len());
+        state.out.extend_from_slice(payload);
+        true
+    }
+
+    /// What waits for each connection, in the order in which something began to wait for them.
+    pub fn take_replies(&mut self) -> Vec<(u64, Vec<u8>)> {
+        let mut taken = Vec::with_capacity(self.with_replies.len());
+        while let Some(source) = self.with_replies.pop_front() {
+            if let Some(state) = self.map.get_mut(&source) {
+                taken.push((source, std::mem::take(&mut state.out)));
+            }
+        }
+        taken
+    }
+}

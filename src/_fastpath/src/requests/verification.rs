@@ -1,0 +1,146 @@
+//! Requests on their way to the signature check, and its verdicts.
+
+use std::sync::Arc;
+
+use super::pool::{Place, RequestPool};
+use super::sources::NO_SOURCE;
+use crate::wire::{push_item, status, RequestView};
+
+/// Verdicts of a mask.
+pub const BAD: u8 = 0;
+pub const ACCEPTED: u8 = 1;
+pub const REFUSED: u8 = 2;
+
+/// One request at the verifier: its bytes are shared, its slot may meanwhile be used by another request.
+#[derive(Clone)]
+pub struct VerifyItem {
+    slot: u32,
+    generation: u32,
+    pub bytes: Arc<[u8]>,
+}
+
+impl VerifyItem {
+    pub fn request(&self) -> RequestView<'_> {
+        RequestView { bytes: &self.bytes }
+    }
+}
+
+/// Requests to verify, with the prefix of their signed messages.
+pub struct VerifyJob {
+    pub prefix: [u8; 32],
+    pub items: Vec<VerifyItem>,
+}
+
+impl VerifyJob {
+    /// The requests as a request list.
+    pub fn list(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.items.iter().map(|item| 4 + item.bytes.len()).sum());
+        for item in &self.items {
+            push_item(&mut out, &item.bytes);
+        }
+        out
+    }
+
+    /// The signed message of an item.
+    pub fn message(&self, item: &VerifyItem) -> Vec<u8> {
+        [self.prefix.as_slice(), item.request().signed()].concat()
+    }
+}
+
+impl RequestPool {
+    /// The next requests to verify: those that proposals name, then one of each source in turn.
+    pub fn take_unverified(&mut self, most: usize) -> Option<VerifyJob> {
+        let mut items = Vec::with_capacity(most.min(self.unverified));
+        while items.len() < most {
+            let slot = if self.priority.is_empty() {
+                match self.sources.next(&mut self.entries) {
+                    Some(slot) => slot,
+                    None => break,
+                }
+            } else {
+                let slot = self.priority.head;
+                self.priority.remove(&mut self.entries, slot);
+                slot
+            };
+            let entry = &mut self.entries[slot];
+            entry.place = Place::AtVerifier;
+            let bytes = entry.bytes.clone();
+            items.push(VerifyItem { slot, generation: self.entries.generation(slot), bytes });
+        }
+        self.counters.signature_checks += items.len() as u64;
+        (!items.is_empty()).then(|| VerifyJob { prefix: self.domains.signature_prefix, items })
+    }
+
+    /// Applies a mask to a job's requests as far as they are still here. Returns how many bad signatures came from which
+    /// source, in the order in which the sources first occur.
+    pub fn apply_verdicts(&mut self, job: &VerifyJob, mask: &[u8]) -> Vec<(u64, u64)> {
+        let mut bad: Vec<(u64, u64)> = Vec::new();
+        for (item, verdict) in job.items.iter().zip(mask) {
+            if !self.entries.holds(item.slot, item.generation) {
+                continue;
+            }
+            match *verdict {
+                ACCEPTED => self.accept(item.slot),
+                BAD => {
+                    let owner = self.entries[item.slot].owner;
+                    self.reject(item.slot, status::BAD_SIGNATURE);
+                    self.counters.bad_signatures += 1;
+                    match bad.iter_mut().find(|(source, _)| *source == owner) {
+                        Some((_, count)) => *count += 1,
+                        None => bad.push((owner, 1)),
+                    }
+                }
+                _ => self.reject(item.slot, status::REJECTED),
+            }
+        }
+        bad
+    }
+
+    fn reject(&mut self, slot: u32, status: u8) {
+        let entry = self.discard(slot);
+        if entry.route != NO_SOURCE {
+            self.refuse(entry.route, &entry.digest, status);
+        } else {
+            self.counters.refused += 1;
+        }
+    }
+
+    /// The request is authentic: it competes for its number, and its session for a place.
+    pub(super) fn accept(&mut self, slot: u32) {
+        self.uncount(slot);
+        let entry = &mut self.entries[slot];
+        entry.place = Place::Verified;
+        self.unverified -= 1;
+        let (session, number, named) = (entry.session, entry.number, entry.named);
+        let unverified = self.sessions.slab[session].standing == super::sessions::Standing::Unverified;
+        if unverified && !self.sessions.reserve(session, self.now) && !named {
+            self.reject(slot, status::OVERLOADED);
+            return;
+        }
+        if self.verified_candidate(session, number).is_some_and(|winner| winner != slot) {
+            if !named {
+                self.counters.duplicates += 1;
+                self.discard(slot);
+            }
+            return;
+        }
+        self.put_first(slot);
+        self.drop_losers(session, number);
+        self.advance(session);
+    }
+
+    /// The number has its request: unnamed others are of no use any more.
+    fn drop_losers(&mut self, session: u32, number: u64) {
+        let Some(candidates) = self.sessions.slab[session].candidates(number) else {
+            return;
+        };
+        if candidates.list.len == 1 {
+            return;
+        }
+        for slot in candidates.list.slots(&self.entries) {
+            if !self.entries[slot].named && !self.entries[slot].is_verified() {
+                self.detach(slot);
+            }
+        }
+    }
+}
