@@ -7,6 +7,7 @@
 #ifndef SMARTBFT_FASTPATH_H
 #define SMARTBFT_FASTPATH_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -198,8 +199,158 @@ const fp_log_t *fp_log(void);
 
 /* --- pool and frames ------------------------------------------------------------------------------------------ */
 
+#define FP_FRAME (-10)     /* a frame of an unknown kind or with a length out of its bounds */
+#define FP_MALFORMED (-11) /* bytes that do not decode */
+#define FP_MISUSE (-12)    /* the caller's mistake */
+
+/* Every `fp_buffer_t *` is a place for an outcome, to be freed by the caller; `error` gets a message in UTF-8 when the
+ * status is one of the three above. Integers inside packed outcomes are native and have 64 bits. */
+
+typedef struct fp_request_pool fp_request_pool_t;
+typedef struct fp_job fp_job_t;
+typedef struct fp_verifier fp_verifier_t;
+typedef struct fp_reader fp_reader_t;
+typedef struct fp_matcher fp_matcher_t;
+
+typedef struct {
+    uint64_t window;
+    uint64_t max_requests;
+    uint64_t max_bytes;
+    uint64_t max_operation_bytes;
+    uint64_t max_sessions;
+    uint64_t max_sessions_per_key;
+    uint64_t max_unverified_per_source;
+    uint64_t lease;
+    uint64_t skew;
+    uint16_t replica;
+    bool admit_unverified;
+} fp_pool_config_t;
+
+/* A batch: 32 bytes of digest per request, and the request list. */
+typedef struct {
+    fp_slice_t digests;
+    fp_slice_t data;
+} fp_batch_t;
+
+typedef struct {
+    uint64_t instance;
+    uint64_t timestamp;
+    uint32_t view;
+    uint8_t level;
+} fp_execution_t;
+
+typedef struct {
+    uint64_t pending, verified, unverified, bytes, sessions, admitted, duplicates, bad_signatures, refused;
+    uint64_t signature_checks;
+} fp_pool_stats_t;
+
+/* The largest payload of a kind of frame. */
+typedef struct {
+    uint32_t largest;
+    uint8_t kind;
+} fp_frame_limit_t;
+
+/* Verification jobs and the threads that run them. */
+typedef struct {
+    void (*free)(fp_job_t *job);
+    size_t (*count)(const fp_job_t *job);
+    int32_t (*list)(const fp_job_t *job, fp_buffer_t *data);
+    /* One request as `public key 32 | signature 64 | signed message`. */
+    int32_t (*item)(const fp_job_t *job, size_t number, fp_buffer_t *item);
+    /* Writes one verdict per request. */
+    int32_t (*run)(const fp_job_t *job, uint8_t *mask);
+    /* Null: the system refuses threads or descriptors. */
+    fp_verifier_t *(*verifier_create)(size_t threads, int32_t nice);
+    void (*verifier_free)(fp_verifier_t *verifier);
+    /* FP_INVALID in a forked child. */
+    int32_t (*verifier_submit)(const fp_verifier_t *verifier, const fp_job_t *job, uint64_t number);
+    /* `number | count | verdicts` repeated. */
+    int32_t (*verifier_drain)(const fp_verifier_t *verifier, fp_buffer_t *finished);
+    int32_t (*verifier_descriptor)(const fp_verifier_t *verifier);
+    int32_t (*verifier_close)(const fp_verifier_t *verifier);
+} fp_jobs_t;
+
+/* What `matcher_take` hands over. */
+#define FP_COMPLETED 0    /* `tag | status | length | reply` repeated, once */
+#define FP_OTHERS 1       /* `replica | kind | length | payload` repeated, once */
+#define FP_LATENCIES 2    /* 32-bit integers, once */
+#define FP_STATUSES 3     /* `status | count` repeated */
+#define FP_RESULTS 4      /* `code | count` repeated */
+#define FP_ACKNOWLEDGED 5 /* digests */
+
+/* Frame readers and the reply matcher. */
+typedef struct {
+    /* With a null pool requests are returned like other frames. */
+    fp_reader_t *(*reader_create)(
+        const fp_frame_limit_t *limits, size_t count, const fp_request_pool_t *pool, uint64_t source);
+    void (*reader_free)(fp_reader_t *reader);
+    /* `frames` gets the complete frames other than admitted requests, with their headers. */
+    int32_t (*reader_feed)(
+        const fp_reader_t *reader, fp_slice_t data, uint64_t now, fp_buffer_t *frames, fp_buffer_t *error);
+    int32_t (*reader_buffered)(const fp_reader_t *reader, size_t *bytes);
+    /* Null: no replicas, more than 64, or a quorum that they cannot reach. */
+    fp_matcher_t *(*matcher_create)(size_t replicas, size_t quorum, const fp_frame_limit_t *limits, size_t count);
+    void (*matcher_free)(fp_matcher_t *matcher);
+    int32_t (*matcher_expect)(const fp_matcher_t *matcher, fp_slice_t digests, uint64_t first_tag, uint64_t now);
+    int32_t (*matcher_forget)(const fp_matcher_t *matcher, const uint8_t *digest);
+    /* FP_INVALID, here and in the next: no such replica. */
+    int32_t (*matcher_reset)(const fp_matcher_t *matcher, size_t replica);
+    int32_t (*matcher_feed)(
+        const fp_matcher_t *matcher, size_t replica, fp_slice_t data, uint64_t now, size_t *completed,
+        fp_buffer_t *error);
+    int32_t (*matcher_keep_replies)(const fp_matcher_t *matcher, bool keep);
+    int32_t (*matcher_outstanding)(const fp_matcher_t *matcher, size_t *count);
+    int32_t (*matcher_take)(const fp_matcher_t *matcher, uint32_t sort, fp_buffer_t *out);
+} fp_frames_t;
+
 typedef struct {
     uint32_t (*version)(void);
+    fp_request_pool_t *(*create)(fp_slice_t chain_id, const fp_pool_config_t *config);
+    void (*free)(fp_request_pool_t *pool);
+    int32_t (*admit)(
+        const fp_request_pool_t *pool, fp_slice_t list, uint64_t source, uint64_t now, size_t *count,
+        fp_buffer_t *error);
+    int32_t (*admit_body)(
+        const fp_request_pool_t *pool, fp_slice_t list, uint64_t now, size_t *count, fp_buffer_t *error);
+    int32_t (*drop_source)(const fp_request_pool_t *pool, uint64_t source);
+    /* The job is null if nothing waits. */
+    int32_t (*take_unverified)(const fp_request_pool_t *pool, size_t most, fp_job_t **job);
+    /* `bad` gets `source | count` repeated; FP_INVALID: not one verdict per request. */
+    int32_t (*apply_verdicts)(
+        const fp_request_pool_t *pool, const fp_job_t *job, fp_slice_t mask, fp_buffer_t *bad);
+    int32_t (*form_batch)(
+        const fp_request_pool_t *pool, size_t max_requests, size_t max_bytes, uint64_t timestamp,
+        fp_buffer_t *digests, fp_buffer_t *data);
+    int32_t (*resolve)(
+        const fp_request_pool_t *pool, fp_slice_t digests, fp_buffer_t *data, fp_buffer_t *missing,
+        size_t *unverified, fp_buffer_t *error);
+    /* The verdict, or a negative status. */
+    int32_t (*check)(
+        const fp_request_pool_t *pool, fp_slice_t list, uint64_t timestamp, size_t max_requests, size_t max_bytes);
+    int32_t (*decide)(const fp_request_pool_t *pool, fp_batch_t batch, uint64_t timestamp, fp_buffer_t *error);
+    int32_t (*executed)(
+        const fp_request_pool_t *pool, fp_batch_t batch, fp_slice_t results, const fp_execution_t *execution,
+        fp_buffer_t *error);
+    int32_t (*release)(const fp_request_pool_t *pool, fp_batch_t batch, fp_buffer_t *error);
+    /* `source | length | frames` repeated. */
+    int32_t (*take_replies)(const fp_request_pool_t *pool, fp_buffer_t *replies);
+    int32_t (*collect)(const fp_request_pool_t *pool, fp_slice_t digests, fp_buffer_t *data, fp_buffer_t *error);
+    int32_t (*overdue)(const fp_request_pool_t *pool, uint64_t before, size_t max_bytes, fp_buffer_t *data);
+    /* -1 if no request is ready. */
+    int32_t (*oldest_pending)(const fp_request_pool_t *pool, int64_t *arrival);
+    int32_t (*agreed_time)(const fp_request_pool_t *pool, uint64_t *time);
+    int32_t (*ready)(const fp_request_pool_t *pool, size_t *count);
+    int32_t (*set_accepting)(const fp_request_pool_t *pool, bool accepting);
+    /* Writes the cursors received, ordered, executed; 1 if the session is known, else 0. */
+    int32_t (*session)(const fp_request_pool_t *pool, const uint8_t *key, uint64_t number, uint64_t *cursors);
+    /* 1 if there is one, else 0. */
+    int32_t (*cached_reply)(
+        const fp_request_pool_t *pool, const uint8_t *key, uint64_t number, uint64_t sequence, fp_buffer_t *reply);
+    int32_t (*stats)(const fp_request_pool_t *pool, fp_pool_stats_t *stats);
+    /* Digests of the requests of a list. */
+    int32_t (*digests)(fp_slice_t chain_id, fp_slice_t list, fp_buffer_t *out, fp_buffer_t *error);
+    fp_jobs_t jobs;
+    fp_frames_t frames;
 } fp_pool_t;
 
 const fp_pool_t *fp_pool(void);

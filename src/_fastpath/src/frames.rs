@@ -31,7 +31,10 @@ impl FrameLimits {
         }
         if length - 1 > self.largest {
             let largest = self.largest;
-            return Err(WireError::Frame(format!("a frame with {} bytes of payload; the limit is {largest}", length - 1)));
+            return Err(WireError::Frame(format!(
+                "a frame with {} bytes of payload; the limit is {largest}",
+                length - 1
+            )));
         }
         let Some(&kind) = bytes.get(4) else {
             return Ok(None);

@@ -76,7 +76,9 @@ impl<'a> RequestView<'a> {
         }
         let operation = u32_at(bytes, REQUEST_HEADER_BYTES - 4) as usize;
         if operation > max_operation {
-            return Err(WireError::Malformed(format!("an operation of {operation} bytes; the limit is {max_operation}")));
+            return Err(WireError::Malformed(format!(
+                "an operation of {operation} bytes; the limit is {max_operation}"
+            )));
         }
         if bytes.len() - REQUEST_OVERHEAD_BYTES != operation {
             return Err(WireError::Malformed(format!(

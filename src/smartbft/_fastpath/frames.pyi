@@ -40,11 +40,20 @@ def frame(kind: int, payload: Buffer) -> bytes: ...
 class ReplyMatcher:
     """Client side: collects replies of many requests from all replicas and finds those with enough equal ones."""
 
-    def __init__(self, replicas: int, quorum: int) -> None: ...
+    def __init__(self, replicas: int, quorum: int, max_payload: dict[int, int] | None = None) -> None:
+        """
+        Args:
+            replicas: how many there are, at most 64.
+            quorum: equal replies that complete a request. Refusals are equal if their status is; of those that complete a
+                request, the one with the middle agreed time is reported. A result replaces a refusal by the same replica.
+            max_payload: frames accepted from replicas, as for `FrameReader`; by default HELLO, REPLY and STATUS_ANSWER.
+        """
     def expect(self, digests: Buffer, first_tag: int, now: int) -> None:
         """Requests just sent: `32 * count` bytes of digests; they get the tags `first_tag`, `first_tag + 1`, ...
         `now` in microseconds (for the latency)."""
     def forget(self, digest: bytes) -> None: ...
+    def reset(self, replica: int) -> None:
+        """The connection to `replica` was replaced: what was left of a frame on the old one is void."""
     def feed(self, replica: int, data: Buffer, now: int) -> int:
         """Take bytes from the connection to `replica` (frames of kind REPLY; others are kept, see `others`); returns how
         many requests were completed by them. A replica counts once per request.

@@ -172,8 +172,145 @@ cdef extern from "fastpath.h" nogil:
 
 # --- pool and frames --------------------------------------------------------------------------------------------------
 cdef extern from "fastpath.h" nogil:
+    const int FP_FRAME
+    const int FP_MALFORMED
+    const int FP_MISUSE
+    const uint32_t FP_COMPLETED
+    const uint32_t FP_OTHERS
+    const uint32_t FP_LATENCIES
+    const uint32_t FP_STATUSES
+    const uint32_t FP_RESULTS
+    const uint32_t FP_ACKNOWLEDGED
+
+    ctypedef struct fp_request_pool_t:
+        pass
+
+    ctypedef struct fp_job_t:
+        pass
+
+    ctypedef struct fp_verifier_t:
+        pass
+
+    ctypedef struct fp_reader_t:
+        pass
+
+    ctypedef struct fp_matcher_t:
+        pass
+
+    ctypedef struct fp_pool_config_t:
+        uint64_t window
+        uint64_t max_requests
+        uint64_t max_bytes
+        uint64_t max_operation_bytes
+        uint64_t max_sessions
+        uint64_t max_sessions_per_key
+        uint64_t max_unverified_per_source
+        uint64_t lease
+        uint64_t skew
+        uint16_t replica
+        bint admit_unverified
+
+    ctypedef struct fp_batch_t:
+        fp_slice_t digests
+        fp_slice_t data
+
+    ctypedef struct fp_execution_t:
+        uint64_t instance
+        uint64_t timestamp
+        uint32_t view
+        uint8_t level
+
+    ctypedef struct fp_pool_stats_t:
+        uint64_t pending, verified, unverified, bytes, sessions, admitted, duplicates, bad_signatures, refused
+        uint64_t signature_checks
+
+    ctypedef struct fp_frame_limit_t:
+        uint32_t largest
+        uint8_t kind
+
+    ctypedef struct fp_jobs_t:
+        void (*free)(fp_job_t *job) noexcept nogil
+        size_t (*count)(const fp_job_t *job) noexcept nogil
+        int32_t (*list)(const fp_job_t *job, fp_buffer_t *data) noexcept nogil
+        int32_t (*item)(const fp_job_t *job, size_t number, fp_buffer_t *item) noexcept nogil
+        int32_t (*run)(const fp_job_t *job, uint8_t *mask) noexcept nogil
+        fp_verifier_t *(*verifier_create)(size_t threads, int32_t nice) noexcept nogil
+        void (*verifier_free)(fp_verifier_t *verifier) noexcept nogil
+        int32_t (*verifier_submit)(const fp_verifier_t *verifier, const fp_job_t *job, uint64_t number) noexcept nogil
+        int32_t (*verifier_drain)(const fp_verifier_t *verifier, fp_buffer_t *finished) noexcept nogil
+        int32_t (*verifier_descriptor)(const fp_verifier_t *verifier) noexcept nogil
+        int32_t (*verifier_close)(const fp_verifier_t *verifier) noexcept nogil
+
+    ctypedef struct fp_frames_t:
+        fp_reader_t *(*reader_create)(
+            const fp_frame_limit_t *limits, size_t count, const fp_request_pool_t *pool,
+            uint64_t source) noexcept nogil
+        void (*reader_free)(fp_reader_t *reader) noexcept nogil
+        int32_t (*reader_feed)(
+            const fp_reader_t *reader, fp_slice_t data, uint64_t now, fp_buffer_t *frames,
+            fp_buffer_t *error) noexcept nogil
+        int32_t (*reader_buffered)(const fp_reader_t *reader, size_t *bytes) noexcept nogil
+        fp_matcher_t *(*matcher_create)(
+            size_t replicas, size_t quorum, const fp_frame_limit_t *limits, size_t count) noexcept nogil
+        void (*matcher_free)(fp_matcher_t *matcher) noexcept nogil
+        int32_t (*matcher_expect)(
+            const fp_matcher_t *matcher, fp_slice_t digests, uint64_t first_tag, uint64_t now) noexcept nogil
+        int32_t (*matcher_forget)(const fp_matcher_t *matcher, const uint8_t *digest) noexcept nogil
+        int32_t (*matcher_reset)(const fp_matcher_t *matcher, size_t replica) noexcept nogil
+        int32_t (*matcher_feed)(
+            const fp_matcher_t *matcher, size_t replica, fp_slice_t data, uint64_t now, size_t *completed,
+            fp_buffer_t *error) noexcept nogil
+        int32_t (*matcher_keep_replies)(const fp_matcher_t *matcher, bint keep) noexcept nogil
+        int32_t (*matcher_outstanding)(const fp_matcher_t *matcher, size_t *count) noexcept nogil
+        int32_t (*matcher_take)(const fp_matcher_t *matcher, uint32_t sort, fp_buffer_t *out) noexcept nogil
+
     ctypedef struct fp_pool_t:
         uint32_t (*version)() noexcept nogil
+        fp_request_pool_t *(*create)(fp_slice_t chain_id, const fp_pool_config_t *config) noexcept nogil
+        void (*free)(fp_request_pool_t *pool) noexcept nogil
+        int32_t (*admit)(
+            const fp_request_pool_t *pool, fp_slice_t list, uint64_t source, uint64_t now, size_t *count,
+            fp_buffer_t *error) noexcept nogil
+        int32_t (*admit_body)(
+            const fp_request_pool_t *pool, fp_slice_t list, uint64_t now, size_t *count,
+            fp_buffer_t *error) noexcept nogil
+        int32_t (*drop_source)(const fp_request_pool_t *pool, uint64_t source) noexcept nogil
+        int32_t (*take_unverified)(const fp_request_pool_t *pool, size_t most, fp_job_t **job) noexcept nogil
+        int32_t (*apply_verdicts)(
+            const fp_request_pool_t *pool, const fp_job_t *job, fp_slice_t mask, fp_buffer_t *bad) noexcept nogil
+        int32_t (*form_batch)(
+            const fp_request_pool_t *pool, size_t max_requests, size_t max_bytes, uint64_t timestamp,
+            fp_buffer_t *digests, fp_buffer_t *data) noexcept nogil
+        int32_t (*resolve)(
+            const fp_request_pool_t *pool, fp_slice_t digests, fp_buffer_t *data, fp_buffer_t *missing,
+            size_t *unverified, fp_buffer_t *error) noexcept nogil
+        int32_t (*check)(
+            const fp_request_pool_t *pool, fp_slice_t list, uint64_t timestamp, size_t max_requests,
+            size_t max_bytes) noexcept nogil
+        int32_t (*decide)(
+            const fp_request_pool_t *pool, fp_batch_t batch, uint64_t timestamp, fp_buffer_t *error) noexcept nogil
+        int32_t (*executed)(
+            const fp_request_pool_t *pool, fp_batch_t batch, fp_slice_t results,
+            const fp_execution_t *execution, fp_buffer_t *error) noexcept nogil
+        int32_t (*release)(const fp_request_pool_t *pool, fp_batch_t batch, fp_buffer_t *error) noexcept nogil
+        int32_t (*take_replies)(const fp_request_pool_t *pool, fp_buffer_t *replies) noexcept nogil
+        int32_t (*collect)(
+            const fp_request_pool_t *pool, fp_slice_t digests, fp_buffer_t *data, fp_buffer_t *error) noexcept nogil
+        int32_t (*overdue)(
+            const fp_request_pool_t *pool, uint64_t before, size_t max_bytes, fp_buffer_t *data) noexcept nogil
+        int32_t (*oldest_pending)(const fp_request_pool_t *pool, int64_t *arrival) noexcept nogil
+        int32_t (*agreed_time)(const fp_request_pool_t *pool, uint64_t *time) noexcept nogil
+        int32_t (*ready)(const fp_request_pool_t *pool, size_t *count) noexcept nogil
+        int32_t (*set_accepting)(const fp_request_pool_t *pool, bint accepting) noexcept nogil
+        int32_t (*session)(
+            const fp_request_pool_t *pool, const uint8_t *key, uint64_t number, uint64_t *cursors) noexcept nogil
+        int32_t (*cached_reply)(
+            const fp_request_pool_t *pool, const uint8_t *key, uint64_t number, uint64_t sequence,
+            fp_buffer_t *reply) noexcept nogil
+        int32_t (*stats)(const fp_request_pool_t *pool, fp_pool_stats_t *stats) noexcept nogil
+        int32_t (*digests)(fp_slice_t chain_id, fp_slice_t list, fp_buffer_t *out, fp_buffer_t *error) noexcept nogil
+        fp_jobs_t jobs
+        fp_frames_t frames
 
 # --- coin -------------------------------------------------------------------------------------------------------------
 cdef extern from "fastpath.h" nogil:

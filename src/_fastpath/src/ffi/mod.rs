@@ -7,7 +7,9 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 
 pub mod coin;
 pub mod fork_join;
+pub mod frames;
 pub mod hashing;
+pub mod jobs;
 pub mod log;
 pub mod pool;
 pub mod process;

@@ -10,6 +10,7 @@ mod sessions;
 mod slab;
 mod sources;
 mod verification;
+mod verifier;
 
 #[cfg(test)]
 mod tests;
@@ -17,4 +18,6 @@ mod tests;
 pub use ordering::{Resolved, Verdict};
 pub use pool::{Misuse, PoolConfig, RequestPool, Stats};
 pub use replies::Execution;
+pub use sessions::SessionLimits;
 pub use verification::{VerifyItem, VerifyJob, ACCEPTED, BAD, REFUSED};
+pub use verifier::{Finished, Verifier};

@@ -254,7 +254,9 @@ impl RequestPool {
         }
         match self.survey(&batch, timestamp) {
             Verdict::Valid => {}
-            verdict => return Err(Misuse(format!("a decided batch that does not follow the decided prefix: {verdict:?}"))),
+            verdict => {
+                return Err(Misuse(format!("a decided batch that does not follow the decided prefix: {verdict:?}")))
+            }
         }
         self.agreed_time = timestamp;
         self.now = self.now.max(timestamp);
@@ -329,7 +331,8 @@ impl RequestPool {
 
     /// Sessions that others proposed may have taken the places of waiting ones.
     fn keep_session_limits(&mut self, batch: &[RequestView]) {
-        while self.sessions.waiting_count() > 0 && !self.sessions.has_room(self.now, self.sessions.waiting_count() - 1) {
+        while self.sessions.waiting_count() > 0 && !self.sessions.has_room(self.now, self.sessions.waiting_count() - 1)
+        {
             if let Some(session) = self.sessions.last_waiting() {
                 self.evict_session(session);
             }

@@ -68,7 +68,7 @@ impl RequestPool {
             items.push(VerifyItem { slot, generation: self.entries.generation(slot), bytes });
         }
         self.counters.signature_checks += items.len() as u64;
-        (!items.is_empty()).then(|| VerifyJob { prefix: self.domains.signature_prefix, items })
+        (!items.is_empty()).then_some(VerifyJob { prefix: self.domains.signature_prefix, items })
     }
 
     /// Applies a mask to a job's requests as far as they are still here. Returns how many bad signatures came from which

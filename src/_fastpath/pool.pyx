@@ -1,0 +1,658 @@
+"""The request pool, its verification jobs, and the layouts of requests and results; see pool.pyi."""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.string cimport memcpy
+
+from smartbft._fastpath.native cimport (
+    FP_FRAME,
+    FP_INVALID,
+    FP_MALFORMED,
+    FP_MISUSE,
+    buffer_free,
+    fp_batch_t,
+    fp_buffer_t,
+    fp_execution_t,
+    fp_job_t,
+    fp_pool_config_t,
+    fp_pool_stats_t,
+    fp_request_pool_t,
+    fp_slice_t,
+    fp_verifier_t,
+    pool_table,
+)
+
+from smartbft.errors import FrameError, InvariantViolation, LocalProtocolError, MalformedMessage
+
+EXECUTED = 0
+OVERLOADED = 1
+SESSION_REFUSED = 2
+REJECTED = 3
+BAD_SIGNATURE = 4
+
+VALID = 0
+EMPTY = 1
+TOO_LARGE = 2
+MALFORMED = 3
+DUPLICATE = 4
+NOT_CONTIGUOUS = 5
+SESSION_INVALID = 6
+
+cdef Py_ssize_t KEY_BYTES = 32
+cdef Py_ssize_t SIGNATURE_BYTES = 64
+cdef Py_ssize_t HEADER_BYTES = 52
+cdef Py_ssize_t DIGEST_BYTES = 32
+cdef object MOST_U32 = (1 << 32) - 1
+cdef object MOST_U64 = (1 << 64) - 1
+
+
+cdef class View:
+    """A contiguous view of the bytes of an object, released with this."""
+
+    def __cinit__(self, source: object) -> None:
+        PyObject_GetBuffer(source, &self.view, PyBUF_SIMPLE)
+
+    def __dealloc__(self) -> None:
+        PyBuffer_Release(&self.view)
+
+    cdef const uint8_t *data(self) noexcept:
+        return <const uint8_t *> self.view.buf
+
+    cdef fp_slice_t slice(self) noexcept:
+        cdef fp_slice_t result
+        result.data = self.data()
+        result.length = <size_t> self.view.len
+        return result
+
+
+cdef bytes take_buffer(fp_buffer_t *buffer):
+    """The bytes that native code handed over; the buffer is freed."""
+    try:
+        return PyBytes_FromStringAndSize(<const char *> buffer.data, <Py_ssize_t> buffer.length)
+    finally:
+        buffer_free(buffer)
+
+
+cdef int check_status(int32_t status, fp_buffer_t *error) except -1:
+    """Raise the error that a native call reports."""
+    if status >= 0:
+        return 0
+    if status == FP_FRAME:
+        raise FrameError(take_buffer(error).decode())
+    if status == FP_MALFORMED:
+        raise MalformedMessage(take_buffer(error).decode())
+    if status == FP_MISUSE:
+        raise LocalProtocolError(take_buffer(error).decode())
+    raise InvariantViolation(f"native code failed with status {status}; this is a bug in smartbft")
+
+
+cdef const uint8_t *fixed(bytes value, Py_ssize_t length, object name) except NULL:
+    """The bytes of a value that has a fixed length."""
+    if value is None or len(value) != length:
+        raise ValueError(f"{name} has {length} bytes, got {None if value is None else len(value)}")
+    return <const uint8_t *> PyBytes_AsString(value)
+
+
+cdef uint64_t unsigned(object value, object name) except? 0xFFFFFFFFFFFFFFFF:
+    """A 64-bit unsigned integer, or a clear error."""
+    if not 0 <= value <= MOST_U64:
+        raise ValueError(f"{name} must be from 0 to 2**64 - 1, got {value}")
+    return <uint64_t> value
+
+
+# --- layouts ----------------------------------------------------------------------------------------------------------
+
+def encode_request(bytes key not None, object session, object sequence, object operation,
+                   bytes signature not None) -> bytes:
+    """The canonical bytes of a request. Raises ValueError: a field is out of its bounds."""
+    cdef View body = View(operation)
+    cdef Py_ssize_t length = body.view.len
+    cdef uint64_t session_number = unsigned(session, "the session")
+    cdef uint64_t sequence_number = unsigned(sequence, "the sequence number")
+    fixed(key, KEY_BYTES, "a client key")
+    fixed(signature, SIGNATURE_BYTES, "a signature")
+    if sequence_number == 0:
+        raise ValueError("sequence numbers start at 1")
+    if length > MOST_U32:
+        raise ValueError(f"an operation of {length} bytes does not fit its length field")
+    result = PyBytes_FromStringAndSize(NULL, HEADER_BYTES + length + SIGNATURE_BYTES)
+    cdef uint8_t *out = <uint8_t *> PyBytes_AsString(result)
+    memcpy(out, PyBytes_AsString(key), KEY_BYTES)
+    put_little(out + 32, session_number, 8)
+    put_little(out + 40, sequence_number, 8)
+    put_little(out + 48, <uint64_t> length, 4)
+    if length > 0:
+        memcpy(out + HEADER_BYTES, body.view.buf, length)
+    memcpy(out + HEADER_BYTES + length, PyBytes_AsString(signature), SIGNATURE_BYTES)
+    return result
+
+
+cdef void put_little(uint8_t *out, uint64_t value, int count) noexcept:
+    cdef int index
+    for index in range(count):
+        out[index] = <uint8_t> (value >> (8 * index))
+
+
+cdef uint64_t get_little(const uint8_t *data, int count) noexcept:
+    cdef uint64_t value = 0
+    cdef int index
+    for index in range(count):
+        value |= (<uint64_t> data[index]) << (8 * index)
+    return value
+
+
+cdef uint64_t get_native(const uint8_t *data) noexcept:
+    cdef uint64_t value
+    memcpy(&value, data, 8)
+    return value
+
+
+def request_digests(object chain_id, object data) -> bytes:
+    """Digests of the requests of a request list. Raises RemoteProtocolError: malformed."""
+    cdef View chain = View(chain_id)
+    cdef View requests = View(data)
+    cdef fp_slice_t chain_slice = chain.slice()
+    cdef fp_slice_t request_slice = requests.slice()
+    cdef fp_buffer_t digests
+    cdef fp_buffer_t error
+    cdef int32_t status
+    with nogil:
+        status = pool_table.digests(chain_slice, request_slice, &digests, &error)
+    check_status(status, &error)
+    return take_buffer(&digests)
+
+
+def split_requests(object data) -> list:
+    """`(key, session, sequence, operation, signature)` of each. Raises RemoteProtocolError: malformed."""
+    cdef View view = View(data)
+    cdef const uint8_t *start = view.data()
+    cdef const uint8_t *request
+    cdef Py_ssize_t at = 0
+    cdef Py_ssize_t length
+    cdef Py_ssize_t operation
+    cdef list result = []
+    while at < view.view.len:
+        if view.view.len - at < 4:
+            raise MalformedMessage(f"a request list that breaks off at byte {at}")
+        length = <Py_ssize_t> get_little(start + at, 4)
+        if length > view.view.len - at - 4 or length < HEADER_BYTES + SIGNATURE_BYTES:
+            raise MalformedMessage(f"a request of {length} bytes at byte {at} of a list of {view.view.len}")
+        request = start + at + 4
+        operation = length - HEADER_BYTES - SIGNATURE_BYTES
+        if <Py_ssize_t> get_little(request + 48, 4) != operation:
+            raise MalformedMessage(f"the request at byte {at} declares another length of its operation than it has")
+        if get_little(request + 40, 8) == 0:
+            raise MalformedMessage(f"the request at byte {at} has sequence number 0; they start at 1")
+        result.append((
+            PyBytes_FromStringAndSize(<const char *> request, KEY_BYTES),
+            get_little(request + 32, 8),
+            get_little(request + 40, 8),
+            PyBytes_FromStringAndSize(<const char *> request + HEADER_BYTES, operation),
+            PyBytes_FromStringAndSize(<const char *> request + length - SIGNATURE_BYTES, SIGNATURE_BYTES),
+        ))
+        at += 4 + length
+    return result
+
+
+cdef bytes join_items(object items, object what):
+    """Each item with its length before it."""
+    cdef list parts = []
+    for item in items:
+        if not isinstance(item, bytes):
+            raise TypeError(f"{what} are bytes, got {type(item).__name__}")
+        parts.append(len(item).to_bytes(4, "little"))
+        parts.append(item)
+    return b"".join(parts)
+
+
+def join_requests(object requests) -> bytes:
+    """The request list of some requests."""
+    return join_items(requests, "requests")
+
+
+def join_results(object results) -> bytes:
+    """The result list of some results."""
+    return join_items(results, "results")
+
+
+# --- verification -----------------------------------------------------------------------------------------------------
+
+cdef class VerifyJob:
+    """Requests on their way to the verifier: reference-counted bytes, no pool slots."""
+
+    cdef fp_job_t *job
+    cdef bytes list_bytes
+    cdef public bytes mask
+
+    def __init__(self) -> None:
+        raise TypeError("jobs come from RequestPool.take_unverified")
+
+    def __dealloc__(self) -> None:
+        pool_table.jobs.free(self.job)
+
+    @property
+    def count(self) -> int:
+        """How many requests."""
+        return pool_table.jobs.count(self.job)
+
+    @property
+    def data(self) -> bytes:
+        """The requests as a request list."""
+        cdef fp_buffer_t out
+        if self.list_bytes is None:
+            check_status(pool_table.jobs.list(self.job, &out), NULL)
+            self.list_bytes = take_buffer(&out)
+        return self.list_bytes
+
+    def items(self) -> list:
+        """`(public key, signature, signed message)` of each."""
+        cdef size_t number
+        cdef fp_buffer_t out
+        cdef list result = []
+        for number in range(pool_table.jobs.count(self.job)):
+            check_status(pool_table.jobs.item(self.job, number, &out), NULL)
+            item = take_buffer(&out)
+            result.append((item[:32], item[32:96], item[96:]))
+        return result
+
+    def run(self) -> bytes:
+        """Verify here and now, on this thread; returns the mask."""
+        mask = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> pool_table.jobs.count(self.job))
+        cdef uint8_t *out = <uint8_t *> PyBytes_AsString(mask)
+        cdef int32_t status
+        with nogil:
+            status = pool_table.jobs.run(self.job, out)
+        check_status(status, NULL)
+        self.mask = mask
+        return mask
+
+
+cdef VerifyJob new_job(fp_job_t *job):
+    cdef VerifyJob result = VerifyJob.__new__(VerifyJob)
+    result.job = job
+    return result
+
+
+cdef class Verifier:
+    """Jobs in, verdicts out, on native threads; completions through an eventfd."""
+
+    cdef fp_verifier_t *verifier
+    cdef dict jobs
+    cdef uint64_t next_number
+    cdef Py_ssize_t waiting
+    cdef bint closed
+
+    def __cinit__(self, Py_ssize_t threads, int nice = 10) -> None:
+        if threads < 1:
+            raise ValueError(f"a verifier has at least one thread, got {threads}")
+        if not 0 <= nice <= 19:
+            raise ValueError(f"the niceness of a thread is from 0 to 19, got {nice}")
+        self.jobs = {}
+        self.verifier = pool_table.jobs.verifier_create(<size_t> threads, nice)
+        if self.verifier == NULL:
+            raise OSError(f"the system refuses {threads} more threads or a file descriptor")
+
+    def __dealloc__(self) -> None:
+        pool_table.jobs.verifier_free(self.verifier)
+
+    def submit(self, VerifyJob job not None) -> None:
+        """Hand a job to the threads."""
+        cdef int32_t status
+        if self.closed:
+            raise LocalProtocolError("the verifier is closed")
+        status = pool_table.jobs.verifier_submit(self.verifier, job.job, self.next_number)
+        if status == FP_INVALID:
+            raise LocalProtocolError("a forked process needs a verifier of its own")
+        check_status(status, NULL)
+        self.jobs[self.next_number] = job
+        self.next_number += 1
+        self.waiting += job.count
+
+    def fileno(self) -> int:
+        """The descriptor that is readable while `drain` has something to return."""
+        return pool_table.jobs.verifier_descriptor(self.verifier)
+
+    def drain(self) -> list:
+        """Jobs finished since the last call, in order of completion; clears the event."""
+        cdef fp_buffer_t finished
+        cdef const uint8_t *at
+        cdef const uint8_t *end
+        cdef VerifyJob job
+        cdef Py_ssize_t length
+        cdef list result = []
+        check_status(pool_table.jobs.verifier_drain(self.verifier, &finished), NULL)
+        try:
+            at = finished.data
+            end = at + finished.length
+            while at < end:
+                job = self.jobs.pop(get_native(at))
+                length = <Py_ssize_t> get_native(at + 8)
+                job.mask = PyBytes_FromStringAndSize(<const char *> at + 16, length)
+                at += 16 + length
+                self.waiting -= length
+                result.append(job)
+        finally:
+            buffer_free(&finished)
+        return result
+
+    def in_flight(self) -> int:
+        """Requests submitted and not yet drained."""
+        return self.waiting
+
+    def close(self) -> None:
+        """End the threads once they have finished what was submitted. Idempotent."""
+        self.closed = True
+        check_status(pool_table.jobs.verifier_close(self.verifier), NULL)
+
+
+# --- the pool ---------------------------------------------------------------------------------------------------------
+
+cdef fp_batch_t batch_of(View digests, View data):
+    cdef fp_batch_t batch
+    batch.digests = digests.slice()
+    batch.data = data.slice()
+    return batch
+
+
+cdef list unpack_pairs(fp_buffer_t *buffer):
+    """Pairs of integers that native code handed over."""
+    cdef const uint8_t *at = buffer.data
+    cdef size_t number
+    cdef list result = []
+    try:
+        for number in range(buffer.length // 16):
+            result.append((get_native(at + 16 * number), get_native(at + 16 * number + 8)))
+    finally:
+        buffer_free(buffer)
+    return result
+
+
+cdef class RequestPool:
+    """The bounded pool of pending requests and the session table."""
+
+    def __cinit__(
+        self,
+        bytes chain_id not None,
+        *,
+        object replica = 0,
+        object window,
+        object max_requests,
+        object max_bytes,
+        object max_operation_bytes,
+        object max_sessions,
+        object max_sessions_per_key,
+        object max_unverified_per_source,
+        object lease,
+        object skew,
+        bint admit_unverified = False,
+    ) -> None:
+        cdef fp_pool_config_t config
+        cdef View chain = View(chain_id)
+        if not 0 <= replica < 65536:
+            raise ValueError(f"a replica number is from 0 to 65535, got {replica}")
+        config.replica = replica
+        config.window = positive(window, "window")
+        config.max_requests = positive(max_requests, "max_requests")
+        config.max_bytes = positive(max_bytes, "max_bytes")
+        config.max_operation_bytes = unsigned(max_operation_bytes, "max_operation_bytes")
+        config.max_sessions = positive(max_sessions, "max_sessions")
+        config.max_sessions_per_key = positive(max_sessions_per_key, "max_sessions_per_key")
+        config.max_unverified_per_source = positive(max_unverified_per_source, "max_unverified_per_source")
+        config.lease = unsigned(lease, "lease")
+        config.skew = unsigned(skew, "skew")
+        config.admit_unverified = admit_unverified
+        if config.max_operation_bytes + HEADER_BYTES + SIGNATURE_BYTES > config.max_bytes:
+            raise ValueError(f"max_bytes ({max_bytes}) must have room for a request with the largest operation")
+        self.pool = pool_table.create(chain.slice(), &config)
+        if self.pool == NULL:
+            raise MemoryError
+
+    def __dealloc__(self) -> None:
+        pool_table.free(self.pool)
+
+    # reception
+
+    def admit(self, object data, uint64_t source, uint64_t now) -> int:
+        """Admit a request list; returns how many requests were new."""
+        cdef View view = View(data)
+        cdef fp_slice_t requests = view.slice()
+        cdef fp_buffer_t error
+        cdef size_t count = 0
+        cdef int32_t status
+        with nogil:
+            status = pool_table.admit(self.pool, requests, source, now, &count, &error)
+        check_status(status, &error)
+        return count
+
+    def admit_body(self, object data, uint64_t now) -> int:
+        """Admit bodies that a proposal names; returns how many requests were new."""
+        cdef View view = View(data)
+        cdef fp_slice_t requests = view.slice()
+        cdef fp_buffer_t error
+        cdef size_t count = 0
+        cdef int32_t status
+        with nogil:
+            status = pool_table.admit_body(self.pool, requests, now, &count, &error)
+        check_status(status, &error)
+        return count
+
+    def drop_source(self, uint64_t source) -> None:
+        """The connection is gone."""
+        check_status(pool_table.drop_source(self.pool, source), NULL)
+
+    def take_unverified(self, size_t max_requests) -> VerifyJob | None:
+        """The next requests to verify."""
+        cdef fp_job_t *job = NULL
+        check_status(pool_table.take_unverified(self.pool, max_requests, &job), NULL)
+        return None if job == NULL else new_job(job)
+
+    def apply_verdicts(self, VerifyJob job not None, object mask) -> list:
+        """Apply a mask; returns `(source, bad)` for each source with bad signatures."""
+        cdef View view = View(mask)
+        cdef fp_slice_t verdicts = view.slice()
+        cdef fp_buffer_t bad
+        cdef int32_t status
+        with nogil:
+            status = pool_table.apply_verdicts(self.pool, job.job, verdicts, &bad)
+        if status == FP_INVALID:
+            raise ValueError(f"a mask of {view.view.len} bytes for a job of {job.count} requests")
+        check_status(status, NULL)
+        return unpack_pairs(&bad)
+
+    # proposing and voting
+
+    def ready(self) -> int:
+        """Requests a leader could propose now."""
+        cdef size_t count = 0
+        check_status(pool_table.ready(self.pool, &count), NULL)
+        return count
+
+    def form_batch(self, size_t max_requests, size_t max_bytes, uint64_t timestamp) -> tuple:
+        """A fair batch `(digests, data)`. Does not change the pool."""
+        cdef fp_buffer_t digests
+        cdef fp_buffer_t data
+        cdef int32_t status
+        with nogil:
+            status = pool_table.form_batch(self.pool, max_requests, max_bytes, timestamp, &digests, &data)
+        check_status(status, NULL)
+        names = take_buffer(&digests)
+        return names, take_buffer(&data)
+
+    def resolve(self, object digests) -> tuple:
+        """`(data, missing, unverified)` of a proposal."""
+        cdef View view = View(digests)
+        cdef fp_slice_t names = view.slice()
+        cdef fp_buffer_t data
+        cdef fp_buffer_t missing
+        cdef fp_buffer_t error
+        cdef size_t unverified = 0
+        cdef int32_t status
+        with nogil:
+            status = pool_table.resolve(self.pool, names, &data, &missing, &unverified, &error)
+        check_status(status, &error)
+        requests = take_buffer(&data)
+        return requests, take_buffer(&missing), unverified
+
+    def check(self, object data, uint64_t timestamp, size_t max_requests, size_t max_bytes) -> int:
+        """The sessions' part of the predicate gamma: VALID or why not."""
+        cdef View view = View(data)
+        cdef fp_slice_t requests = view.slice()
+        cdef int32_t verdict
+        with nogil:
+            verdict = pool_table.check(self.pool, requests, timestamp, max_requests, max_bytes)
+        check_status(verdict, NULL)
+        return verdict
+
+    def decide(self, object digests, object data, uint64_t timestamp) -> None:
+        """The batch was decided at agreed time `timestamp`.
+
+        Raises:
+            LocalProtocolError: it does not follow the decided prefix, or the time does not advance.
+        """
+        cdef View names = View(digests)
+        cdef View requests = View(data)
+        cdef fp_batch_t batch = batch_of(names, requests)
+        cdef fp_buffer_t error
+        cdef int32_t status
+        with nogil:
+            status = pool_table.decide(self.pool, batch, timestamp, &error)
+        check_status(status, &error)
+
+    def executed(self, object digests, object data, object results, uint64_t instance, unsigned int view,
+                 uint64_t timestamp, unsigned char level) -> None:
+        """Store the replies in the sessions' reply caches.
+
+        Raises:
+            LocalProtocolError: not one result per request, or not the next requests of their sessions.
+        """
+        cdef View names = View(digests)
+        cdef View requests = View(data)
+        cdef View outcomes = View(results)
+        cdef fp_batch_t batch = batch_of(names, requests)
+        cdef fp_slice_t result_slice = outcomes.slice()
+        cdef fp_execution_t execution
+        cdef fp_buffer_t error
+        cdef int32_t status
+        execution.instance = instance
+        execution.view = view
+        execution.timestamp = timestamp
+        execution.level = level
+        with nogil:
+            status = pool_table.executed(self.pool, batch, result_slice, &execution, &error)
+        check_status(status, &error)
+
+    def release(self, object digests, object data) -> None:
+        """Replies may leave.
+
+        Raises:
+            LocalProtocolError: the batch has not been executed.
+        """
+        cdef View names = View(digests)
+        cdef View requests = View(data)
+        cdef fp_batch_t batch = batch_of(names, requests)
+        cdef fp_buffer_t error
+        cdef int32_t status
+        with nogil:
+            status = pool_table.release(self.pool, batch, &error)
+        check_status(status, &error)
+
+    def take_replies(self) -> list:
+        """`(source, frames)`: what waits to be written to each client connection."""
+        cdef fp_buffer_t replies
+        cdef const uint8_t *at
+        cdef const uint8_t *end
+        cdef Py_ssize_t length
+        cdef int32_t status
+        cdef list result = []
+        with nogil:
+            status = pool_table.take_replies(self.pool, &replies)
+        check_status(status, NULL)
+        try:
+            at = replies.data
+            end = at + replies.length
+            while at < end:
+                length = <Py_ssize_t> get_native(at + 8)
+                result.append((get_native(at), PyBytes_FromStringAndSize(<const char *> at + 16, length)))
+                at += 16 + length
+        finally:
+            buffer_free(&replies)
+        return result
+
+    def collect(self, object digests) -> bytes:
+        """Request list of those among `digests` that the pool holds verified."""
+        cdef View view = View(digests)
+        cdef fp_slice_t names = view.slice()
+        cdef fp_buffer_t data
+        cdef fp_buffer_t error
+        cdef int32_t status
+        with nogil:
+            status = pool_table.collect(self.pool, names, &data, &error)
+        check_status(status, &error)
+        return take_buffer(&data)
+
+    # timers
+
+    def oldest_pending(self) -> int:
+        """Arrival time of the oldest request that a leader could propose, or -1."""
+        cdef int64_t arrival = -1
+        check_status(pool_table.oldest_pending(self.pool, &arrival), NULL)
+        return arrival
+
+    def overdue(self, uint64_t before, size_t max_bytes) -> bytes:
+        """Request list of the ready requests from before `before`, oldest first."""
+        cdef fp_buffer_t data
+        cdef int32_t status
+        with nogil:
+            status = pool_table.overdue(self.pool, before, max_bytes, &data)
+        check_status(status, NULL)
+        return take_buffer(&data)
+
+    @property
+    def agreed_time(self) -> int:
+        """Timestamp of the last decided batch."""
+        cdef uint64_t time = 0
+        check_status(pool_table.agreed_time(self.pool, &time), NULL)
+        return time
+
+    def set_accepting(self, bint accepting) -> None:
+        """False: every new request is refused with OVERLOADED."""
+        check_status(pool_table.set_accepting(self.pool, accepting), NULL)
+
+    def session(self, bytes key not None, uint64_t session) -> tuple | None:
+        """Cursors `(received, ordered, executed)` of a session."""
+        cdef uint64_t cursors[3]
+        cdef int32_t status = pool_table.session(self.pool, fixed(key, KEY_BYTES, "a client key"), session, cursors)
+        check_status(status, NULL)
+        return (cursors[0], cursors[1], cursors[2]) if status == 1 else None
+
+    def cached_reply(self, bytes key not None, uint64_t session, uint64_t sequence) -> bytes | None:
+        """The kept reply to an executed request."""
+        cdef fp_buffer_t reply
+        cdef int32_t status = pool_table.cached_reply(
+            self.pool, fixed(key, KEY_BYTES, "a client key"), session, sequence, &reply)
+        check_status(status, NULL)
+        return take_buffer(&reply) if status == 1 else None
+
+    def stats(self) -> dict:
+        """Counters and gauges, by name."""
+        cdef fp_pool_stats_t stats
+        check_status(pool_table.stats(self.pool, &stats), NULL)
+        return {
+            "pending": stats.pending,
+            "verified": stats.verified,
+            "unverified": stats.unverified,
+            "bytes": stats.bytes,
+            "sessions": stats.sessions,
+            "admitted": stats.admitted,
+            "duplicates": stats.duplicates,
+            "bad_signatures": stats.bad_signatures,
+            "refused": stats.refused,
+            "signature_checks": stats.signature_checks,
+        }
+
+
+cdef uint64_t positive(object value, object name) except 0:
+    if not 1 <= value < 1 << 63:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return <uint64_t> value
