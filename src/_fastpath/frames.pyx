@@ -97,7 +97,7 @@ cdef class FrameReader:
         pool_table.frames.reader_free(self.reader)
 
     def feed(self, object data, uint64_t now) -> list:
-        """Take what the socket delivered; returns the complete frames `(kind, payload)` other than admitted requests."""
+        """Take what the socket delivered; returns the frames `(kind, payload)` other than admitted requests."""
         cdef View view = View(data)
         cdef fp_slice_t received = view.slice()
         cdef fp_buffer_t frames

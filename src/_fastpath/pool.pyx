@@ -17,7 +17,6 @@ from smartbft._fastpath.native cimport (
     fp_job_t,
     fp_pool_config_t,
     fp_pool_stats_t,
-    fp_request_pool_t,
     fp_slice_t,
     fp_verifier_t,
     pool_table,
