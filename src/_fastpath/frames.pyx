@@ -66,6 +66,7 @@ def frame(object kind, object payload) -> bytes:
     cdef Py_ssize_t length = view.view.len
     cdef uint32_t declared
     cdef uint8_t *out
+    cdef int index
     if not 0 <= kind <= 255:
         raise ValueError(f"a kind of frame is from 0 to 255, got {kind}")
     if length >= 0xFFFFFFFF:
@@ -74,7 +75,7 @@ def frame(object kind, object payload) -> bytes:
     out = <uint8_t *> PyBytes_AsString(result)
     declared = <uint32_t> (length + 1)
     for index in range(4):
-        out[index] = <uint8_t> (declared >> (8 * index))
+        out[index] = <uint8_t> ((declared >> (8 * index)) & 0xFF)
     out[4] = kind
     if length > 0:
         memcpy(out + HEADER_BYTES, view.view.buf, length)
