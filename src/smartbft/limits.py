@@ -35,6 +35,7 @@ MAX_PROOF_BYTES = 128 + MAX_MEMBERS * (SIGNATURE_BYTES + 8)
 # Frames: the largest payload of each kind. A peer's message may carry a batch, its value and its proof.
 MAX_HELLO_BYTES = 1024
 MAX_MESSAGE_BYTES = MAX_BATCH_BYTES + 4 * MAX_BATCH_REQUESTS + MAX_VALUE_BYTES + MAX_PROOF_BYTES + 1024
+MAX_STATUS_QUESTION_BYTES = 256
 MAX_STATUS_BYTES = 64 * 1024
 
 # Sessions (protocols.md 2.1). A reply cache holds `window` replies, so window times table size bounds its memory.
@@ -85,6 +86,8 @@ MAX_LOG_QUEUE_BYTES = 64 * 1024 * 1024
 MAX_CLIENT_CONNECTIONS = 4096
 HANDSHAKE_TIMEOUT_SECONDS = 5.0
 CLIENT_IDLE_TIMEOUT_SECONDS = 600.0
+# Replicas tell each other how far they are every second or so: one that is silent for so long is gone.
+PEER_IDLE_TIMEOUT_SECONDS = 30.0
 # A frame that began must be complete within this time: what a slow-drip connection may hold open.
 FRAME_TIMEOUT_SECONDS = 30.0
 READ_BUFFER_BYTES = 256 * 1024

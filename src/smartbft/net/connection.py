@@ -1,0 +1,262 @@
+"""One framed connection on asyncio: a handshake, then one native call per socket read and one write per iteration."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Protocol, cast
+
+from smartbft._fastpath.frames import FrameReader
+from smartbft.crypto.certificates import fingerprint_of
+from smartbft.errors import HandshakeError, RemoteProtocolError
+from smartbft.limits import READ_BUFFER_BYTES
+from smartbft.net.handshake import Handshake, Peer
+from smartbft.net.watch import ConnectionLimits, ConnectionWatch
+
+# Why a connection is not being read; it is read again when no reason is left.
+_OWN_WRITES = 1  # the other side does not take what we write
+_OWNER = 2  # the owner's queues are full
+
+
+class Handler(Protocol):
+    """The owner of a group of connections."""
+
+    def opened(self, connection: Connection) -> FrameReader:
+        """The handshake is done and `connection.peer` is set; returns the reader of its frames.
+
+        Raises:
+            RemoteProtocolError: the peer is not wanted; the connection is closed.
+        """
+
+    def received(self, connection: Connection, frames: list[tuple[int, bytes]]) -> None:
+        """The frames of one socket read (requests went to the pool). Raises RemoteProtocolError to close."""
+
+    def closed(self, connection: Connection, error: Exception | None) -> None:
+        """The connection is gone; `opened` may never have been called for it."""
+
+    def failed(self, error: BaseException) -> None:
+        """The owner's own code raised: not the fault of the other side."""
+
+
+class ReadBuffer:
+    """The buffer that all connections of one loop read into: what is read is taken out before the next read starts."""
+
+    __slots__ = ("view",)
+
+    def __init__(self, size: int = READ_BUFFER_BYTES) -> None:
+        self.view = memoryview(bytearray(size))
+
+
+class Connection(asyncio.BufferedProtocol):
+    """A connection between two replicas, or a replica and a client; made by `Listener` and `Dialer`.
+
+    Args:
+        handshake: the sans-IO state machine of this side.
+        greeting: bytes that this side sends first (a dialer's hello, nothing for an acceptor).
+        handler: the owner.
+        buffer: where the loop's connections read to.
+        connection_limits: timeouts and write limits.
+        certificate: SHA-256 of the certificate that a dialer expects, compared before anything is sent; None on plain
+            TCP and on the accepting side.
+    """
+
+    peer: Peer | None
+
+    def __init__(
+        self,
+        handshake: Handshake,
+        greeting: bytes,
+        handler: Handler,
+        buffer: ReadBuffer,
+        connection_limits: ConnectionLimits,
+        certificate: bytes | None = None,
+    ) -> None:
+        self.peer = None
+        self.address = "?"
+        self.done: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        self.established = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._handshake: Handshake | None = handshake
+        self._greeting = greeting
+        self._handler = handler
+        self._view = buffer.view
+        self._limits = connection_limits
+        self._certificate = certificate
+        self._transport: asyncio.Transport | None = None
+        self._reader: FrameReader | None = None
+        self._received = 0
+        self._outgoing: list[bytes] = []
+        self._pauses = 0
+        self._drained = asyncio.Event()
+        self._drained.set()
+        self._error: Exception | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._watch = ConnectionWatch(connection_limits, self._loop.time())
+
+    # --- asyncio's callbacks ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Check the certificate, greet, and start the clock of the handshake."""
+        self._transport = cast(asyncio.Transport, transport)
+        self.address = _describe(transport.get_extra_info("peername"))
+        self._transport.set_write_buffer_limits(high=self._limits.write_high_water)
+        self._timer = self._loop.call_later(self._limits.handshake_timeout, self._handshake_expired)
+        if self._certificate is not None and self._certificate != _certificate_of(transport):
+            self.fail(HandshakeError(f"the TLS certificate of {self.address} is not the one the genesis names for it"))
+        elif self._greeting:
+            self._transport.write(self._greeting)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """The shared buffer."""
+        return self._view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """One socket read: one native call, then the frames it completed."""
+        self._received += nbytes
+        reader = self._reader
+        try:
+            if reader is None:
+                self._shake_hands(self._view[:nbytes])
+            elif self._error is None:
+                self._handler.received(self, reader.feed(self._view[:nbytes], time.time_ns() // 1000))
+        except RemoteProtocolError as error:
+            self.fail(error)
+        except Exception as error:
+            self._handler.failed(error)
+            self.abort()
+
+    def pause_writing(self) -> None:
+        """The other side is slow to take what we write: stop reading from it."""
+        self._drained.clear()
+        self._pause(_OWN_WRITES)
+
+    def resume_writing(self) -> None:
+        """It caught up."""
+        self._drained.set()
+        self._resume(_OWN_WRITES)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the owner, once."""
+        if self._timer is not None:
+            self._timer.cancel()
+        error = self._error or exc
+        self._reader = None
+        self._handshake = None
+        self._outgoing.clear()
+        self._drained.set()
+        if not self.established.done():
+            self.established.set_result(None)
+        if not self.done.done():
+            self.done.set_result(error)
+        self._handler.closed(self, error)
+
+    # --- for the owner ---
+
+    def send(self, frame: bytes) -> None:
+        """Queue a frame; everything queued in one iteration of the loop leaves in one write."""
+        if not self._outgoing:
+            self._loop.call_soon(self._flush)
+        self._outgoing.append(frame)
+
+    def write(self, frames: bytes) -> None:
+        """Write frames that are already put together."""
+        transport = self._transport
+        if transport is None or self._error is not None:
+            return
+        transport.write(frames)
+        if self._pauses & _OWN_WRITES and transport.get_write_buffer_size() > self._limits.write_limit:
+            self.fail(RemoteProtocolError(f"{self.address} does not read what is sent to it"))
+
+    async def writable(self) -> bool:
+        """Wait until the other side keeps up with what we write; False if the connection is closed instead."""
+        await self._drained.wait()
+        return not self.done.done()
+
+    def pause(self) -> None:
+        """Stop reading (the owner's queues are full); the peer feels it as backpressure."""
+        self._pause(_OWNER)
+
+    def resume(self) -> None:
+        """Read again."""
+        self._resume(_OWNER)
+
+    def look(self, now: float) -> None:
+        """Close the connection if it is idle or drips; called now and then with the loop's time."""
+        reader = self._reader
+        if reader is None or self._error is not None:
+            return
+        reason = self._watch.look(now, self._received, reader.buffered())
+        if reason is not None and not self._pauses:
+            self.fail(RemoteProtocolError(f"{self.address}: {reason}"))
+
+    def fail(self, error: Exception) -> None:
+        """Close at once because of `error`."""
+        if self._error is None:
+            self._error = error
+        self.abort()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close(self) -> None:
+        """Write what is queued, then close."""
+        self._flush()
+        if self._transport is not None:
+            self._transport.close()
+
+    # --- inside ---
+
+    def _shake_hands(self, data: memoryview) -> None:
+        handshake = self._handshake
+        if handshake is None:
+            return
+        answer = handshake.receive(data)
+        if answer and self._transport is not None:
+            self._transport.write(answer)
+        if handshake.peer is None:
+            return
+        self.peer = handshake.peer
+        self._handshake = None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._reader = self._handler.opened(self)
+        if not self.established.done():
+            self.established.set_result(self.peer)
+        if handshake.remainder:
+            self._handler.received(self, self._reader.feed(handshake.remainder, time.time_ns() // 1000))
+
+    def _handshake_expired(self) -> None:
+        if self._reader is None:
+            timeout = self._limits.handshake_timeout
+            self.fail(HandshakeError(f"{self.address} did not complete the handshake within {timeout:g} seconds"))
+
+    def _flush(self) -> None:
+        if self._outgoing:
+            frames = b"".join(self._outgoing)
+            self._outgoing.clear()
+            self.write(frames)
+
+    def _pause(self, reason: int) -> None:
+        if not self._pauses and self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+        self._pauses |= reason
+
+    def _resume(self, reason: int) -> None:
+        had = self._pauses
+        self._pauses &= ~reason
+        if had and not self._pauses and self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+
+def _certificate_of(transport: asyncio.BaseTransport) -> bytes | None:
+    tls = transport.get_extra_info("ssl_object")
+    certificate = tls.getpeercert(binary_form=True) if tls is not None else None
+    return fingerprint_of(certificate) if certificate else None
+
+
+def _describe(address: object) -> str:
+    if isinstance(address, tuple) and len(address) >= 2:
+        return f"{address[0]}:{address[1]}"
+    return str(address) if address else "?"

@@ -1,0 +1,266 @@
+"""Listeners and dialers: they make `Connection` objects on the caller's loop, and look after them.
+
+Between two replicas there is one connection, dialed by the one with the lower id: one channel has one order of messages
+and one state, and a replica that is penalised or restarts is dialed again, or dials again, with growing pauses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from smartbft.errors import ConfigError, RemoteProtocolError
+from smartbft.limits import RECONNECT_INITIAL_SECONDS, RECONNECT_MAX_SECONDS
+from smartbft.net.connection import Connection, Handler, ReadBuffer
+from smartbft.net.handshake import (
+    NO_CHANNEL,
+    NONCE_BYTES,
+    Acceptor,
+    ClientDialer,
+    Handshake,
+    Identity,
+    ReplicaDialer,
+)
+from smartbft.net.watch import ConnectionLimits
+
+logger = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 1.0
+_BACKLOG = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A replica to dial.
+
+    Attributes:
+        replica: its id.
+        host, port: where it listens.
+        key: its permanent key.
+        certificate: SHA-256 of its TLS certificate, None on plain TCP.
+    """
+
+    replica: int
+    host: str
+    port: int
+    key: bytes
+    certificate: bytes | None
+
+
+class Listener:
+    """Accepts connections on one address.
+
+    Args:
+        chain_id: hash of the genesis.
+        identity: of this replica.
+        peers: permanent keys of the replicas that may dial here; None on the port for clients.
+        handler: the owner of the connections.
+        tls: the context, None for plain TCP.
+        certificate: SHA-256 of this replica's certificate, None for plain TCP.
+        connection_limits: how many connections, and their timeouts.
+    """
+
+    def __init__(
+        self,
+        chain_id: bytes,
+        identity: Identity,
+        peers: Mapping[int, bytes] | None,
+        handler: Handler,
+        buffer: ReadBuffer,
+        *,
+        tls: ssl.SSLContext | None = None,
+        certificate: bytes | None = None,
+        connection_limits: ConnectionLimits | None = None,
+    ) -> None:
+        self._chain_id = chain_id
+        self._identity = identity
+        self._peers = peers
+        self._handler = handler
+        self._buffer = buffer
+        self._tls = tls
+        self._channel = certificate or NO_CHANNEL
+        self._limits = connection_limits or ConnectionLimits()
+        self._server: asyncio.Server | None = None
+        self._looking: asyncio.TimerHandle | None = None
+        self.connections: set[Connection] = set()
+
+    async def start(self, host: str, port: int, sock: socket.socket | None = None) -> None:
+        """Listen on `host`:`port`, or on `sock` if it is given (bound already).
+
+        Raises:
+            ConfigError: the address cannot be used.
+        """
+        loop = asyncio.get_running_loop()
+        where = {"sock": sock} if sock is not None else {"host": host, "port": port}
+        timeout = self._limits.handshake_timeout if self._tls else None
+        try:
+            self._server = await loop.create_server(
+                self._make, ssl=self._tls, ssl_handshake_timeout=timeout, backlog=_BACKLOG, **where
+            )
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen on {host}:{port}: {error.strerror or error} (is another replica running?)"
+            ) from None
+        self._looking = loop.call_later(_LOOK_SECONDS, self._look)
+
+    async def close(self) -> None:
+        """Stop listening and close every connection."""
+        if self._looking is not None:
+            self._looking.cancel()
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self.connections):
+            connection.close()
+        await asyncio.sleep(0)
+        for connection in list(self.connections):
+            connection.abort()
+        if self._server is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._server.wait_closed(), 1.0)
+
+    def _make(self) -> Connection:
+        acceptor = Acceptor(self._chain_id, self._identity, self._peers, os.urandom(NONCE_BYTES), self._channel)
+        return _Accepted(acceptor, b"", self._handler, self._buffer, self._limits, self)
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for connection in list(self.connections):
+            connection.look(now)
+        self._looking = loop.call_later(_LOOK_SECONDS, self._look)
+
+
+class _Accepted(Connection):
+    """A connection that its listener counts."""
+
+    def __init__(
+        self,
+        handshake: Handshake,
+        greeting: bytes,
+        handler: Handler,
+        buffer: ReadBuffer,
+        connection_limits: ConnectionLimits,
+        listener: Listener,
+    ) -> None:
+        super().__init__(handshake, greeting, handler, buffer, connection_limits)
+        self._listener = listener
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        open_now = self._listener.connections
+        super().connection_made(transport)
+        if len(open_now) >= self._limits.connections:
+            self.fail(RemoteProtocolError(f"{self.address}: {len(open_now)} connections are open, which is the limit"))
+        open_now.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._listener.connections.discard(self)
+        super().connection_lost(exc)
+
+
+class Dialer:
+    """Keeps a connection to one replica: dials, waits until it is lost, dials again after a growing pause.
+
+    Args:
+        chain_id: hash of the genesis.
+        target: whom to dial.
+        identity: of this replica, None when a client dials.
+        handler: the owner of the connection.
+        tls: the context, None for plain TCP.
+        connection_limits: timeouts.
+    """
+
+    def __init__(
+        self,
+        chain_id: bytes,
+        target: Target,
+        identity: Identity | None,
+        handler: Handler,
+        buffer: ReadBuffer,
+        *,
+        tls: ssl.SSLContext | None = None,
+        connection_limits: ConnectionLimits | None = None,
+    ) -> None:
+        self._chain_id = chain_id
+        self._target = target
+        self._identity = identity
+        self._handler = handler
+        self._buffer = buffer
+        self._tls = tls
+        self._limits = connection_limits or ConnectionLimits()
+        self._connection: Connection | None = None
+        self._pause = RECONNECT_INITIAL_SECONDS
+        self._last_problem = ""
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Dial from now on."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def close(self) -> None:
+        """Stop dialing and close the connection."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        if self._connection is not None:
+            self._connection.close()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            try:
+                connection = await self._dial()
+                await self._watch(connection)
+                problem: object = connection.done.result() or "closed by the other side"
+            except OSError as error:
+                problem = str(error) or type(error).__name__
+            self._connection = None
+            if loop.time() - began > RECONNECT_MAX_SECONDS:
+                self._pause = RECONNECT_INITIAL_SECONDS
+            self._report(str(problem))
+            await asyncio.sleep(self._pause)
+            self._pause = min(2 * self._pause, RECONNECT_MAX_SECONDS)
+
+    async def _dial(self) -> Connection:
+        target = self._target
+        timeout = self._limits.handshake_timeout if self._tls is not None else None
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(self._limits.handshake_timeout):
+            _, connection = await loop.create_connection(
+                self._make, target.host, target.port, ssl=self._tls, ssl_handshake_timeout=timeout
+            )
+        self._connection = connection
+        return connection
+
+    async def _watch(self, connection: Connection) -> None:
+        loop = asyncio.get_running_loop()
+        if await asyncio.shield(connection.established) is not None:
+            self._last_problem = ""
+        while not connection.done.done():
+            await asyncio.wait([connection.done], timeout=_LOOK_SECONDS)
+            connection.look(loop.time())
+
+    def _make(self) -> Connection:
+        target = self._target
+        nonce = os.urandom(NONCE_BYTES)
+        channel = target.certificate if self._tls is not None and target.certificate else NO_CHANNEL
+        dialer: ClientDialer | ReplicaDialer
+        if self._identity is None:
+            dialer = ClientDialer(self._chain_id, target.replica, target.key, nonce, channel)
+        else:
+            dialer = ReplicaDialer(self._chain_id, self._identity, target.replica, target.key, nonce, channel)
+        certificate = target.certificate if self._tls is not None else None
+        return Connection(dialer, dialer.start(), self._handler, self._buffer, self._limits, certificate)
+
+    def _report(self, problem: str) -> None:
+        """Log a problem once, not at every attempt."""
+        if problem != self._last_problem:
+            self._last_problem = problem
+            logger.info("replica %d at %s:%d: %s", self._target.replica, self._target.host, self._target.port, problem)

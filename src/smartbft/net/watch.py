@@ -1,0 +1,65 @@
+"""Which connections have outstayed their welcome: pure bookkeeping over byte counts, told the time from outside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from smartbft import limits
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """The limits of a group of connections; the defaults are those of `smartbft.limits`.
+
+    Attributes:
+        connections: how many may be open at once.
+        idle_timeout: seconds without a byte after which a connection is closed.
+        frame_timeout: seconds within which a frame that began must be complete.
+        write_high_water: bytes waiting to be written at which reading stops.
+        write_limit: bytes waiting to be written at which the connection is closed.
+    """
+
+    connections: int = limits.MAX_CLIENT_CONNECTIONS
+    handshake_timeout: float = limits.HANDSHAKE_TIMEOUT_SECONDS
+    idle_timeout: float = limits.CLIENT_IDLE_TIMEOUT_SECONDS
+    frame_timeout: float = limits.FRAME_TIMEOUT_SECONDS
+    write_high_water: int = limits.WRITE_HIGH_WATER_BYTES
+    write_limit: int = limits.WRITE_LIMIT_BYTES
+
+
+class ConnectionWatch:
+    """Finds a connection that is idle, or that drips one frame byte by byte.
+
+    A frame is still the same one as at an earlier look exactly when everything received in between is still buffered.
+    """
+
+    __slots__ = ("_buffered", "_heard", "_limits", "_partial_since", "_received")
+
+    def __init__(self, connection_limits: ConnectionLimits, now: float) -> None:
+        self._limits = connection_limits
+        self._heard = now
+        self._partial_since: float | None = None
+        self._received = 0
+        self._buffered = 0
+
+    def look(self, now: float, received: int, buffered: int) -> str | None:
+        """Why the connection must close, or None.
+
+        Args:
+            now: seconds on any steady clock.
+            received: bytes received since the connection was opened.
+            buffered: bytes of an incomplete frame.
+        """
+        arrived = received - self._received
+        same_frame = buffered > 0 and self._partial_since is not None and buffered == self._buffered + arrived
+        if not same_frame:
+            self._partial_since = now if buffered else None
+        if arrived:
+            self._heard = now
+        self._received = received
+        self._buffered = buffered
+        if self._partial_since is not None and now - self._partial_since > self._limits.frame_timeout:
+            return f"a frame is not complete after {self._limits.frame_timeout:g} seconds ({buffered} bytes of it came)"
+        if now - self._heard > self._limits.idle_timeout:
+            return f"nothing was received for {self._limits.idle_timeout:g} seconds"
+        return None
