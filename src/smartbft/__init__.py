@@ -1,1 +1,103 @@
-"""Byzantine fault-tolerant state machine replication, from BFT-SMaRt's line of protocols."""
+"""Byzantine fault-tolerant state machine replication, from BFT-SMaRt's line of protocols.
+
+The parts a program needs; everything is imported when it is first used:
+
+`StateMachine`, `BatchStateMachine`, `ExecutionContext`, `LocalOptions`
+    what is replicated (`smartbft.smr.application`)
+`Replica`
+    one replica inside an asyncio program (`smartbft.runtime.node`)
+`AsyncClient`, `Client`
+    invoke operations, from asyncio or blocking (`smartbft.runtime`)
+`LocalCluster`
+    a whole cluster in one process, for tests and notebooks (`smartbft.runtime.local`)
+`Genesis`, `ReplicaConfig`, `ClientProfile`
+    configuration (`smartbft.config`)
+`SmartBFTError` and its children
+    every error this package raises (`smartbft.errors`)
+
+Example:
+    >>> from smartbft import LocalCluster
+    >>> from smartbft.apps.counter import Counter, add, decode_value
+    >>> async def main() -> None:
+    ...     async with LocalCluster(4, Counter) as cluster, cluster.client() as client:
+    ...         print(decode_value(await client.invoke(add(2))))
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from smartbft.config import ClientProfile, Genesis, ReplicaConfig
+    from smartbft.errors import (
+        ClientError,
+        ConfigError,
+        CorruptLog,
+        DurabilityLost,
+        Indeterminate,
+        InvariantViolation,
+        LocalProtocolError,
+        NotEnoughReplies,
+        Overloaded,
+        Rejected,
+        RemoteProtocolError,
+        SmartBFTError,
+        StorageError,
+    )
+    from smartbft.runtime.blocking import Client
+    from smartbft.runtime.client import AsyncClient
+    from smartbft.runtime.local import LocalCluster
+    from smartbft.runtime.node import Replica
+    from smartbft.smr.application import BatchStateMachine, ExecutionContext, LocalOptions, StateMachine
+
+__all__ = [
+    "AsyncClient",
+    "BatchStateMachine",
+    "Client",
+    "ClientError",
+    "ClientProfile",
+    "ConfigError",
+    "CorruptLog",
+    "DurabilityLost",
+    "ExecutionContext",
+    "Genesis",
+    "Indeterminate",
+    "InvariantViolation",
+    "LocalCluster",
+    "LocalOptions",
+    "LocalProtocolError",
+    "NotEnoughReplies",
+    "Overloaded",
+    "Rejected",
+    "RemoteProtocolError",
+    "Replica",
+    "ReplicaConfig",
+    "SmartBFTError",
+    "StateMachine",
+    "StorageError",
+]
+
+_HOMES = {
+    "AsyncClient": "smartbft.runtime.client",
+    "BatchStateMachine": "smartbft.smr.application",
+    "Client": "smartbft.runtime.blocking",
+    "ClientProfile": "smartbft.config",
+    "ExecutionContext": "smartbft.smr.application",
+    "Genesis": "smartbft.config",
+    "LocalCluster": "smartbft.runtime.local",
+    "LocalOptions": "smartbft.smr.application",
+    "Replica": "smartbft.runtime.node",
+    "ReplicaConfig": "smartbft.config",
+    "StateMachine": "smartbft.smr.application",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'smartbft' has no attribute '{name}'")
+    value = getattr(import_module(_HOMES.get(name, "smartbft.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -275,6 +275,10 @@ class CoinApplication(BatchStateMachine):
         """Replace the coins by those of a snapshot. Raises ValueError."""
         self.state.restore(snapshot)
 
+    def facts(self) -> dict[str, int]:
+        """Unspent coins, their sum, and all that was ever minted."""
+        return {"coins": self.state.coins(), "supply": self.state.supply(), "minted": self.state.minted()}
+
     def digest(self) -> bytes:
         """BLAKE3-256 of the snapshot, without building it."""
         return self.state.digest()

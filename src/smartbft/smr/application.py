@@ -152,6 +152,10 @@ class BatchStateMachine(Protocol):
         """32 bytes that name the state: BLAKE3-256 of the snapshot."""
         return blake3(self.snapshot()).digest()
 
+    def facts(self) -> dict[str, int]:
+        """Figures about the state that an operator may want to see; asked between two batches."""
+        return {}
+
 
 def open_result(result: bytes) -> bytes:
     """What `StateMachine.execute` returned, from the result that a client got (b"" for the empty operation).

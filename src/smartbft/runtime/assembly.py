@@ -1,0 +1,323 @@
+"""Puts the parts of one replica together, starts them in order, and takes them down."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from smartbft import limits
+from smartbft._fastpath.pool import RequestPool, Verifier
+from smartbft.config import Genesis, ReplicaConfig
+from smartbft.core.effects import ServeDecisions
+from smartbft.core.recovery import RecoveredState, recover
+from smartbft.core.replica import ASYNC_LEVEL, MEMORY_LEVEL, SYNC_LEVEL
+from smartbft.core.replica import Replica as Core
+from smartbft.core.validation import Validator
+from smartbft.crypto.domains import Domains
+from smartbft.crypto.signatures import Ed25519MemberVerifier
+from smartbft.errors import LocalProtocolError
+from smartbft.protocols.mod_smart import ModSmart
+from smartbft.runtime.clients import ClientGate
+from smartbft.runtime.driver import Driver
+from smartbft.runtime.executor import SliceExecutor, ThreadExecutor
+from smartbft.runtime.journal import Journal, Log
+from smartbft.runtime.network import Network, Secrets
+from smartbft.runtime.peers import PeerChannels
+from smartbft.runtime.serving import DecisionServer
+from smartbft.runtime.status import decode_question, encode_answer, thread_times
+from smartbft.runtime.verification import VerificationPump
+from smartbft.smr.application import BatchStateMachine
+from smartbft.storage import ReplicaLog
+
+logger = logging.getLogger(__name__)
+
+LEVELS = {"memory": MEMORY_LEVEL, "async": ASYNC_LEVEL, "sync": SYNC_LEVEL}
+# The loop thread never waits behind the verifiers.
+_VERIFY_NICE = 10
+
+
+class RunningReplica:
+    """The parts of a replica, put together for one run.
+
+    Args:
+        config, genesis: what it is.
+        application: in its initial state.
+        secrets: its keys.
+        fail: called with an error after which the replica must not go on.
+    """
+
+    def __init__(
+        self,
+        config: ReplicaConfig,
+        genesis: Genesis,
+        application: BatchStateMachine,
+        secrets: Secrets,
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        self.recovered = asyncio.Event()
+        self._config = config
+        self._genesis = genesis
+        self._application = application
+        self._fail = fail
+        self._id = config.replica
+        self._loop = asyncio.get_running_loop()
+        self._domains = Domains(self._genesis.chain_id)
+        self._level = LEVELS[self._config.persistence]
+        self._sequential = self._config.signature_check == "sequential"
+        self._readers: list[int] = []
+        self._refusing = False
+        self._log: ReplicaLog | None = None
+        self._verifier: Verifier | None = None
+        self._executor: ThreadExecutor | SliceExecutor | None = None
+        self._server: DecisionServer | None = None
+        self._pool = self._make_pool()
+        self._driver: Driver | None = None
+        self._core = Core(
+            self._id,
+            self._genesis.view,
+            self._domains,
+            secrets.consensus,
+            self._pool,
+            self._genesis.parameters,
+            level=self._level,
+            ordering=ModSmart,
+            record_votes=self._config.record_votes,
+        )
+        self._peers = PeerChannels(
+            lambda peer: self._driving().peer_connected(peer),
+            lambda peer, payload: self._driving().message(peer, payload),
+            fail,
+        )
+        self._clients = ClientGate(
+            self._pool,
+            arrived=lambda: self._driving().requests_arrived(),
+            question=self._answer,
+            forgotten=self._forget,
+            failed=fail,
+        )
+        self._network = Network(genesis, self._id, secrets, self._level, self._peers, self._clients)
+        self._pump: VerificationPump | None = None
+        self._replay_until = 0
+
+    # --- start ---
+
+    async def start(self, sockets: tuple[socket.socket, socket.socket] | None) -> None:
+        """Read the log, start the threads, then listen and dial.
+
+        Raises:
+            ConfigError, StorageError: see `smartbft.runtime.node.Replica.start`.
+        """
+        state = await self._recover()
+        application = self._application
+        make = ThreadExecutor if application.native else SliceExecutor
+        self._executor = make(application, self._executed, self._fail)
+        if not self._sequential:
+            self._verifier = Verifier(self._verify_threads(), _VERIFY_NICE)
+            self._pump = VerificationPump(self._pool, self._verifier, application.check_batch, self._clients.punish)
+        self._driver = self._make_driver(self._executor)
+        self._watch()
+        self._replay_until = len(state.decisions)
+        self._driver.start(state, self._pump)
+        self._note_recovered()
+        await self._network.start(sockets)
+
+    async def _recover(self) -> RecoveredState:
+        if self._level == MEMORY_LEVEL:
+            return RecoveredState()
+        config = self._config
+
+        def read() -> tuple[ReplicaLog, RecoveredState]:
+            log = ReplicaLog(
+                config.data_folder,
+                self._genesis.chain_id,
+                self._id,
+                mode=config.persistence,
+                segment_bytes=config.segment_bytes,
+                sync_floor_seconds=config.sync_floor_seconds,
+            )
+            try:
+                return log, recover(log.recovered(), self._domains)
+            except BaseException:
+                log.close()
+                raise
+
+        log, state = await asyncio.to_thread(read)
+        self._log = log
+        self._server = DecisionServer(
+            log,
+            self._domains,
+            self._genesis.view.number,
+            lambda: self._core.regency,
+            self._peers,
+            self._fail,
+        )
+        return state
+
+    def _make_driver(self, executor: ThreadExecutor | SliceExecutor) -> Driver:
+        view, parameters = self._genesis.view, self._genesis.parameters
+        log: Log | None = self._log
+        return Driver(
+            self._core,
+            Validator(view, self._domains, Ed25519MemberVerifier(view), parameters),
+            self._pool,
+            Journal(log),
+            immediate=self._log is None,
+            peers=self._peers,
+            clients=self._clients,
+            executor=executor,
+            serve=self._server.serve if self._server is not None else _no_log_to_serve_from,
+            regulate=self._regulate,
+            fail=self._fail,
+        )
+
+    def _make_pool(self) -> RequestPool:
+        parameters = self._genesis.parameters
+        return RequestPool(
+            self._genesis.chain_id,
+            replica=self._id,
+            window=parameters.window,
+            max_requests=limits.MAX_POOL_REQUESTS,
+            max_bytes=limits.MAX_POOL_BYTES,
+            max_operation_bytes=limits.MAX_OPERATION_BYTES,
+            max_sessions=parameters.max_sessions,
+            max_sessions_per_key=parameters.max_sessions_per_key,
+            max_unverified_per_source=limits.MAX_UNVERIFIED_PER_SOURCE,
+            lease=parameters.session_lease,
+            skew=parameters.clock_skew,
+            admit_unverified=self._sequential,
+        )
+
+    def _verify_threads(self) -> int:
+        """The configured number, or the share of this replica in the cores of its host."""
+        if self._config.verify_threads:
+            return self._config.verify_threads
+        host = self._genesis.member(self._id).replica_address.host
+        neighbours = sum(1 for member in self._genesis.members if member.replica_address.host == host)
+        return max(1, len(os.sched_getaffinity(0)) // neighbours if hasattr(os, "sched_getaffinity") else 1)
+
+    def _watch(self) -> None:
+        """Have the loop call us when native threads have something."""
+        driver = self._driving()
+        if self._log is not None:
+            self._read_event(self._log.fileno(), driver.log_ready)
+        if self._verifier is not None:
+            self._read_event(self._verifier.fileno(), driver.verdicts_ready)
+
+    def _read_event(self, descriptor: int, callback: Callable[[], None]) -> None:
+        self._loop.add_reader(descriptor, callback)
+        self._readers.append(descriptor)
+
+    # --- stop ---
+
+    def halt(self) -> None:
+        """Say nothing more: whatever is not on its way by now must not leave."""
+        if self._driver is not None:
+            self._driver.stop()
+        for descriptor in self._readers:
+            self._loop.remove_reader(descriptor)
+        self._readers.clear()
+
+    async def close(self) -> None:
+        """Take everything down. Raises DurabilityLost: what was queued could not be written."""
+        self.halt()
+        await self._network.close()
+        self._peers.close()
+        if self._server is not None:
+            await self._server.close()
+        if self._executor is not None:
+            await self._executor.close()
+        if self._verifier is not None:
+            await asyncio.to_thread(self._verifier.close)
+        if self._log is not None:
+            await asyncio.to_thread(self._log.close)
+
+    # --- what the parts tell each other ---
+
+    def _driving(self) -> Driver:
+        if self._driver is None:
+            raise LocalProtocolError("the replica is not started")
+        return self._driver
+
+    def _executed(self, instance: int, results: bytes) -> None:
+        self._driving().executed(instance, results)
+        if not self.recovered.is_set():
+            self._note_recovered()
+
+    def _note_recovered(self) -> None:
+        if self._core.executed >= self._replay_until:
+            self.recovered.set()
+
+    def _forget(self, source: int) -> None:
+        if self._pump is not None:
+            self._pump.forget(source)
+
+    def _regulate(self) -> None:
+        """A disk that fills up refuses new requests; a slow one stops the reading of clients."""
+        log = self._log
+        if log is None:
+            return
+        low = log.space_low()
+        if low != self._refusing:
+            self._refusing = low
+            self._pool.set_accepting(not low)
+            logger.warning("the disk is %s: new requests are %s", *(("full", "refused") if low else ("fine", "taken")))
+        waiting = log.pending_bytes()
+        if waiting > limits.MAX_LOG_QUEUE_BYTES:
+            self._clients.pause()
+        elif waiting <= limits.MAX_LOG_QUEUE_BYTES // 2:
+            self._clients.resume()
+
+    # --- status ---
+
+    def _answer(self, payload: bytes, reply: Callable[[bytes], None]) -> None:
+        question = decode_question(payload)
+        if not question.digest:
+            reply(encode_answer(self._facts()))
+            return
+        self._ask_digest(lambda facts: reply(encode_answer(facts)))
+
+    async def status(self, digest: bool) -> dict[str, Any]:
+        if not digest:
+            return self._facts()
+        answer: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        self._ask_digest(lambda facts: None if answer.done() else answer.set_result(facts))
+        return await answer
+
+    def _ask_digest(self, done: Callable[[dict[str, Any]], None]) -> None:
+        executor = self._executor
+        if executor is None:
+            raise LocalProtocolError("the replica is not started")
+        executor.ask(
+            lambda application, instance: {
+                "digest": application.digest().hex(),
+                "digest_instance": instance,
+                "application": application.facts(),
+            },
+            lambda about_the_state: done({**self._facts(), **about_the_state}),
+        )
+
+    def _facts(self) -> dict[str, Any]:
+        config = self._config
+        return {
+            "replica": self._id,
+            "chain": self._genesis.chain_id.hex(),
+            **self._core.status(),
+            "persistence": config.persistence,
+            "transport": config.transport,
+            "signature_check": config.signature_check,
+            "peers": self._peers.connected(),
+            "clients": len(self._clients),
+            "pool": self._pool.stats(),
+            "log": asdict(self._log.statistics()) if self._log is not None else {},
+            "threads": thread_times(),
+        }
+
+
+def _no_log_to_serve_from(effect: ServeDecisions) -> None:
+    """In memory mode the core answers from its own memory and never asks for this."""
+    raise LocalProtocolError(f"there is no log to serve decisions {effect.first} to {effect.last} from")

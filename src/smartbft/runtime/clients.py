@@ -1,0 +1,112 @@
+"""The connections of clients: requests into the pool, replies out, questions about the replica's status."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from smartbft._fastpath.frames import REQUEST, STATUS, STATUS_ANSWER, FrameReader, frame
+from smartbft._fastpath.pool import RequestPool
+from smartbft.errors import RemoteProtocolError
+from smartbft.limits import MAX_REQUEST_BYTES, MAX_STATUS_QUESTION_BYTES
+from smartbft.net.connection import Connection
+
+logger = logging.getLogger(__name__)
+
+
+class ClientGate:
+    """Owner of the connections from clients. Each has a number in the pool, its *source*.
+
+    Args:
+        pool: takes the requests; the frame readers put them there.
+        arrived: called after each socket read.
+        question: called with the payload of a STATUS frame and a function that takes the answer's payload; raises
+            RemoteProtocolError if it is bad.
+        forgotten: called with a source that is gone.
+        failed: called when our own code raised.
+    """
+
+    def __init__(
+        self,
+        pool: RequestPool,
+        *,
+        arrived: Callable[[], None],
+        question: Callable[[bytes, Callable[[bytes], None]], None],
+        forgotten: Callable[[int], None],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self._pool = pool
+        self._arrived = arrived
+        self._question = question
+        self._forgotten = forgotten
+        self._failed = failed
+        self._connections: dict[int, Connection] = {}
+        self._sources: dict[Connection, int] = {}
+        self._last_source = 0
+        self._paused = False
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    # --- effects ---
+
+    def write(self, replies: list[tuple[int, bytes]]) -> None:
+        """Write complete REPLY frames to the connections they are for."""
+        connections = self._connections
+        for source, frames in replies:
+            connection = connections.get(source)
+            if connection is not None:
+                connection.write(frames)
+
+    def punish(self, source: int) -> None:
+        """Close a connection that sent too many bad signatures."""
+        connection = self._connections.get(source)
+        if connection is not None:
+            connection.fail(RemoteProtocolError("too many requests with bad signatures"))
+
+    def pause(self) -> None:
+        """Read no client until `resume`: a queue is full."""
+        if not self._paused:
+            self._paused = True
+            for connection in self._connections.values():
+                connection.pause()
+
+    def resume(self) -> None:
+        """Read clients again."""
+        if self._paused:
+            self._paused = False
+            for connection in self._connections.values():
+                connection.resume()
+
+    # --- Handler ---
+
+    def opened(self, connection: Connection) -> FrameReader:
+        """A client introduced itself."""
+        self._last_source += 1
+        source = self._last_source
+        self._connections[source] = connection
+        self._sources[connection] = source
+        if self._paused:
+            connection.pause()
+        return FrameReader({REQUEST: MAX_REQUEST_BYTES, STATUS: MAX_STATUS_QUESTION_BYTES}, self._pool, source)
+
+    def received(self, connection: Connection, frames: list[tuple[int, bytes]]) -> None:
+        """The requests of this read are in the pool already; what is left are questions."""
+        if frames:
+            for _, payload in frames:
+                self._question(payload, lambda answer: connection.write(frame(STATUS_ANSWER, answer)))
+        self._arrived()
+
+    def closed(self, connection: Connection, error: Exception | None) -> None:
+        """Forget the connection's unverified requests and its reply routes."""
+        source = self._sources.pop(connection, None)
+        if source is not None:
+            del self._connections[source]
+            self._pool.drop_source(source)
+            self._forgotten(source)
+        if isinstance(error, RemoteProtocolError):
+            logger.info("the connection of client %s is closed: %s", connection.address, error)
+
+    def failed(self, error: BaseException) -> None:
+        """Our own code raised."""
+        self._failed(error)

@@ -1,0 +1,173 @@
+"""A whole cluster in one process, on one event loop, over loopback sockets: for tests and notebooks. Nothing forks."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+from smartbft.config import Address, Genesis, GenesisMember, ReplicaConfig
+from smartbft.config.replica import Persistence, Transport
+from smartbft.crypto.certificates import fingerprint, make_certificate
+from smartbft.crypto.signatures import Ed25519Signer, Signer
+from smartbft.errors import LocalProtocolError
+from smartbft.limits import DEFAULT_SEGMENT_BYTES
+from smartbft.runtime.client import AsyncClient
+from smartbft.runtime.network import Secrets
+from smartbft.runtime.node import Replica
+from smartbft.smr.application import BatchStateMachine, StateMachine
+from smartbft.types import Parameters
+
+_HOST = "127.0.0.1"
+
+
+class LocalCluster:
+    """`n` replicas and their clients in this process.
+
+    Args:
+        n: how many replicas.
+        application: makes the application of one replica, in its initial state.
+        persistence: ``memory``, ``async`` or ``sync``; with the latter two a stopped replica finds its log again.
+        transport: ``plain`` (the cluster never leaves this process) or ``tls``.
+        folder: where homes and logs are kept; None for a temporary folder, removed at the end.
+        parameters: protocol parameters; the defaults are those of a genesis.
+
+    Example:
+        >>> from smartbft.apps.counter import Counter, add
+        >>> async def main() -> None:
+        ...     async with LocalCluster(4, Counter) as cluster, cluster.client() as client:
+        ...         await client.invoke(add(1))
+    """
+
+    def __init__(
+        self,
+        n: int,
+        application: Callable[[], StateMachine | BatchStateMachine],
+        persistence: Persistence = "memory",
+        *,
+        transport: Transport = "plain",
+        folder: Path | str | None = None,
+        parameters: Parameters | None = None,
+        segment_bytes: int = DEFAULT_SEGMENT_BYTES,
+        record_votes: bool = True,
+    ) -> None:
+        self.persistence = persistence
+        self.transport = transport
+        self._application = application
+        self._temporary = tempfile.TemporaryDirectory(prefix="smartbft-") if folder is None else None
+        self.folder = Path(self._temporary.name if self._temporary is not None else str(folder))
+        self._segment_bytes = segment_bytes
+        self._record_votes = record_votes
+        self._sockets = [(_bind(), _bind()) for _ in range(n)]
+        self._secrets = [self._make_secrets(replica) for replica in range(n)]
+        members = tuple(self._member(replica) for replica in range(n))
+        self.genesis = Genesis(
+            "local", time.time_ns() // 1000, members, parameters or Parameters(), application="local_cluster"
+        )
+        self.replicas: dict[int, Replica] = {}
+
+    # --- life ---
+
+    async def __aenter__(self) -> LocalCluster:
+        try:
+            for replica in range(len(self._secrets)):
+                await self.start(replica)
+            for running in self.replicas.values():
+                await running.ready()
+        except BaseException:
+            await self.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Stop every replica. Idempotent."""
+        for replica in list(self.replicas):
+            await self.stop(replica)
+        for pair in self._sockets:
+            for listener in pair:
+                listener.close()
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    async def start(self, replica: int) -> Replica:
+        """Start a replica that does not run; it finds its log again, if it has one."""
+        if replica in self.replicas:
+            raise LocalProtocolError(f"replica {replica} is running")
+        home = self.folder / f"replica-{replica}"
+        (home / "data").mkdir(parents=True, exist_ok=True)
+        config = ReplicaConfig(
+            replica,
+            home,
+            persistence=self.persistence,
+            transport=self.transport,
+            record_votes=self._record_votes,
+            segment_bytes=self._segment_bytes,
+        )
+        # The replica gets duplicates: ours keep the ports while it is down.
+        for_replicas, for_clients = self._sockets[replica]
+        running = Replica(
+            config,
+            self._application(),
+            genesis=self.genesis,
+            secrets=self._secrets[replica],
+            sockets=(for_replicas.dup(), for_clients.dup()),
+        )
+        await running.start()
+        self.replicas[replica] = running
+        return running
+
+    async def stop(self, replica: int) -> None:
+        """Stop a replica; its log stays."""
+        await self.replicas.pop(replica).aclose()
+
+    # --- use ---
+
+    def client(self, signer: Signer | None = None, *, retransmit: float = 1.0) -> AsyncClient:
+        """A new client of the cluster, with a key of its own unless `signer` is given."""
+        return AsyncClient(
+            self.genesis,
+            signer or Ed25519Signer(os.urandom(32)),
+            transport=self.transport,
+            persistence=self.persistence,
+            retransmit=retransmit,
+        )
+
+    # --- making it ---
+
+    def _make_secrets(self, replica: int) -> Secrets:
+        tls = None
+        if self.transport == "tls":
+            keys = self.folder / f"replica-{replica}" / "keys"
+            keys.mkdir(parents=True, exist_ok=True)
+            key, certificate = make_certificate(f"replica {replica}")
+            tls = (keys / "tls.crt", keys / "tls.key")
+            for path, content in zip(tls, (certificate, key), strict=True):
+                path.touch(mode=0o600)
+                path.write_bytes(content)
+        return Secrets(Ed25519Signer(os.urandom(32)), Ed25519Signer(os.urandom(32)), tls)
+
+    def _member(self, replica: int) -> GenesisMember:
+        secrets = self._secrets[replica]
+        addresses = [Address(_HOST, listener.getsockname()[1]) for listener in self._sockets[replica]]
+        certificate = fingerprint(secrets.tls[0]) if secrets.tls is not None else os.urandom(32)
+        keys = (secrets.permanent.public_key, secrets.consensus.public_key)
+        return GenesisMember(replica, *keys, certificate, addresses[0], addresses[1])
+
+
+def _bind() -> socket.socket:
+    """A socket with a free loopback port, which stays ours."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+        listener.bind((_HOST, 0))
+        stack.pop_all()
+        return listener
