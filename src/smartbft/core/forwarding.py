@@ -41,7 +41,7 @@ class Forwarding:
 
     def _forward(self, timeout: int) -> None:
         replica = self._replica
-        data = replica.pool.overdue(replica.now - timeout, MAX_FORWARD_BYTES)
+        data = replica.pool.overdue(replica.now - timeout + 1, MAX_FORWARD_BYTES)
         if data:
             replica.broadcast(Forward(replica.view.number, replica.regency, data))
         self._expiries += 1
