@@ -6,10 +6,10 @@
 //! UNKNOWN_COIN and NOT_OWNER, then UNBALANCED; for both: COIN_EXISTS, and OVERFLOW when no slot is left.
 
 use super::operation::{amounts, coin_ids, recipients, sum, Code, Operation, MINT, SPEND};
-use super::requests::{self, Request};
 use super::state::State;
 use super::table::Key;
 use super::{coin_id, coin_key};
+use crate::wire::{self, RequestView};
 
 /// The request list is malformed: nothing of it was executed.
 #[derive(Debug, PartialEq)]
@@ -39,14 +39,29 @@ pub struct Machine {
     message: Vec<u8>,
 }
 
+/// All requests of a list, which is refused as a whole. Operations are bounded by what a request can hold; what is too
+/// long for the coin is its own MALFORMED.
+fn parse(data: &[u8]) -> Result<Vec<RequestView<'_>>, MalformedList> {
+    wire::requests(data, u32::MAX as usize).collect::<Result<_, _>>().map_err(|_| MalformedList)
+}
+
+/// The client of a request.
+fn key<'a>(request: &RequestView<'a>) -> &'a Key {
+    array(request.key())
+}
+
+fn array<const N: usize>(bytes: &[u8]) -> &[u8; N] {
+    bytes.try_into().expect("the layout of a request was checked")
+}
+
 /// The stateless check of a request list: one byte per request, 1 or 0. An empty operation is a no-op and passes.
 pub fn check_batch(data: &[u8]) -> Result<Vec<u8>, MalformedList> {
-    let requests = requests::parse(data).ok_or(MalformedList)?;
+    let requests = parse(data)?;
     let mut scratch = Vec::new();
     let mut passes = |operation: &[u8]| {
         operation.is_empty() || Operation::parse(operation).and_then(|parsed| parsed.check(&mut scratch)).is_ok()
     };
-    Ok(requests.iter().map(|request| u8::from(passes(request.operation))).collect())
+    Ok(requests.iter().map(|request| u8::from(passes(request.operation()))).collect())
 }
 
 impl Machine {
@@ -67,13 +82,13 @@ impl Machine {
     /// Execute a request list in order; returns `u32 length | result` of each. With `verify` each signature is checked
     /// first, one after the other.
     pub fn execute_batch(&mut self, data: &[u8], verify: Option<Verify>) -> Result<Vec<u8>, MalformedList> {
-        let requests = requests::parse(data).ok_or(MalformedList)?;
+        let requests = parse(data)?;
         let receipt = self.parameters.receipt_bytes_mint.max(self.parameters.receipt_bytes_spend).max(65);
         let mut results = Vec::with_capacity(requests.len() * (4 + receipt));
         for request in &requests {
             let start = results.len();
             results.extend_from_slice(&[0; 4]);
-            if !request.operation.is_empty() {
+            if !request.operation().is_empty() {
                 self.execute(request, verify, &mut results);
             }
             let length = (results.len() - start - 4) as u32;
@@ -83,14 +98,14 @@ impl Machine {
     }
 
     /// Append the result of one request.
-    fn execute(&mut self, request: &Request, verify: Option<Verify>, results: &mut Vec<u8>) {
+    fn execute(&mut self, request: &RequestView, verify: Option<Verify>, results: &mut Vec<u8>) {
         let start = results.len();
         results.push(Code::Ok as u8);
         if let Err(code) = self.apply(request, verify, results) {
             results.truncate(start);
             results.push(code as u8);
         }
-        let least = match request.operation[0] {
+        let least = match request.operation()[0] {
             MINT => self.parameters.receipt_bytes_mint,
             SPEND => self.parameters.receipt_bytes_spend,
             _ => 0,
@@ -100,11 +115,11 @@ impl Machine {
         }
     }
 
-    fn apply(&mut self, request: &Request, verify: Option<Verify>, results: &mut Vec<u8>) -> Result<(), Code> {
+    fn apply(&mut self, request: &RequestView, verify: Option<Verify>, results: &mut Vec<u8>) -> Result<(), Code> {
         if let Some(verify) = verify {
             self.check_signature(request, verify)?;
         }
-        let operation = Operation::parse(request.operation)?;
+        let operation = Operation::parse(request.operation())?;
         operation.check(&mut self.keys)?;
         match operation {
             Operation::Mint { values } => self.mint(request, values),
@@ -125,35 +140,35 @@ impl Machine {
         Ok(())
     }
 
-    fn check_signature(&mut self, request: &Request, verify: Verify) -> Result<(), Code> {
+    fn check_signature(&mut self, request: &RequestView, verify: Verify) -> Result<(), Code> {
         self.message.clear();
         self.message.extend_from_slice(&self.signature_context);
-        self.message.extend_from_slice(request.unsigned);
-        match verify(request.key, request.signature, &self.message) {
+        self.message.extend_from_slice(request.signed());
+        match verify(key(request), array(request.signature()), &self.message) {
             true => Ok(()),
             false => Err(Code::BadSignature),
         }
     }
 
-    fn mint(&mut self, request: &Request, values: &[u8]) -> Result<(), Code> {
-        if self.parameters.minters.binary_search(request.key).is_err() {
+    fn mint(&mut self, request: &RequestView, values: &[u8]) -> Result<(), Code> {
+        if self.parameters.minters.binary_search(key(request)).is_err() {
             return Err(Code::NotAuthorised);
         }
         self.name_outputs(request, values.len() / 8)?;
         self.state.minted += u128::from(sum(amounts(values))?);
         for (id, value) in self.outputs.iter().zip(amounts(values)) {
-            self.state.add(id, request.key, value);
+            self.state.add(id, key(request), value);
         }
         Ok(())
     }
 
-    fn spend(&mut self, request: &Request, inputs: &[u8], outputs: &[u8]) -> Result<(), Code> {
+    fn spend(&mut self, request: &RequestView, inputs: &[u8], outputs: &[u8]) -> Result<(), Code> {
         self.inputs.clear();
         let mut available = 0u128;
         for id in coin_ids(inputs) {
             let slot = self.state.find(id).ok_or(Code::UnknownCoin)?;
             let coin = self.state.coin(slot);
-            if self.state.address(coin) != request.key {
+            if self.state.address(coin) != request.key() {
                 return Err(Code::NotOwner);
             }
             available += u128::from(coin.value);
@@ -174,10 +189,10 @@ impl Machine {
 
     /// Compute the ids of a transaction's outputs and see that they can be added. The ids are new as long as no request is
     /// executed twice, which the request pool sees to; a caller that replays one gets COIN_EXISTS, not a broken table.
-    fn name_outputs(&mut self, request: &Request, count: usize) -> Result<(), Code> {
+    fn name_outputs(&mut self, request: &RequestView, count: usize) -> Result<(), Code> {
         self.outputs.clear();
         for index in 0..count as u32 {
-            let id = coin_id(&self.coin_key, request.key, request.session, request.sequence, index);
+            let id = coin_id(&self.coin_key, key(request), request.session_number(), request.sequence(), index);
             if self.state.find(&id).is_some() {
                 return Err(Code::CoinExists);
             }

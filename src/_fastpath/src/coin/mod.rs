@@ -4,7 +4,6 @@
 
 pub mod execute;
 pub mod operation;
-mod requests;
 pub mod snapshot;
 pub mod state;
 mod table;
