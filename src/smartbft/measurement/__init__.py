@@ -1,0 +1,1 @@
+"""Measuring a cluster of real processes: traffic, processes, CPU time, checks. For ``demo`` and ``benchmarks/``."""

@@ -1,0 +1,341 @@
+"""One run of a cluster of replica processes under load: set up, measure, stop, check."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from smartbft._fastpath import coin as native_coin
+from smartbft._fastpath.pool import EXECUTED
+from smartbft.crypto.signatures import Ed25519Signer
+from smartbft.measurement import checks, cpu
+from smartbft.measurement.machine import VerificationSample, verification_limit, verification_rate, verification_sample
+from smartbft.measurement.processes import ProcessCluster, Workspace, running
+from smartbft.measurement.requests import MINT, SPEND, UNSIGNED, Job, distribute
+from smartbft.measurement.scenario import Scenario
+from smartbft.measurement.signing import sign
+from smartbft.measurement.status import Facts, ask_all, connect_to_any, settled
+from smartbft.runtime.client import AsyncClient
+from smartbft.runtime.load import CLOSED_LOOP, LoadGenerator, LoadResult, Traffic
+from smartbft.testnet import Testnet, create_testnet
+
+# Called with a phase ("starting", "load", ...), the seconds in it, and the transactions completed so far.
+Report = Callable[[str, float, int], None]
+
+_SETTLE_SECONDS = 20.0
+_UNSIGNED_PER_SECOND = 60_000
+_PROBE_SECONDS = 0.25
+# Request digests and log records of the measured load may well fill this much memory and disk, so it is bounded.
+_MAX_REQUESTS = 1_500_000
+
+
+@dataclass
+class Sample:
+    """The replicas at one moment: CPU time of their threads, and what they say of themselves."""
+
+    time: float
+    threads: dict[int, cpu.Snapshot]
+    facts: dict[int, Facts]
+
+
+@dataclass(frozen=True)
+class ReplicaFigures:
+    """What one replica did between the warm-up and the end of the load.
+
+    Attributes:
+        cpu: of its threads.
+        signature_checks: requests whose signature it checked.
+        instances: consensus instances decided.
+        log: what its log says at the end (see `LogStatistics`); `record_bytes`, `records`, `syncs` and `sync_seconds`
+            are those of the interval.
+        resident_bytes: memory at the end.
+    """
+
+    cpu: cpu.CpuUse
+    signature_checks: int
+    instances: int
+    log: dict[str, float]
+    resident_bytes: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Everything that a run tells.
+
+    Attributes:
+        verification_rates: signatures per second of the whole machine, before and after the load; empty if unsigned.
+    """
+
+    scenario: Scenario
+    load: LoadResult
+    replicas: dict[int, ReplicaFigures]
+    checks: list[checks.Check]
+    verification_rates: list[float] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """All checks hold."""
+        return all(check.passed for check in self.checks)
+
+    @property
+    def mean_batch(self) -> float:
+        """Transactions per consensus instance."""
+        instances = max((figures.instances for figures in self.replicas.values()), default=0)
+        return self.load.completed / instances if instances else 0.0
+
+    @property
+    def serial_microseconds(self) -> float:
+        """Serial cost: CPU microseconds per transaction of the busiest thread outside the verify and log pools."""
+        busiest = max((figures.cpu.busiest for figures in self.replicas.values()), default=0.0)
+        return 1e6 * busiest / self.load.completed if self.load.completed else 0.0
+
+    @property
+    def efficiency(self) -> float:
+        """`E`: throughput over what the machine could do if it did nothing but check every signature `n` times."""
+        if not self.verification_rates:
+            return 0.0
+        rate = sum(self.verification_rates) / len(self.verification_rates)
+        return self.load.transactions_per_second / (rate / self.scenario.n)
+
+
+async def measure(
+    scenario: Scenario, work: Workspace, report: Report | None = None, *, check: bool = True
+) -> Measurement:
+    """Run `scenario` on a new test network in the folder of `work`.
+
+    Args:
+        report: told about progress.
+        check: also read the logs afterwards and check them.
+
+    Raises:
+        NotEnoughReplies, Indeterminate: the cluster did not start, or stopped answering.
+    """
+    return await _Run(scenario, work, report or _silent, check).measure()
+
+
+class _Run:
+    """The steps of one run and what they hand to each other."""
+
+    def __init__(self, scenario: Scenario, work: Workspace, report: Report, check: bool) -> None:
+        self._scenario = scenario
+        self._work = work
+        self._report = report
+        self._check = check
+        self._seeds = [os.urandom(32) for _ in range(scenario.clients)]
+        self._signers = [Ed25519Signer(seed) for seed in self._seeds]
+        self._network = self._make_network()
+        self._session = time.time_ns() // 1000
+        self._minted = 0
+        self._acknowledged = b""
+
+    async def measure(self) -> Measurement:
+        scenario = self._scenario
+        sample = None if scenario.load == UNSIGNED else verification_sample(self._signers, scenario.request_bytes)
+        cluster = ProcessCluster(self._network)
+        self._report("signing", 0.0, 0)
+        setup, lanes = await self._sign(sample)
+        self._report("starting", 0.0, 0)
+        async with running(cluster, self._work.lifeline), self._client() as client:
+            await connect_to_any(client, _SETTLE_SECONDS)
+            rates = self._verification_rate(sample, _PROBE_SECONDS)
+            if setup is not None:
+                self._report("minting", 0.0, 0)
+                await self._send_setup(setup)
+            load, samples = await self._load(cluster, client, lanes)
+            final = await settled(client, _SETTLE_SECONDS)
+            rates += self._verification_rate(sample, _PROBE_SECONDS)
+            memory = {replica.replica: cpu.resident_bytes(replica.pid) for replica in cluster.replicas}
+            self._report("stopping", 0.0, load.total)
+        self._report("checking", 0.0, load.total)
+        found = self._checks(load, final, cluster.exit_codes) if self._check else []
+        figures = {replica: _figures(replica, *samples, memory[replica]) for replica in memory}
+        return Measurement(scenario, load, figures, found, rates)
+
+    def _make_network(self) -> Testnet:
+        scenario = self._scenario
+        minters = [signer.public_key.hex() for signer in self._signers] if scenario.load == MINT else []
+        parameters = scenario.application_parameters(minters)
+        if scenario.load == SPEND:
+            del parameters["minters"]  # the network's own minter
+        return create_testnet(
+            self._work.folder / "network",
+            scenario.n,
+            application=scenario.application,
+            application_parameters=parameters,
+            parameters=scenario.parameters,
+            persistence=scenario.persistence,
+            transport=scenario.transport,
+            signature_check=scenario.signature_check,
+            record_votes=scenario.record_votes,
+            application_sync=scenario.application_sync,
+            verify_threads=scenario.verify_threads,
+            sync_floor_seconds=scenario.sync_floor_seconds,
+            log_level="warning",
+            chain_name="measurement",
+        )
+
+    def _client(self) -> AsyncClient:
+        profile = self._network.profile
+        return _Asking(profile.genesis, self._network.signer(), transport=profile.transport)
+
+    def _verification_rate(self, sample: VerificationSample | None, seconds: float) -> list[float]:
+        return [] if sample is None else [verification_rate(sample, seconds)]
+
+    async def _sign(self, sample: VerificationSample | None) -> tuple[Traffic | None, list[Traffic]]:
+        """The setup's and the load's traffic: so much that it cannot run out, for `n` replicas check each signature."""
+        scenario, chain_id = self._scenario, self._network.genesis.chain_id
+        rate = _UNSIGNED_PER_SECOND if sample is None else verification_limit(sample) / scenario.n
+        wanted = rate * (scenario.seconds + scenario.warm_up) + scenario.window
+        rounds = math.ceil(min(wanted, _MAX_REQUESTS) / scenario.clients)
+        keys = [signer.public_key for signer in self._signers]
+        value = 1 if scenario.load == MINT else rounds + 1
+        setup, coins = None, [b""] * len(keys)
+        if scenario.load == SPEND:
+            distribution = distribute(chain_id, self._network.signer("minter"), self._session, keys, value)
+            setup, coins, self._minted = distribution.traffic, distribution.coins, distribution.supply
+        job = Job(
+            kind=scenario.load,
+            chain_id=chain_id,
+            session=self._session,
+            seeds=self._seeds,
+            coins=coins,
+            payees=keys[1:] + keys[:1],
+            value=value,
+            outputs=scenario.outputs,
+            operation_bytes=scenario.operation_bytes,
+            rounds=rounds,
+        )
+        return setup, await sign(job, lanes=scenario.model == CLOSED_LOOP)
+
+    def _generator(self, lanes: list[Traffic], window: int) -> LoadGenerator:
+        scenario = self._scenario
+        return LoadGenerator(
+            self._network.genesis,
+            lanes,
+            window=window,
+            needed=scenario.replies_needed,
+            tls=scenario.transport == "tls",
+            model=scenario.model,
+        )
+
+    async def _send_setup(self, setup: Traffic) -> None:
+        async with self._generator([setup], self._scenario.parameters.window) as generator:
+            result = await generator.run_all()
+        self._acknowledged = result.acknowledged
+
+    async def _load(
+        self, cluster: ProcessCluster, client: AsyncClient, lanes: list[Traffic]
+    ) -> tuple[LoadResult, tuple[Sample, Sample]]:
+        scenario = self._scenario
+        sampling: list[asyncio.Task[Sample]] = []
+        async with self._generator(lanes, scenario.lane_window) as generator:
+            load = await generator.run(
+                scenario.seconds,
+                scenario.warm_up,
+                progress=lambda seconds, completed: self._report("load", seconds, completed),
+                at_boundary=lambda: sampling.append(_sample(cluster, client)),
+            )
+        first, last = await asyncio.gather(*sampling)
+        if scenario.load == MINT:
+            self._minted = load.results.get(native_coin.OK, 0)
+        return load, (first, last)
+
+    def _checks(self, load: LoadResult, final: dict[int, Facts], exit_codes: dict[int, int]) -> list[checks.Check]:
+        scenario, genesis = self._scenario, self._network.genesis
+        live = {replica: str(facts["digest"]) for replica, facts in final.items()}
+        found = [
+            checks.all_executed(load.statuses, load.results, EXECUTED, native_coin.OK),
+            checks.same_state(live),
+            checks.clean_exits(exit_codes),
+        ]
+        if scenario.persistence == "memory":
+            return found
+        logs = {
+            config.replica: checks.read_log(config.data_folder, genesis, config.replica)
+            for config in self._network.replicas
+        }
+        found.append(checks.replayed_state(logs, live))
+        if scenario.load != UNSIGNED:
+            found.append(checks.money_conserved(logs, self._minted))
+        found.append(checks.nothing_lost(logs, self._acknowledged + load.acknowledged))
+        return found
+
+
+class _Asking(AsyncClient):
+    """A client that only asks for the status, and so needs no quorum."""
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+
+def _sample(cluster: ProcessCluster, client: AsyncClient) -> asyncio.Task[Sample]:
+    """CPU times now; the replicas' own counters as soon as they answer."""
+    now = time.monotonic()
+    snapshots = {replica.replica: cpu.threads(replica.pid) for replica in cluster.replicas}
+
+    async def complete() -> Sample:
+        return Sample(now, snapshots, await ask_all(client))
+
+    return asyncio.ensure_future(complete())
+
+
+def _figures(replica: int, first: Sample, last: Sample, resident_bytes: int) -> ReplicaFigures:
+    before, after = first.facts.get(replica, {}), last.facts.get(replica, {})
+
+    def grown(part: str, name: str) -> float:
+        return float(after.get(part, {}).get(name, 0)) - float(before.get(part, {}).get(name, 0))
+
+    log = dict(after.get("log", {}))
+    for name in ("record_bytes", "records", "syncs", "sync_seconds"):
+        if name in log:
+            log[name] = grown("log", name)
+    return ReplicaFigures(
+        cpu=cpu.use(first.threads[replica], last.threads[replica]),
+        signature_checks=round(grown("pool", "signature_checks")),
+        instances=after.get("decided", 0) - before.get("decided", 0),
+        log=log,
+        resident_bytes=resident_bytes,
+    )
+
+
+def _silent(phase: str, seconds: float, completed: int) -> None:
+    """No report."""
+
+
+def as_dict(measurement: Measurement) -> dict[str, Any]:
+    """A measurement for scripts; seconds, bytes and counts."""
+    load = measurement.load
+    replicas = {
+        str(replica): {
+            "cpu_seconds": figures.cpu.total,
+            "verify_cpu_seconds": figures.cpu.verify,
+            "log_cpu_seconds": figures.cpu.log,
+            "serial_cpu_seconds": figures.cpu.busiest,
+            "serial_thread": figures.cpu.busiest_name,
+            "signature_checks": figures.signature_checks,
+            "instances": figures.instances,
+            "resident_bytes": figures.resident_bytes,
+            "log": figures.log,
+        }
+        for replica, figures in sorted(measurement.replicas.items())
+    }
+    return {
+        "scenario": measurement.scenario.describe(),
+        "seconds": load.seconds,
+        "transactions": load.completed,
+        "transactions_per_second": load.transactions_per_second,
+        "latency_seconds": {name: load.latency(q) for name, q in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999))},
+        "mean_batch": measurement.mean_batch,
+        "serial_microseconds_per_transaction": measurement.serial_microseconds,
+        "verification_rates": measurement.verification_rates,
+        "efficiency": measurement.efficiency,
+        "client_cpu_seconds": load.client_cpu_seconds,
+        "replicas": replicas,
+        "checks": [{"name": c.name, "passed": c.passed, "detail": c.detail} for c in measurement.checks],
+        "passed": measurement.passed,
+    }

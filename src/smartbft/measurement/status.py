@@ -1,0 +1,61 @@
+"""Asks every replica where it stands."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+from smartbft.errors import NotEnoughReplies, SmartBFTError
+from smartbft.runtime.client import AsyncClient
+
+Facts = dict[str, Any]
+
+_POLL_SECONDS = 0.05
+
+
+async def ask_all(client: AsyncClient, *, digest: bool = False, within: float = 5.0) -> dict[int, Facts]:
+    """The status of every replica that `client` is connected to and that answers in time, by id."""
+    replicas = client.connected
+    answers = await asyncio.gather(
+        *(client.status(replica, digest=digest, timeout=within) for replica in replicas), return_exceptions=True
+    )
+    found: dict[int, Facts] = {}
+    for replica, answer in zip(replicas, answers, strict=True):
+        if isinstance(answer, dict):
+            found[replica] = answer
+        elif not isinstance(answer, SmartBFTError):
+            raise answer
+    return found
+
+
+async def connect_to_any(client: AsyncClient, within: float) -> None:
+    """Connect to as many replicas as answer in time; fewer than a quorum are fine for asking where they stand."""
+    with contextlib.suppress(NotEnoughReplies):
+        await client.connect(within)
+    members = {member.id for member in client.genesis.members}
+    deadline = asyncio.get_running_loop().time() + within
+    while members - set(client.connected):
+        if asyncio.get_running_loop().time() >= deadline:
+            return
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def settled(client: AsyncClient, within: float) -> dict[int, Facts]:
+    """The status with state digest of all replicas, once all have executed the same instances and none is waiting.
+
+    Raises:
+        NotEnoughReplies: they are not level within `within` seconds.
+    """
+    deadline = asyncio.get_running_loop().time() + within
+    while True:
+        facts = await ask_all(client, digest=True)
+        instances = {(answer["decided"], answer["digest_instance"]) for answer in facts.values()}
+        if len(facts) == len(client.genesis.members) and len(instances) == 1 and len(set(next(iter(instances)))) == 1:
+            return facts
+        if asyncio.get_running_loop().time() > deadline:
+            shown = {replica: (answer["decided"], answer["executed"]) for replica, answer in sorted(facts.items())}
+            raise NotEnoughReplies(
+                f"the replicas did not get level within {within:g} seconds (decided, executed: {shown})"
+            )
+        await asyncio.sleep(_POLL_SECONDS)
