@@ -7,7 +7,12 @@ CRATE := src/_fastpath
 NATIVE := $(wildcard $(CRATE)/*.pyx $(CRATE)/*.pxd src/smartbft/_fastpath/*.pxd $(CRATE)/include/*.h) \
           $(CRATE)/Cargo.toml $(CRATE)/Cargo.lock $(shell find $(CRATE)/src -name '*.rs')
 
-.PHONY: venv build test wheel lint format clean
+.PHONY: demo venv build test wheel lint format clean
+
+# --- the demo: four replica processes under load; ARGS="--seconds 3" and the like go to 'smartbft demo' ---
+
+demo: build
+	@$(BIN)/smartbft demo $(ARGS)
 
 # --- environment and build ---
 

@@ -162,7 +162,17 @@ def test_a_key_of_the_wrong_length_is_refused_in_python_too() -> None:
 
 def test_replica_settings_come_back_as_they_were_written(tmp_path: Path) -> None:
     config = ReplicaConfig(
-        3, tmp_path, "async", "plain", "sequential", False, 2, 1 << 20, sync_floor_seconds=0.004, log_level="debug"
+        3,
+        tmp_path,
+        "async",
+        "plain",
+        "sequential",
+        False,
+        2,
+        False,
+        1 << 20,
+        sync_floor_seconds=0.004,
+        log_level="debug",
     )
     config.dump()
     assert ReplicaConfig.load(tmp_path) == config
@@ -214,7 +224,21 @@ def test_addresses_come_back_as_they_were_written(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", ":", ":7", "host", "host:", "host:0", "host:65536", "host:x", "host:-1", "::1:70", "[host]:7", "a b:7", "-a:7"],
+    [
+        "",
+        ":",
+        ":7",
+        "host",
+        "host:",
+        "host:0",
+        "host:65536",
+        "host:x",
+        "host:-1",
+        "::1:70",
+        "[host]:7",
+        "a b:7",
+        "-a:7",
+    ],
 )
 def test_bad_addresses_are_refused(text: str) -> None:
     with pytest.raises(LocalProtocolError, match="host"):

@@ -14,12 +14,17 @@ from smartbft.config.replica import LogLevel, Persistence, Transport
 
 
 @click.command(
-    epilog=examples("smartbft testnet net", "smartbft testnet net -n 7 --application kv --persistence async --json")
+    epilog=examples(
+        "smartbft testnet net", "smartbft testnet net -n 7 --application key_value --persistence async --json"
+    )
 )
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("-n", "--replicas", "n", default=4, show_default=True, type=click.IntRange(1, 64), help="How many.")
 @click.option(
-    "--application", default="coin", show_default=True, help="coin, counter, kv, or package.module:factory of your own."
+    "--application",
+    default="coin",
+    show_default=True,
+    help="coin, counter, key_value or package.module:factory of your own.",
 )
 @click.option("--persistence", type=click.Choice(PERSISTENCE_MODES), default="sync", show_default=True)
 @click.option("--transport", type=click.Choice(TRANSPORTS), default="tls", show_default=True)

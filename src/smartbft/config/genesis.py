@@ -109,7 +109,7 @@ class Genesis:
         created: microseconds since the epoch.
         members: in the order that decides who leads.
         parameters: protocol parameters.
-        application: a built-in name (``coin``, ``counter``, ``kv``) or ``package.module:factory``.
+        application: a built-in name (``coin``, ``counter``, ``key_value``) or ``package.module:factory``.
         application_parameters: for the application, e.g. the authorised minters of the coin.
     """
 

@@ -38,6 +38,7 @@ class ReplicaConfig:
         signature_check: ``parallel`` before ordering, or ``sequential`` inside the application (benchmarks only).
         record_votes: log votes before they leave. False is unsafe across restarts and for comparison only.
         verify_threads: threads that check signatures; 0 chooses.
+        application_sync: an application that keeps files of its own syncs them before it answers; benchmarks only.
         segment_bytes: size of a log segment.
         sync_floor_seconds: added to each sync, to show how a slower disk would do; benchmarks only.
         log_level: of the program's own messages.
@@ -50,6 +51,7 @@ class ReplicaConfig:
     signature_check: SignatureCheck = "parallel"
     record_votes: bool = True
     verify_threads: int = 0
+    application_sync: bool = True
     segment_bytes: int = limits.DEFAULT_SEGMENT_BYTES
     sync_floor_seconds: float = 0.0
     log_level: LogLevel = "info"
@@ -102,6 +104,7 @@ class ReplicaConfig:
             signature_check=content.signature_check,
             record_votes=content.record_votes,
             verify_threads=content.verify_threads,
+            application_sync=content.application_sync,
             segment_bytes=int(content.segment_size),
             sync_floor_seconds=content.sync_floor / 1_000_000,
             log_level=content.log_level,
@@ -116,6 +119,7 @@ class ReplicaConfig:
             "signature_check": self.signature_check,
             "record_votes": self.record_votes,
             "verify_threads": self.verify_threads,
+            "application_sync": self.application_sync,
             "segment_size": format_size(self.segment_bytes),
             "sync_floor": format_duration(round(self.sync_floor_seconds * 1_000_000)),
             "log_level": self.log_level,
@@ -130,6 +134,7 @@ class _ReplicaFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     signature_check: SignatureCheck = "parallel"
     record_votes: bool = True
     verify_threads: Annotated[int, msgspec.Meta(ge=0, le=256)] = 0
+    application_sync: bool = True
     segment_size: Size = Size(limits.DEFAULT_SEGMENT_BYTES)
     sync_floor: Duration = Duration(0)
     log_level: LogLevel = "info"

@@ -1,0 +1,94 @@
+"""``smartbft demo``: four replica processes, a load of signed transactions, figures, checks; nothing is left behind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from smartbft.cli.exit_codes import CheckFailed
+from smartbft.cli.output import console, examples, json_option, print_json, say
+from smartbft.cli.run import run
+from smartbft.config import PERSISTENCE_MODES, TRANSPORTS
+from smartbft.config.replica import Persistence, Transport
+
+if TYPE_CHECKING:
+    from smartbft.measurement.cluster import Measurement
+    from smartbft.measurement.scenario import Scenario
+
+
+@click.command(epilog=examples("smartbft demo", "smartbft demo --seconds 3 --persistence memory --json"))
+@click.option("--seconds", type=click.FloatRange(0.5, 600), default=10.0, show_default=True, help="Length of the load.")
+@click.option("--clients", type=click.IntRange(1, 16384), default=1024, show_default=True, help="Client keys.")
+@click.option("--window", type=click.IntRange(1, 16384), default=2048, show_default=True, help="Requests outstanding.")
+@click.option("--closed-loop", is_flag=True, help="One connection per client, one request outstanding on each.")
+@click.option("-n", "--replicas", "n", type=click.IntRange(1, 16), default=4, show_default=True)
+@click.option("--persistence", type=click.Choice(PERSISTENCE_MODES), default="sync", show_default=True)
+@click.option("--transport", type=click.Choice(TRANSPORTS), default="tls", show_default=True)
+@click.option("--keep", is_flag=True, help="Keep the folder with homes and logs, and say where it is.")
+@json_option
+def demo(
+    seconds: float,
+    clients: int,
+    window: int,
+    closed_loop: bool,
+    n: int,
+    persistence: Persistence,
+    transport: Transport,
+    keep: bool,
+    as_json: bool,
+) -> None:
+    """Start replica processes on this machine, mint coins, run signed SPENDs, and check what came of it.
+
+    Ends with exit code 7 if a check fails. Stops everything and removes its folder at the end, on Ctrl-C at any moment,
+    and also when it is killed.
+    """
+    from smartbft.measurement.report import context, figures, verdicts
+    from smartbft.measurement.scenario import Scenario
+    from smartbft.runtime.load import CLOSED_LOOP, MULTIPLEXED
+
+    scenario = Scenario(
+        seconds=seconds,
+        warm_up=min(1.0, seconds / 4),
+        clients=clients,
+        window=window,
+        model=CLOSED_LOOP if closed_loop else MULTIPLEXED,
+        n=n,
+        persistence=persistence,
+        transport=transport,
+        name="demo",
+    )
+    measurement = run(_measure(scenario, keep, quiet=as_json))
+    if as_json:
+        from smartbft.measurement.cluster import as_dict
+
+        print_json(as_dict(measurement))
+    else:
+        _print(context(measurement), "what was measured")
+        _print(figures(measurement), "figures")
+        _print(verdicts(measurement), "checks")
+    if not measurement.passed:
+        failed = "; ".join(f"{check.name} ({check.detail})" for check in measurement.checks if not check.passed)
+        raise CheckFailed(f"the demo found a fault: {failed}. Please report it")
+
+
+async def _measure(scenario: Scenario, keep: bool, quiet: bool) -> Measurement:
+    from smartbft.cli.progress import Progress
+    from smartbft.measurement.cluster import measure
+    from smartbft.measurement.processes import workspace
+
+    with workspace(keep=keep, prefix="smartbft-demo-") as work, Progress(scenario, quiet=quiet) as progress:
+        if keep:
+            say(f"the network is in {work.folder}")
+        return await measure(scenario, work, progress.report)
+
+
+def _print(rows: list[tuple[str, str]], title: str) -> None:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for name, value in rows:
+        table.add_row(name, value)
+    console().print(table)

@@ -1,0 +1,74 @@
+"""The live progress line of a run: on a terminal it is redrawn, elsewhere a line a second."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from smartbft.cli.output import console, say
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+    from smartbft.measurement.scenario import Scenario
+
+_PHASES = {
+    "signing": "signing transactions ahead",
+    "starting": "starting the replicas",
+    "minting": "minting coins and handing them out",
+    "stopping": "stopping the replicas",
+    "checking": "reading and re-executing the logs",
+}
+_LINE_SECONDS = 1.0
+
+
+class Progress:
+    """Shows what a run is doing on stderr.
+
+    Args:
+        scenario: what runs.
+        quiet: show nothing (the output is for a script).
+    """
+
+    def __init__(self, scenario: Scenario, *, quiet: bool = False) -> None:
+        self._scenario = scenario
+        self._quiet = quiet
+        self._status: Status | None = None
+        self._phase = ""
+        self._printed = 0.0
+        self._last = (0.0, 0)
+
+    def __enter__(self) -> Progress:
+        terminal = console(stderr=True)
+        if terminal.is_terminal and not self._quiet:
+            self._status = terminal.status("preparing")
+            self._status.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def report(self, phase: str, seconds: float, completed: int) -> None:
+        """Show `phase`; during the load also the time, the transactions and the current rate."""
+        if self._quiet:
+            return
+        text = self._load_line(seconds, completed) if phase == "load" else _PHASES.get(phase, phase)
+        if self._status is not None:
+            self._status.update(text)
+        elif phase != self._phase or time.monotonic() - self._printed >= _LINE_SECONDS:
+            self._printed = time.monotonic()
+            say(text)
+        self._phase = phase
+
+    def _load_line(self, seconds: float, completed: int) -> str:
+        before, done = self._last
+        rate = (completed - done) / (seconds - before) if seconds > before else 0.0
+        self._last = (seconds, completed)
+        total = self._scenario.seconds + self._scenario.warm_up
+        return (
+            f"load {min(seconds, total):4.1f} of {total:.1f} s  {completed:>9,} transactions  {rate:>8,.0f} per second"
+        )

@@ -1,0 +1,109 @@
+"""``smartbft start``: one replica in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import get_args
+
+import click
+
+from smartbft.cli.logs import LOG_FORMATS, configure_logging
+from smartbft.cli.output import examples
+from smartbft.cli.run import new_event_loop
+from smartbft.config import Genesis, ReplicaConfig
+from smartbft.config.replica import LogLevel
+from smartbft.smr.application import BatchStateMachine
+
+
+@click.command(
+    epilog=examples("smartbft start --home net/replica-0", "smartbft start --home net/replica-1 --log-format json")
+)
+@click.option("--home", type=click.Path(path_type=Path), required=True, help="The replica's home folder.")
+@click.option("--log-level", type=click.Choice(get_args(LogLevel)), help="Instead of the one in config.toml.")
+@click.option("--log-format", type=click.Choice(LOG_FORMATS), default="text", show_default=True)
+@click.option("--exit-with-parent", is_flag=True, help="Stop when the standard input is closed.")
+def start(home: Path, log_level: LogLevel | None, log_format: str, exit_with_parent: bool) -> None:
+    """Run the replica in the folder HOME until SIGTERM or SIGINT; both flush the log and exit with code 0.
+
+    Prints one line that starts with 'ready' to stdout once the replica listens and has re-executed its log. Its own
+    messages go to stderr.
+    """
+    config = ReplicaConfig.load(home)
+    genesis = Genesis.load(config.genesis_path)
+    configure_logging(log_level or config.log_level, log_format, replica=config.replica)
+    application = make_application(config, genesis)
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(_serve(config, genesis, application, exit_with_parent))
+
+
+def make_application(config: ReplicaConfig, genesis: Genesis) -> BatchStateMachine:
+    """The application that the genesis names. Raises ConfigError."""
+    from smartbft.apps import create_application
+    from smartbft.smr.application import LocalOptions
+
+    # Factories of the user's own are found from the working folder, as with `python -m`.
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    local = LocalOptions(
+        folder=config.run_folder,
+        synchronous=config.application_sync,
+        sync_floor_seconds=config.sync_floor_seconds,
+        verify_signatures=config.signature_check == "sequential",
+    )
+    return create_application(genesis.application, genesis.chain_id, genesis.application_parameters, local)
+
+
+async def _serve(
+    config: ReplicaConfig, genesis: Genesis, application: BatchStateMachine, exit_with_parent: bool
+) -> None:
+    """Run the replica until it fails or a signal says stop; also while it still starts."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if exit_with_parent:
+        _watch_parent(loop, stop)
+    running = asyncio.ensure_future(_run_replica(config, genesis, application))
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not running.done():
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+        return
+    await running
+
+
+async def _run_replica(config: ReplicaConfig, genesis: Genesis, application: BatchStateMachine) -> None:
+    from smartbft.runtime.node import Replica
+
+    async with Replica(config, application, genesis=genesis) as replica:
+        await replica.ready()
+        member = genesis.member(config.replica)
+        chain = genesis.chain_id.hex()[:16]
+        click.echo(
+            f"ready replica={member.id} chain={chain} clients={member.client_address} "
+            f"replicas={member.replica_address} persistence={config.persistence} pid={os.getpid()}"
+        )
+        sys.stdout.flush()
+        await replica.wait()
+
+
+def _watch_parent(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    """Set `stop` when whoever holds the other end of our standard input is gone."""
+    descriptor = sys.stdin.fileno()
+
+    def look() -> None:
+        with contextlib.suppress(OSError):
+            if os.read(descriptor, 4096):
+                return
+        loop.remove_reader(descriptor)
+        stop.set()
+
+    loop.add_reader(descriptor, look)
