@@ -145,7 +145,7 @@ def test_bodies_nobody_asked_for_are_refused(cluster: Cluster) -> None:
     follower.receive(cluster.leader.id, Propose(0, 0, 1, value))
     follower.receive(3, RequestBodies(0, 0, 1, TestClient(9).requests(b"other")))
     assert follower.pool.stats()["pending"] == 0
-    assert "did not ask" in follower.penalties()[0].reason
+    assert "does not name" in follower.penalties()[0].reason
 
 
 def test_only_bodies_of_the_live_proposal_are_served(cluster: Cluster) -> None:
@@ -290,6 +290,32 @@ def test_any_size_of_view_decides(n: int) -> None:
     cluster.submit(data)
     cluster.run()
     assert cluster.executions() == [[data]] * n
+
+
+@pytest.mark.parametrize("kept", [1, 2, 3])
+def test_a_restarted_cluster_of_one_goes_on_from_any_record(kept: int) -> None:
+    cluster = Cluster(1)
+    data = TestClient().requests(b"a")
+    cluster.submit(data)
+    assert [record.kind for record in cluster.nodes[0].log] == [VALUE, ACCEPT, DECISION]
+    del cluster.nodes[0].log[kept:]
+    restarted = cluster.restart(0)
+    assert [execute.data for execute in restarted.executed] == [data]
+    assert [record.kind for record in restarted.log] == [VALUE, ACCEPT, DECISION]
+
+
+def test_bodies_that_came_from_their_client_meanwhile_accuse_nobody(cluster: Cluster) -> None:
+    client = TestClient()
+    first, second = client.request(b"a"), client.request(b"b")
+    data = join_requests([first, second])
+    follower = cluster.followers[0]
+    follower.receive(cluster.leader.id, Propose(0, 0, 1, Value(NOW, request_digests(CHAIN, data)).encode()))
+    follower.fire(Timer.FETCH)
+    assert sent(follower, FetchRequests)
+    follower.admit(join_requests([first]))
+    follower.receive(cluster.leader.id, RequestBodies(0, 0, 1, data))
+    assert not follower.penalties()
+    assert sent(follower, Write)
 
 
 class CarelessGuard(VoteGuard):

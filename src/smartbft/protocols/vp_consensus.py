@@ -127,13 +127,18 @@ class VPConsensus:
         self._chassis.set_timer(Timer.FETCH, self._chassis.parameters.resend_interval)
 
     def on_bodies(self, sender: int, message: RequestBodies) -> None:
-        """Requests that a peer sent for the proposal: only those that were asked for enter the pool."""
-        if not self._missing or self.data:
+        """Requests that a peer sent for the proposal: only those that the proposal names enter the pool.
+
+        Some may have come from their clients since they were asked for, so the answer is not held against what is
+        missing now.
+        """
+        if not self._missing or self.data or self.proposal is None:
             return
-        wanted = {self._missing[at : at + DIGEST_BYTES] for at in range(0, len(self._missing), DIGEST_BYTES)}
+        named = Value.decode(self.proposal).digests
+        wanted = {named[at : at + DIGEST_BYTES] for at in range(0, len(named), DIGEST_BYTES)}
         digests = request_digests(self._chassis.domains.chain_id, message.data)
         if any(digests[at : at + DIGEST_BYTES] not in wanted for at in range(0, len(digests), DIGEST_BYTES)):
-            self._chassis.penalise(sender, f"sent requests that instance {self.instance} did not ask for")
+            self._chassis.penalise(sender, f"sent requests that the proposal of instance {self.instance} does not name")
             return
         self._chassis.pool.admit_body(message.data, self._chassis.now)
         self.consider()
@@ -261,6 +266,14 @@ class VPConsensus:
         for accept in votes.accepts:
             guard.restore(self.instance, accept.regency, accept.digest, proposed=False, written=False, accepted=True)
             self._recover_accept(accept.regency, accept.digest)
+        self._go_on_alone()
+
+    def _go_on_alone(self) -> None:
+        """Where our own vote is a quorum (n = 1) nobody else's will come to take the next step."""
+        for regency, digest in list(self._writes):
+            self._try_accept(regency, digest)
+        for regency, digest in list(self._accepts):
+            self._try_decide(regency, digest)
 
     def _recover_write(self, vote: Write) -> None:
         self.write_set[vote.digest] = vote.regency
