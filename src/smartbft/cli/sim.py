@@ -1,0 +1,141 @@
+"""``smartbft sim``: run the simulator over many seeds, or repeat one."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from smartbft.cli.exit_codes import CheckFailed
+from smartbft.cli.output import examples, json_option, print_json, say
+
+if TYPE_CHECKING:
+    from smartbft.testing import CampaignResult, SimulationOptions, SimulationReport
+
+
+@click.command(
+    epilog=examples(
+        "smartbft sim --seeds 5 --instances 10",
+        "smartbft sim --seed 3 --instances 10 --json",
+        "smartbft sim --seeds 1000 --jobs 2 --keep-going",
+    )
+)
+@click.option("--seeds", type=click.IntRange(1), default=100, show_default=True, help="How many seeds to run.")
+@click.option("--first-seed", type=click.IntRange(0), default=0, show_default=True, help="The first of them.")
+@click.option("--seed", type=click.IntRange(0), help="Repeat this one seed and print its trace hash.")
+@click.option("--trace", type=click.Path(path_type=Path, dir_okay=False), help="With --seed: write the events here.")
+@click.option("-n", "--n", "n", type=click.IntRange(1, 64), default=4, show_default=True, help="Replicas.")
+@click.option("--instances", type=click.IntRange(1), default=50, show_default=True, help="Instances to decide.")
+@click.option("--clients", type=click.IntRange(1, 1000), default=3, show_default=True, help="Client sessions.")
+@click.option("--in-flight", type=click.IntRange(1, 1024), default=2, show_default=True, help="Requests per client.")
+@click.option(
+    "--signatures",
+    type=click.Choice(("auto", "keyed-hash", "ed25519")),
+    default="auto",
+    show_default=True,
+    help="auto: Ed25519 for one seed in twenty.",
+)
+@click.option(
+    "--persistence",
+    type=click.Choice(("auto", "memory", "async", "sync")),
+    default="auto",
+    show_default=True,
+    help="auto: mostly sync.",
+)
+@click.option(
+    "--faults", type=click.Choice(("all", "network", "crashes", "none")), default="all", show_default=True
+)
+@click.option("--patience", type=click.IntRange(1), default=120, show_default=True, help="Virtual seconds to finish.")
+@click.option("--jobs", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes.")
+@click.option("--keep-going", is_flag=True, help="Run all seeds even if some fail.")
+@json_option
+def sim(
+    seeds: int,
+    first_seed: int,
+    seed: int | None,
+    trace: Path | None,
+    jobs: int,
+    keep_going: bool,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Run a whole cluster in virtual time, with faults drawn from a seed and every promise checked at every event.
+
+    The same seed and options give the same run, whatever the machine. A failure prints the command that repeats it.
+    """
+    from smartbft.testing import SimulationOptions
+
+    if trace is not None and seed is None:
+        raise click.UsageError("--trace goes with --seed: it writes the events of one run")
+    options = SimulationOptions(seed=first_seed if seed is None else seed, **settings)
+    if seed is not None:
+        _repeat(options, trace, as_json)
+    else:
+        _campaign(options, seeds, jobs, keep_going, as_json)
+
+
+def _repeat(options: SimulationOptions, trace: Path | None, as_json: bool) -> None:
+    """One seed: its report, its trace, or the way it fails."""
+    from smartbft.testing import PropertyViolation, Simulation
+
+    simulation = Simulation(options, text=trace is not None)
+    try:
+        report = simulation.run()
+    except PropertyViolation as violation:
+        say(simulation.scenario.summary())
+        raise CheckFailed(f"seed {options.seed}: {violation} (trace {simulation.trace.digest()})") from None
+    finally:
+        if trace is not None:
+            trace.write_text("".join(f"{line}\n" for line in simulation.trace.lines()))
+            say(f"trace written to {trace}")
+    if as_json:
+        print_json(dataclasses.asdict(report))
+    else:
+        _print_report(report)
+
+
+def _print_report(report: SimulationReport) -> None:
+    click.echo(f"seed {report.options.seed}: {report.scenario}")
+    click.echo(
+        f"{report.instances} instances, {report.requests} requests, {report.crashes} crashes, {report.events} events, "
+        f"{report.virtual_seconds:.3f} virtual seconds"
+    )
+    click.echo(f"trace {report.trace_hash}")
+
+
+def _campaign(options: SimulationOptions, seeds: int, jobs: int, keep_going: bool, as_json: bool) -> None:
+    """Many seeds, with a progress line where somebody watches."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from smartbft.cli.output import console
+    from smartbft.testing import run_campaign
+
+    columns = (TextColumn("seeds"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]:.1f}/s"))
+    with Progress(*columns, console=console(stderr=True), transient=True, disable=as_json) as bar:
+        task = bar.add_task("seeds", total=seeds, rate=0.0)
+        result = run_campaign(
+            options,
+            seeds,
+            jobs=jobs,
+            keep_going=keep_going,
+            progress=lambda now: bar.update(task, completed=now.seeds, rate=now.seeds_per_second),
+        )
+    if as_json:
+        print_json({**dataclasses.asdict(result), "seeds_per_second": result.seeds_per_second})
+    else:
+        _print_campaign(result, options)
+    if result.failures:
+        raise CheckFailed(f"{len(result.failures)} of {result.seeds} seeds failed")
+
+
+def _print_campaign(result: CampaignResult, options: SimulationOptions) -> None:
+    click.echo(
+        f"{result.seeds} seeds from {options.seed}: {len(result.failures)} failed; {result.instances} instances, "
+        f"{result.requests} requests, {result.crashes} crashes, {result.virtual_seconds:.0f} virtual seconds"
+    )
+    click.echo(f"{result.seeds_per_second:.1f} seeds per second")
+    for failure in result.failures:
+        click.echo(f"FAILED {failure.promise}: {failure.message}")
+        click.echo(f"  repeat with: {failure.command}")

@@ -1,0 +1,130 @@
+"""Many seeds, one after the other or on several processes, and the one line that repeats each failure."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
+
+from smartbft.errors import SmartBFTError
+from smartbft.testing.checkers import PropertyViolation
+from smartbft.testing.options import SimulationOptions
+from smartbft.testing.simulation import Simulation, SimulationReport
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A seed that broke a promise.
+
+    Attributes:
+        options: what was run.
+        promise: the property, or the class of the error that the product raised.
+        message: what was seen.
+        command: the command line that repeats it.
+    """
+
+    options: SimulationOptions
+    promise: str
+    message: str
+    command: str
+
+
+@dataclass(slots=True)
+class CampaignResult:
+    """What a campaign did.
+
+    Attributes:
+        seeds: how many seeds ran.
+        instances, requests, events, crashes: sums over them.
+        virtual_seconds: simulated time, summed.
+        elapsed_seconds: real time.
+        failures: the seeds that failed, in the order in which they ended.
+    """
+
+    seeds: int = 0
+    instances: int = 0
+    requests: int = 0
+    events: int = 0
+    crashes: int = 0
+    virtual_seconds: float = 0.0
+    elapsed_seconds: float = 0.0
+    failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def seeds_per_second(self) -> float:
+        """Seeds per second of real time."""
+        return self.seeds / self.elapsed_seconds if self.elapsed_seconds else 0.0
+
+    def add(self, outcome: SimulationReport | Failure) -> None:
+        """Count one seed."""
+        self.seeds += 1
+        if isinstance(outcome, Failure):
+            self.failures.append(outcome)
+            return
+        self.instances += outcome.instances
+        self.requests += outcome.requests
+        self.events += outcome.events
+        self.crashes += outcome.crashes
+        self.virtual_seconds += outcome.virtual_seconds
+
+
+Progress = Callable[[CampaignResult], None]
+
+
+def run_seed(options: SimulationOptions) -> SimulationReport | Failure:
+    """Run one seed; whatever the run raises becomes a `Failure`."""
+    try:
+        return Simulation(options).run()
+    except PropertyViolation as violation:
+        return Failure(options, violation.promise, str(violation), options.command())
+    except SmartBFTError as error:
+        return Failure(options, type(error).__name__, str(error), options.command())
+    except Exception as error:
+        # A bug of any kind, in the product or here, must not end a campaign of many hours.
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        message = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+        return Failure(options, "unexpected error", message, options.command())
+
+
+def run_campaign(
+    options: SimulationOptions,
+    seeds: int,
+    *,
+    jobs: int = 1,
+    keep_going: bool = False,
+    progress: Progress | None = None,
+) -> CampaignResult:
+    """Run the seeds ``options.seed``, ``options.seed + 1``, ... with otherwise equal options.
+
+    Args:
+        options: for the first seed.
+        seeds: how many.
+        jobs: processes; 1 runs everything in this one.
+        keep_going: go on after a failure.
+        progress: called after each seed.
+    """
+    result = CampaignResult()
+    started = time.perf_counter()
+    for outcome in _outcomes([replace(options, seed=options.seed + number) for number in range(seeds)], jobs):
+        result.add(outcome)
+        result.elapsed_seconds = time.perf_counter() - started
+        if progress is not None:
+            progress(result)
+        if result.failures and not keep_going:
+            break
+    return result
+
+
+def _outcomes(runs: Iterable[SimulationOptions], jobs: int) -> Iterator[SimulationReport | Failure]:
+    if jobs == 1:
+        yield from map(run_seed, runs)
+        return
+    # Fresh interpreters: a fork would copy whatever threads and native state the caller has.
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as executor:
+        try:
+            yield from executor.map(run_seed, runs, chunksize=4)
+        finally:
+            executor.shutdown(cancel_futures=True)

@@ -1,0 +1,439 @@
+"""What must hold in every run: one small checker per property, fed with what can be seen from outside a replica.
+
+The checkers share no code with the rules they check: quorums are computed here again, proofs are verified with a
+verifier of their own, and nothing is asked of a replica's state. A checker raises `PropertyViolation` at the event that
+shows the violation.
+The numbers in the docstrings are those of the invariants in docs/simulator.md.
+"""
+
+from __future__ import annotations
+
+from smartbft._fastpath.pool import EXECUTED, OVERLOADED, request_digests, split_requests
+from smartbft.core.effects import Record
+from smartbft.core.records import ACCEPT, DECISION, VALUE, parse_accept, parse_decision, parse_value
+from smartbft.crypto.domains import Domains
+from smartbft.crypto.signatures import MemberVerifier
+from smartbft.errors import SmartBFTError
+from smartbft.limits import DIGEST_BYTES
+from smartbft.messages import Accept, Message, Proof, Propose, Write, decode_proof
+from smartbft.testing.clients import Reply
+from smartbft.types import Value, View
+
+
+class PropertyViolation(SmartBFTError):
+    """A run broke a promise.
+
+    Attributes:
+        promise: the name of the property.
+    """
+
+    def __init__(self, promise: str, message: str) -> None:
+        self.promise = promise
+        super().__init__(f"{promise}: {message}")
+
+
+def dissemination_quorum(n: int) -> int:
+    """The least integer strictly greater than ``(n + f) / 2``; written again here, so that a bug elsewhere shows."""
+    faulty = (n - 1) // 3
+    size = 0
+    while 2 * size <= n + faulty:
+        size += 1
+    return size
+
+
+class Agreement:
+    """1 and integrity: one value per instance over all replicas; a replica decides each instance once and in order."""
+
+    __slots__ = ("_decided", "values")
+
+    def __init__(self) -> None:
+        self.values: dict[int, bytes] = {}  # instance -> value digest
+        self._decided: dict[int, int] = {}  # replica -> last decided instance
+
+    def restarted(self, replica: int, decided: int) -> None:
+        """The replica took up its log, which ends with the decision of instance `decided`."""
+        self._decided[replica] = decided
+
+    def decided(self, replica: int, instance: int, digest: bytes) -> None:
+        """The replica decided a value digest."""
+        expected = self._decided.get(replica, 0) + 1
+        if instance != expected:
+            raise PropertyViolation(
+                "integrity", f"replica {replica} decided instance {instance}, but {expected} is next"
+            )
+        self._decided[replica] = instance
+        self.recovered(replica, instance, digest)
+
+    def recovered(self, replica: int, instance: int, digest: bytes) -> None:
+        """The replica's log holds this decision."""
+        known = self.values.setdefault(instance, digest)
+        if known != digest:
+            raise PropertyViolation(
+                "agreement",
+                f"replica {replica} decided {digest.hex()[:16]} in instance {instance}, others {known.hex()[:16]}",
+            )
+
+
+class Provability:
+    """2: a decision carries signatures of `Q` distinct members for exactly its view, regency, instance and value."""
+
+    __slots__ = ("_domains", "_known", "_members", "_quorum", "_verifier", "_view")
+
+    def __init__(self, view: View, domains: Domains, verifier: MemberVerifier) -> None:
+        self._view = view.number
+        self._members = frozenset(view.ids)
+        self._quorum = dissemination_quorum(len(view.ids))
+        self._domains = domains
+        self._verifier = verifier
+        self._known: dict[tuple[int, bytes], bytes] = {}  # (signer, signature) -> payload it verifies for
+
+    def check(self, instance: int, digest: bytes, proof: Proof) -> None:
+        """Check the proof of a decision."""
+        where = f"the proof of instance {instance}"
+        if (proof.view, proof.instance, proof.digest) != (self._view, instance, digest):
+            raise PropertyViolation("provability", f"{where} is for another view, instance or value")
+        signers = [signer for signer, _ in proof.signatures]
+        distinct = [signer for signer in sorted(set(signers)) if signer in self._members]
+        if len(distinct) != len(signers) or len(distinct) < self._quorum:
+            raise PropertyViolation("provability", f"{where} has signers {signers}; {self._quorum} members are needed")
+        payload = self._domains.accept_payload(proof.view, proof.regency, instance, digest)
+        for signer, signature in proof.signatures:
+            if self._known.get((signer, signature)) == payload:
+                continue
+            if not self._verifier.verify(signer, signature, payload):
+                raise PropertyViolation("provability", f"{where}: the signature of replica {signer} does not verify")
+            self._known[signer, signature] = payload
+
+
+class TotalOrder:
+    """3: every replica applies the same batches with the same results in the order of instances, across restarts."""
+
+    __slots__ = ("_applied", "_batches", "_results", "started")
+
+    def __init__(self) -> None:
+        self._batches: dict[int, tuple[int, bytes, bytes]] = {}
+        self._results: dict[int, bytes] = {}
+        self._applied: dict[int, int] = {}  # replica -> last applied instance
+        self.started: dict[int, int] = {}  # replica -> last instance handed to the application
+
+    def restarted(self, replica: int) -> None:
+        """The replica's application begins again from nothing."""
+        self.started[replica] = 0
+        self._applied[replica] = 0
+
+    def handed_over(self, replica: int, instance: int, timestamp: int, seed: bytes, data: bytes) -> bool:
+        """A decided batch goes to the application; True if no replica has shown this instance before."""
+        expected = self.started.get(replica, 0) + 1
+        if instance != expected:
+            raise PropertyViolation(
+                "total order", f"replica {replica} executes instance {instance}, but {expected} is next"
+            )
+        self.started[replica] = instance
+        known = self._batches.get(instance)
+        if known is None:
+            self._batches[instance] = (timestamp, seed, data)
+            return True
+        if known != (timestamp, seed, data):
+            raise PropertyViolation("total order", f"replica {replica} executes another batch in instance {instance}")
+        return False
+
+    def applied(self, replica: int, instance: int, results: bytes) -> None:
+        """The application has executed a batch."""
+        expected = self._applied.get(replica, 0) + 1
+        if instance != expected:
+            raise PropertyViolation("total order", f"replica {replica} applied instance {instance}, not {expected}")
+        self._applied[replica] = instance
+        if self._results.setdefault(instance, results) != results:
+            raise PropertyViolation("total order", f"replica {replica} has other results in instance {instance}")
+
+    def batch(self, instance: int) -> tuple[int, bytes, bytes] | None:
+        """Timestamp, seed and request list of an instance, once a replica has shown them."""
+        return self._batches.get(instance)
+
+    def results(self, instance: int) -> bytes:
+        """The results of an instance that some replica has applied."""
+        return self._results.get(instance, b"")
+
+
+class Validity:
+    """6 and external validity: only requests that clients sent, each once, numbers contiguous from 1 in a session."""
+
+    __slots__ = ("_chain_id", "_instance", "_next", "_sent", "_time", "executed_in")
+
+    def __init__(self, chain_id: bytes) -> None:
+        self._chain_id = chain_id
+        self._sent: dict[bytes, tuple[bytes, int, int]] = {}
+        self._next: dict[tuple[bytes, int], int] = {}
+        self._time = 0
+        self._instance = 0
+        self.executed_in: dict[bytes, int] = {}  # request digest -> instance
+
+    def sent(self, digest: bytes, key: bytes, session: int, sequence: int) -> None:
+        """A client sent a validly signed request."""
+        self._sent[digest] = (key, session, sequence)
+
+    def ordered(self, instance: int, timestamp: int, data: bytes) -> bytes:
+        """The batch of the next instance, seen for the first time; returns the digests of its requests."""
+        if instance != self._instance + 1:
+            raise PropertyViolation("external validity", f"instance {instance} follows instance {self._instance}")
+        if timestamp <= self._time:
+            raise PropertyViolation("external validity", f"agreed time went from {self._time} to {timestamp}")
+        self._instance, self._time = instance, timestamp
+        digests = request_digests(self._chain_id, data)
+        if not digests:
+            raise PropertyViolation("external validity", f"instance {instance} decided an empty batch")
+        for position, (key, session, sequence, _, _) in enumerate(split_requests(data)):
+            digest = digests[position * DIGEST_BYTES : (position + 1) * DIGEST_BYTES]
+            if self._sent.get(digest) != (key, session, sequence):
+                raise PropertyViolation("external validity", f"instance {instance} holds a request that no client sent")
+            expected = self._next.get((key, session), 1)
+            if sequence < expected:
+                raise PropertyViolation("exactly once", f"request {sequence} is ordered again in instance {instance}")
+            if sequence > expected:
+                raise PropertyViolation(
+                    "external validity", f"request {sequence} is ordered in instance {instance} before {expected}"
+                )
+            self._next[key, session] = sequence + 1
+            self.executed_in[digest] = instance
+        return digests
+
+
+class Votes:
+    """4 and 5: no replica contradicts a vote it sent, restarts included, or accepts before it has `Q` WRITEs."""
+
+    __slots__ = ("_forgetful", "_quorum", "_said", "_writes")
+
+    def __init__(self, n: int, forgetful: frozenset[int]) -> None:
+        """`forgetful`: replicas that restart without an intact vote record; they count as faulty and are not judged."""
+        self._quorum = dissemination_quorum(n)
+        self._forgetful = forgetful
+        self._said: dict[tuple[int, type, int, int], bytes] = {}
+        self._writes: dict[tuple[int, int, int, bytes], int] = {}  # receiver, instance, regency, digest -> senders
+
+    def received(self, replica: int, sender: int, message: Message) -> None:
+        """A message reached a replica."""
+        if type(message) is Write:
+            key = (replica, message.instance, message.regency, message.digest)
+            self._writes[key] = self._writes.get(key, 0) | 1 << sender
+
+    def sent(self, replica: int, message: Message) -> None:
+        """A replica lets a message out."""
+        if type(message) is Write:
+            self._once(replica, Write, message.instance, message.regency, message.digest)
+            self.received(replica, replica, message)
+        elif type(message) is Accept:
+            if self._once(replica, Accept, message.instance, message.regency, message.digest):
+                self._check_writes(replica, message)
+        elif type(message) is Propose:
+            self._once(replica, Propose, message.instance, message.regency, message.value)
+
+    def _once(self, replica: int, kind: type, instance: int, regency: int, content: bytes) -> bool:
+        """Remember what was said; True the first time."""
+        key = (replica, kind, instance, regency)
+        known = self._said.setdefault(key, content)
+        if known is content:
+            return True
+        if known != content and replica not in self._forgetful:
+            raise PropertyViolation(
+                "no contradiction",
+                f"replica {replica} sent two different {kind.__name__} messages in instance {instance}, "
+                f"regency {regency}",
+            )
+        return False
+
+    def _check_writes(self, replica: int, message: Accept) -> None:
+        senders = self._writes.get((replica, message.instance, message.regency, message.digest), 0)
+        if senders.bit_count() < self._quorum and replica not in self._forgetful:
+            raise PropertyViolation(
+                "write quorum",
+                f"replica {replica} accepted in instance {message.instance} with {senders.bit_count()} WRITEs; "
+                f"{self._quorum} are needed",
+            )
+
+
+class Durability:
+    """7 and persist-before-speak: what a replica says or acknowledges is in its log first, and never leaves it.
+
+    Args:
+        n: replicas.
+        domains: for value digests.
+        check_votes: whether votes are recorded before they leave (the durable modes with vote records).
+        holders: on how many logs an acknowledged request lies at least (0: the mode has no log).
+    """
+
+    __slots__ = ("_check_votes", "_domains", "_holders", "_votes", "decided")
+
+    def __init__(self, n: int, domains: Domains, *, check_votes: bool, holders: int) -> None:
+        self._domains = domains
+        self._check_votes = check_votes
+        self._holders = holders
+        self._votes: list[dict[tuple[type, int, int], bytes]] = [{} for _ in range(n)]
+        self.decided = [0] * n  # last instance whose decision is in the log for good
+
+    def stored(self, replica: int, record: Record) -> None:
+        """A record has reached the level of the mode in the replica's log."""
+        if record.kind == DECISION:
+            self.decided[replica] = max(self.decided[replica], record.instance)
+        elif self._check_votes:
+            self._store_vote(replica, record.kind, record.instance, b"".join(record.parts))
+
+    def _store_vote(self, replica: int, kind: int, instance: int, body: bytes) -> None:
+        votes = self._votes[replica]
+        if kind == VALUE:
+            vote = parse_value(body)
+            if vote.proposed:
+                votes[Propose, instance, vote.regency] = vote.value
+            if vote.written:
+                votes[Write, instance, vote.regency] = self._domains.value_digest(vote.value)
+        elif kind == ACCEPT:
+            accept = parse_accept(body)
+            votes[Accept, instance, accept.regency] = accept.digest
+
+    def restarted(self, replica: int, records: list[tuple[int, int, bytes]]) -> None:
+        """A replica took up its log: nothing that was stored may be missing."""
+        last = max((instance for kind, instance, _ in records if kind == DECISION), default=0)
+        if last < self.decided[replica]:
+            raise PropertyViolation(
+                "durability",
+                f"replica {replica} restarted with {last} decisions, but had {self.decided[replica]} stored",
+            )
+        self.decided[replica] = last
+        if self._check_votes:
+            before, self._votes[replica] = self._votes[replica], {}
+            for kind, instance, body in records:
+                self._store_vote(replica, kind, instance, body)
+            for key, content in before.items():
+                if self._votes[replica].get(key) != content:
+                    raise PropertyViolation("durability", f"replica {replica} lost a stored {key[0].__name__} vote")
+
+    def sent(self, replica: int, message: Message) -> None:
+        """A replica lets a message out: if it binds, it must be stored."""
+        if not self._check_votes:
+            return
+        if type(message) is Write or type(message) is Accept:
+            content = message.digest
+        elif type(message) is Propose:
+            content = message.value
+        else:
+            return
+        if self._votes[replica].get((type(message), message.instance, message.regency)) != content:
+            raise PropertyViolation(
+                "persist before speak",
+                f"replica {replica} sent {type(message).__name__} for instance {message.instance} before it was stored",
+            )
+
+    def replied(self, replica: int, instance: int) -> None:
+        """A replica lets replies of an instance out."""
+        if self._holders and self.decided[replica] < instance:
+            raise PropertyViolation(
+                "durability", f"replica {replica} replied for instance {instance} before its decision was stored"
+            )
+
+    def acknowledged(self, instance: int, digest: bytes, replicas: int) -> None:
+        """A client accepted a result from the replicas in the mask."""
+        holders = sum(1 for decided in self.decided if decided >= instance)
+        if holders < self._holders:
+            raise PropertyViolation(
+                "durability",
+                f"request {digest.hex()[:16]} was acknowledged by {replicas:#b} but only {holders} replicas stored "
+                f"instance {instance}",
+            )
+
+
+class Replies:
+    """13: replies to one request are equal on all replicas, and honest requests are never refused."""
+
+    __slots__ = ("_seen", "_validity")
+
+    def __init__(self, validity: Validity) -> None:
+        self._seen: dict[bytes, bytes] = {}
+        self._validity = validity
+
+    def sent(self, replica: int, reply: Reply) -> None:
+        """A replica lets a reply out."""
+        if reply.replica != replica:
+            raise PropertyViolation("replies", f"replica {replica} replied in the name of replica {reply.replica}")
+        if reply.status == OVERLOADED:
+            return
+        if reply.status != EXECUTED:
+            raise PropertyViolation("replies", f"replica {replica} refused a valid request with status {reply.status}")
+        known = self._seen.get(reply.digest)
+        if known is None:
+            self._seen[reply.digest] = reply.content
+            ordered_in = self._validity.executed_in.get(reply.digest)
+            if ordered_in != reply.instance:
+                raise PropertyViolation(
+                    "replies", f"a reply names instance {reply.instance}, but the request is in instance {ordered_in}"
+                )
+        elif known != reply.content:
+            raise PropertyViolation("replies", f"replica {replica} replied differently from others")
+
+
+class Checkers:
+    """All checkers of one run."""
+
+    __slots__ = ("agreement", "domains", "durability", "order", "provability", "replies", "validity", "votes")
+
+    def __init__(
+        self, view: View, domains: Domains, verifier: MemberVerifier, *, persistence: str, forgetful: frozenset[int]
+    ) -> None:
+        n = len(view.ids)
+        holders = {"memory": 0, "async": (n - 1) // 3 + 1, "sync": dissemination_quorum(n)}[persistence]
+        self.domains = domains
+        self.agreement = Agreement()
+        self.provability = Provability(view, domains, verifier)
+        self.order = TotalOrder()
+        self.validity = Validity(domains.chain_id)
+        self.votes = Votes(n, forgetful)
+        self.durability = Durability(n, domains, check_votes=persistence != "memory", holders=holders)
+        self.replies = Replies(self.validity)
+
+    def recorded(self, replica: int, record: Record) -> None:
+        """A replica wants a record persisted: decisions are judged here, with their proofs."""
+        if record.kind == DECISION:
+            proof = decode_proof(record.parts[1])
+            self.agreement.decided(replica, record.instance, proof.digest)
+            self.provability.check(record.instance, proof.digest, proof)
+
+    def sent(self, replica: int, message: Message) -> None:
+        """A replica lets a message out to its peers."""
+        self.votes.sent(replica, message)
+        self.durability.sent(replica, message)
+
+    def executes(self, replica: int, instance: int, timestamp: int, seed: bytes, data: bytes) -> None:
+        """A replica hands a decided batch to its application."""
+        if not self.order.handed_over(replica, instance, timestamp, seed, data):
+            return
+        digests = self.validity.ordered(instance, timestamp, data)
+        digest = self.domains.value_digest(Value(timestamp, digests).encode())
+        self.agreement.recovered(replica, instance, digest)
+
+    def replied(self, replica: int, reply: Reply) -> None:
+        """A replica lets a reply to a client out."""
+        self.replies.sent(replica, reply)
+        if reply.status == EXECUTED:
+            self.durability.replied(replica, reply.instance)
+
+    def restarted(self, replica: int, records: list[tuple[int, int, bytes]]) -> None:
+        """A replica starts with these records of its log."""
+        decisions = [(instance, parse_decision(body)) for kind, instance, body in records if kind == DECISION]
+        for instance, decision in decisions:
+            self.agreement.recovered(replica, instance, decision.proof.digest)
+            self.provability.check(instance, decision.proof.digest, decision.proof)
+        self.agreement.restarted(replica, len(decisions))
+        self.order.restarted(replica)
+        self.durability.restarted(replica, records)
+
+
+__all__ = [
+    "Agreement",
+    "Checkers",
+    "Durability",
+    "PropertyViolation",
+    "Provability",
+    "Replies",
+    "TotalOrder",
+    "Validity",
+    "Votes",
+    "dissemination_quorum",
+]

@@ -1,0 +1,102 @@
+"""A simulated disk, and the durable log on it: the product's encoder and parser, group commit in virtual time."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from smartbft._fastpath.log import LogParser
+from smartbft.errors import invariant
+
+SECTOR_BYTES = 512  # what a disk writes whole or not at all
+
+
+@dataclass(frozen=True, slots=True)
+class DiskOptions:
+    """How a disk behaves. Times are microseconds.
+
+    Attributes:
+        write_delay: longest time until the operating system has a group of records.
+        sync_delay: longest time of a sync.
+        stall_rate: share of syncs that take up to `stall` longer.
+        stall: see `stall_rate`.
+        segment_bytes: size of a segment of the log.
+    """
+
+    write_delay: int = 50
+    sync_delay: int = 2_000
+    stall_rate: float = 0.0
+    stall: int = 50_000
+    segment_bytes: int = 256 * 1024
+
+
+class SimulatedDisk:
+    """Files as the operating system sees them, and as they are on the medium. It outlives crashes of its replica."""
+
+    __slots__ = ("_cached", "_stable", "_unsynced")
+
+    def __init__(self) -> None:
+        self._cached: list[bytearray] = []
+        self._stable: list[bytearray] = []
+        self._unsynced: list[tuple[int, int, int]] = []  # file, first byte, end
+
+    def create(self, size: int) -> int:
+        """A new zero-filled file, durable at once (the log prepares files ahead of their use); returns its number."""
+        self._cached.append(bytearray(size))
+        self._stable.append(bytearray(size))
+        return len(self._cached) - 1
+
+    def write(self, file: int, offset: int, data: bytes) -> None:
+        """Hand bytes to the operating system. They are lost with the power until `sync`."""
+        end = offset + len(data)
+        invariant(end <= len(self._cached[file]), "a write beyond the end of a prepared file")
+        self._cached[file][offset:end] = data
+        self._unsynced.append((file, offset, end))
+
+    def sync(self, writes: int | None = None) -> None:
+        """Everything written so far is on the medium; with `writes`, only the oldest unsynced writes of that number."""
+        count = len(self._unsynced) if writes is None else writes
+        for file, first, end in self._unsynced[:count]:
+            self._stable[file][first:end] = self._cached[file][first:end]
+        del self._unsynced[:count]
+
+    def unsynced(self) -> int:
+        """How many writes are not on the medium for certain."""
+        return len(self._unsynced)
+
+    def files(self) -> list[bytes]:
+        """What a reader sees now, file by file."""
+        return [bytes(file) for file in self._cached]
+
+    def lose_power(self, draw: random.Random) -> None:
+        """Forget unsynced writes, whole or in part: each 512-byte sector is on the medium or not, in any combination.
+
+        Of several unsynced writes to one sector the medium has the first few.
+        """
+        survival = draw.choice((0.0, 0.5, 0.9, 1.0))
+        sectors: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        for file, first, end in self._unsynced:
+            for sector in range(first // SECTOR_BYTES, (end + SECTOR_BYTES - 1) // SECTOR_BYTES):
+                low, high = max(first, sector * SECTOR_BYTES), min(end, (sector + 1) * SECTOR_BYTES)
+                sectors.setdefault((file, sector), []).append((low, high))
+        for (file, _), writes in sectors.items():
+            for low, high in writes:
+                if draw.random() >= survival:
+                    break
+                self._stable[file][low:high] = self._cached[file][low:high]
+        self._unsynced.clear()
+        self._cached = [bytearray(file) for file in self._stable]
+
+
+def read_log(disk: SimulatedDisk, chain_id: bytes, replica: int) -> list[tuple[int, int, bytes]]:
+    """The records `(kind, instance, body)` that the log on `disk` holds now.
+
+    Raises:
+        CorruptLog: the bytes are damaged other than by a torn tail.
+    """
+    parser = LogParser(chain_id, replica)
+    files = disk.files()
+    records: list[tuple[int, int, bytes]] = []
+    for number, content in enumerate(files):
+        records += parser.parse(content, number == len(files) - 1)
+    return records

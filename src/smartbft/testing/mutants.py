@@ -1,0 +1,231 @@
+"""Planted bugs: each changes one rule of the product, and the simulator must find it within a stated number of seeds.
+
+A checker that has never failed proves nothing. `smartbft sim --mutant NAME` shows one being found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from smartbft import types
+from smartbft._fastpath.pool import VALID, RequestPool
+from smartbft.core.effects import Effect, Execute, Record, Reply
+from smartbft.core.inputs import Input
+from smartbft.core.recovery import RecoveredVotes
+from smartbft.core.replica import Replica
+from smartbft.core.safety import VoteGuard
+from smartbft.messages import Message
+from smartbft.protocols.vp_consensus import VPConsensus
+from smartbft.quorum import quorum
+from smartbft.testing.campaign import Failure, run_seed
+from smartbft.testing.options import SimulationOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One planted bug.
+
+    Attributes:
+        name: short, for the command line.
+        rule: the rule that is broken, and how.
+        promises: the properties whose checkers may find it.
+        seeds: within how many seeds, from 0, it is found.
+        plant: a context in which the bug is there.
+    """
+
+    name: str
+    rule: str
+    promises: tuple[str, ...]
+    seeds: int
+    plant: Callable[[], AbstractContextManager[None]]
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, replacement: Any) -> Iterator[None]:
+    original = getattr(owner, name)
+    setattr(owner, name, replacement)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
+
+
+def _quorum_off_by_one() -> AbstractContextManager[None]:
+    return _replaced(types, "quorum", lambda n: quorum(n) - 1)
+
+
+def _accept_before_write_quorum() -> AbstractContextManager[None]:
+    approve = VoteGuard.approve_accept
+
+    def approve_at_once(
+        guard: VoteGuard, instance: int, regency: int, digest: bytes, writes: int, needed: int
+    ) -> bool:
+        return approve(guard, instance, regency, digest, needed, needed)
+
+    return _replaced(VoteGuard, "approve_accept", approve_at_once)
+
+
+@contextmanager
+def _execution_out_of_order() -> Iterator[None]:
+    """Each replica hands every tenth batch to the application after the one that follows it."""
+    step = Replica.step
+    held: dict[int, Execute] = {}
+
+    def step_out_of_order(replica: Replica, event: Input, now: int) -> list[Effect]:
+        effects: list[Effect] = []
+        for effect in step(replica, event, now):
+            if isinstance(effect, Execute) and effect.instance % 10 == 9:
+                held[id(replica)] = effect
+                continue
+            effects.append(effect)
+            if isinstance(effect, Execute) and id(replica) in held:
+                effects.append(held.pop(id(replica)))
+        return effects
+
+    with _replaced(Replica, "step", step_out_of_order):
+        yield
+
+
+class _ForgetfulPool:
+    """A pool that now and then offers the batch that was decided last once more, and finds nothing wrong with it."""
+
+    def __init__(self, pool: RequestPool) -> None:
+        self._pool = pool
+        self._formed = 0
+        self._last = (b"", b"")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def form_batch(self, max_requests: int, max_bytes: int, timestamp: int) -> tuple[bytes, bytes]:
+        self._formed += 1
+        if self._formed % 10 == 9:
+            return self._last
+        return self._pool.form_batch(max_requests, max_bytes, timestamp)
+
+    def resolve(self, digests: bytes) -> tuple[bytes, bytes, int]:
+        if digests == self._last[0]:
+            return self._last[1], b"", 0
+        return self._pool.resolve(digests)
+
+    def check(self, data: bytes, timestamp: int, max_requests: int, max_bytes: int) -> int:
+        if data == self._last[1]:
+            return VALID
+        return self._pool.check(data, timestamp, max_requests, max_bytes)
+
+    def decide(self, digests: bytes, data: bytes, timestamp: int) -> None:
+        if digests != self._last[0]:
+            self._last = (digests, data)
+            self._pool.decide(digests, data, timestamp)
+
+
+def _duplicate_executed() -> AbstractContextManager[None]:
+    initialise = Replica.__init__
+
+    def initialise_with_forgetful_pool(replica: Replica, *arguments: Any, **options: Any) -> None:
+        positions = [number for number, argument in enumerate(arguments) if isinstance(argument, RequestPool)]
+        wrapped = list(arguments)
+        for number in positions:
+            wrapped[number] = _ForgetfulPool(wrapped[number])
+        initialise(replica, *wrapped, **options)
+
+    return _replaced(Replica, "__init__", initialise_with_forgetful_pool)
+
+
+def _vote_before_durable() -> AbstractContextManager[None]:
+    def speak_at_once(consensus: VPConsensus, record: Record, messages: list[Message]) -> None:
+        chassis = consensus._chassis
+        token = chassis.persist((record,))
+        for message in messages:
+            chassis.broadcast(message)
+        consensus._sent.extend((token, message) for message in messages)
+
+    return _replaced(VPConsensus, "_speak", speak_at_once)
+
+
+def _votes_forgotten() -> AbstractContextManager[None]:
+    def recover_nothing(consensus: VPConsensus, votes: RecoveredVotes) -> None:
+        return None
+
+    return _replaced(VPConsensus, "recover", recover_nothing)
+
+
+def _reply_before_durable() -> AbstractContextManager[None]:
+    step = Replica.step
+
+    def step_with_early_replies(replica: Replica, event: Input, now: int) -> list[Effect]:
+        return [
+            Reply(effect.instance, effect.digests, effect.data, 0) if isinstance(effect, Reply) else effect
+            for effect in step(replica, event, now)
+        ]
+
+    return _replaced(Replica, "step", step_with_early_replies)
+
+
+MUTANTS: Sequence[Mutant] = (
+    Mutant(
+        "quorum-off-by-one",
+        "Q is one less than the dissemination quorum",
+        ("provability", "write quorum"),
+        1,
+        _quorum_off_by_one,
+    ),
+    Mutant(
+        "accept-before-write-quorum",
+        "a replica accepts on the first WRITE it sees",
+        ("write quorum",),
+        1,
+        _accept_before_write_quorum,
+    ),
+    Mutant(
+        "execution-out-of-order",
+        "every tenth decided batch is executed after the one that follows it",
+        ("total order",),
+        1,
+        _execution_out_of_order,
+    ),
+    Mutant(
+        "duplicate-executed",
+        "now and then the batch that was decided last is proposed, accepted as valid and executed again",
+        ("exactly once",),
+        1,
+        _duplicate_executed,
+    ),
+    Mutant(
+        "vote-before-durable",
+        "PROPOSE, WRITE and ACCEPT leave at once instead of after their record is durable",
+        ("persist before speak",),
+        1,
+        _vote_before_durable,
+    ),
+    Mutant(
+        "votes-forgotten",
+        "a restart does not take up the votes of the running instance",
+        ("no contradiction",),
+        20,
+        _votes_forgotten,
+    ),
+    Mutant(
+        "reply-before-durable",
+        "replies leave when a batch is executed, whether or not its decision is stored",
+        ("durability",),
+        1,
+        _reply_before_durable,
+    ),
+)
+
+
+def hunt(mutant: Mutant, options: SimulationOptions) -> tuple[int, Failure] | None:
+    """Run seeds from ``options.seed`` with the bug in place until one fails, at most `mutant.seeds`.
+
+    Returns the number of seeds it took and the failure, or None: the bug was not found.
+    """
+    with mutant.plant():
+        for number in range(mutant.seeds):
+            outcome = run_seed(replace(options, seed=options.seed + number))
+            if isinstance(outcome, Failure):
+                return number + 1, outcome
+    return None

@@ -1,0 +1,377 @@
+"""A replica in the simulator: the product's core and pool, driven as the runtime drives them, in virtual time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+from smartbft._fastpath.frames import REQUEST, FrameReader
+from smartbft._fastpath.pool import RequestPool, VerifyJob
+from smartbft.core.effects import (
+    Broadcast,
+    CancelTimer,
+    Execute,
+    Penalise,
+    Persist,
+    Record,
+    Reply,
+    Send,
+    ServeDecisions,
+    SetTimer,
+)
+from smartbft.core.inputs import (
+    Executed,
+    Input,
+    MessageReceived,
+    PeerConnected,
+    Persisted,
+    RequestsVerified,
+    Start,
+    Timer,
+    TimerFired,
+)
+from smartbft.core.recovery import decisions_in, recover
+from smartbft.errors import RemoteProtocolError
+from smartbft.limits import (
+    MAX_OPERATION_BYTES,
+    MAX_POOL_BYTES,
+    MAX_POOL_REQUESTS,
+    MAX_REQUEST_BYTES,
+    MAX_UNVERIFIED_PER_SOURCE,
+    VERIFY_JOB_REQUESTS,
+    VERIFY_JOBS_IN_FLIGHT,
+)
+from smartbft.messages import Decision, Message, decode, encode
+from smartbft.smr.application import ExecutionContext
+from smartbft.testing.checkers import PropertyViolation
+from smartbft.testing.clients import parse_replies
+from smartbft.testing.disk import SimulatedDisk, read_log
+from smartbft.testing.log import DiskLog, MemoryLog, SimulatedLog
+from smartbft.testing.trace import Kind
+from smartbft.types import Parameters
+
+if TYPE_CHECKING:
+    from smartbft.testing.simulation import Simulation
+
+EPOCH = 1_700_000_000_000_000  # the wall clock at virtual time 0, microseconds
+
+
+def make_pool(chain_id: bytes, replica: int, parameters: Parameters) -> RequestPool:
+    """The request pool of a replica, as the runtime makes it."""
+    return RequestPool(
+        chain_id,
+        replica=replica,
+        window=parameters.window,
+        max_requests=MAX_POOL_REQUESTS,
+        max_bytes=MAX_POOL_BYTES,
+        max_operation_bytes=MAX_OPERATION_BYTES,
+        max_sessions=parameters.max_sessions,
+        max_sessions_per_key=parameters.max_sessions_per_key,
+        max_unverified_per_source=MAX_UNVERIFIED_PER_SOURCE,
+        lease=parameters.session_lease,
+        skew=parameters.clock_skew,
+    )
+
+
+class SimulatedReplica:
+    """One life of a replica, from a start to a crash. What it leaves behind is its disk.
+
+    Args:
+        world: the simulation it is part of.
+        id: its member id.
+        disk: what its earlier lives have written.
+    """
+
+    def __init__(self, world: Simulation, id: int, disk: SimulatedDisk) -> None:
+        self.id = id
+        self.dead = False
+        self.executed = 0
+        self.pool = make_pool(world.chain_id, id, world.scenario.parameters)
+        self.core = world.make_core(id, self.pool)
+        self.application = world.make_application()
+        self._world = world
+        self._scheduler = world.scheduler
+        self._disk = disk
+        self._clock = EPOCH + world.scenario.clock_offsets[id]
+        self._peers = [peer for peer in world.replica_ids if peer != id]
+        self._readers: dict[int, FrameReader] = {}
+        self._timers: dict[Timer, int] = {}
+        self._timers_set = 0
+        self._jobs = 0
+        self._executions: deque[Execute] = deque()
+        self._waiting: deque[tuple[int, Persist]] = deque()
+        self._token = 0
+        self._replies: deque[Reply] = deque()
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            Broadcast: self._broadcast,
+            Send: self._send,
+            Persist: self._persist,
+            SetTimer: self._set_timer,
+            CancelTimer: self._cancel_timer,
+            Execute: self._execute,
+            Reply: self._reply,
+            ServeDecisions: self._serve_decisions,
+            Penalise: self._penalise,
+        }
+        self.log = self._open_log()
+
+    def _open_log(self) -> SimulatedLog:
+        world = self._world
+        if world.scenario.persistence == "memory":
+            return MemoryLog(self._scheduler, self._on_released)
+        return DiskLog(
+            self._disk,
+            self._scheduler,
+            world.scenario.disk,
+            world.chain_id,
+            self.id,
+            sync=world.scenario.persistence == "sync",
+            stored=self._on_stored,
+            released=self._on_released,
+        )
+
+    def start(self) -> None:
+        """Recover from the log and take the first step."""
+        records = self.log.recovered()
+        self._world.checkers.restarted(self.id, records)
+        self._step(Start(recover(records, self._world.domains)))
+
+    def crash(self) -> None:
+        """Stop at once: nothing that was scheduled for this life happens any more."""
+        self.dead = True
+        self.log.stop()
+
+    def _step(self, event: Input) -> None:
+        handlers = self._handlers
+        for effect in self.core.step(event, self._scheduler.now + self._clock):
+            handlers[type(effect)](effect)
+        if self._jobs < VERIFY_JOBS_IN_FLIGHT:
+            self._pump_verifier()
+
+    # What arrives
+
+    def receive(self, sender: int, data: bytes) -> None:
+        """Bytes of a protocol message from a peer, through the product's decoder and validation."""
+        try:
+            message = decode(data)
+            self._world.checkers.votes.received(self.id, sender, message)
+            verified = self._world.validator.validate(sender, message)
+        except RemoteProtocolError as error:
+            raise PropertyViolation(
+                "no false accusation", f"replica {self.id} refused replica {sender}: {error}"
+            ) from None
+        self._step(MessageReceived(verified))
+
+    def receive_requests(self, source: int, frames: bytes) -> None:
+        """Request frames from a client connection."""
+        reader = self._readers.get(source)
+        if reader is None:
+            reader = self._readers[source] = FrameReader({REQUEST: MAX_REQUEST_BYTES}, self.pool, source)
+        reader.feed(frames, self._scheduler.now + self._clock)
+        self._write_replies()
+        if self._jobs < VERIFY_JOBS_IN_FLIGHT:
+            self._pump_verifier()
+
+    def peer_connected(self, peer: int) -> None:
+        """The channel to a peer is there again."""
+        self._step(PeerConnected(peer))
+
+    # Verification of requests
+
+    def _pump_verifier(self) -> None:
+        while self._jobs < VERIFY_JOBS_IN_FLIGHT:
+            job = self.pool.take_unverified(VERIFY_JOB_REQUESTS)
+            if job is None:
+                return
+            self._jobs += 1
+            self._scheduler.after(self._scheduler.between(1, self._world.scenario.verify_delay), self._on_verified, job)
+
+    def _on_verified(self, job: VerifyJob) -> None:
+        if self.dead:
+            return
+        self._jobs -= 1
+        mask = self._world.scheme.verify_requests(job)
+        for position, accepted in enumerate(self.application.check_batch(job.data)):
+            if mask[position] and not accepted:
+                mask[position] = 2
+        self._world.trace.note(self._scheduler.now, Kind.VERDICTS, self.id, crc32(mask))
+        self.pool.apply_verdicts(job, mask)
+        self._write_replies()
+        self._step(RequestsVerified())
+
+    # Messages
+
+    def _broadcast(self, effect: Broadcast) -> None:
+        world = self._world
+        world.checkers.sent(self.id, effect.message)
+        data = encode(effect.message)
+        packet = (self.id, data, crc32(data))
+        for peer in self._peers:
+            world.network.send(self.id, peer, world.hosts[peer].deliver_message, packet)
+
+    def _send(self, effect: Send) -> None:
+        self._send_to(effect.to, effect.message)
+
+    def _send_to(self, to: int, message: Message) -> None:
+        world = self._world
+        world.checkers.sent(self.id, message)
+        data = encode(message)
+        world.network.send(self.id, to, world.hosts[to].deliver_message, (self.id, data, crc32(data)))
+
+    def _serve_decisions(self, effect: ServeDecisions) -> None:
+        world = self._world
+        records = read_log(self._disk, world.chain_id, self.id)
+        for decided in decisions_in(records, world.domains, effect.first, effect.last):
+            self._send_to(
+                effect.to,
+                Decision(
+                    world.view.number,
+                    self.core.regency,
+                    decided.instance,
+                    decided.value,
+                    decided.data,
+                    decided.proof,
+                ),
+            )
+
+    def _penalise(self, effect: Penalise) -> None:
+        raise PropertyViolation(
+            "no false accusation", f"replica {self.id} penalised replica {effect.peer}: {effect.reason}"
+        )
+
+    # Timers
+
+    def _set_timer(self, effect: SetTimer) -> None:
+        self._timers_set += 1
+        self._timers[effect.timer] = self._timers_set
+        self._scheduler.after(effect.delay, self._fire, (effect.timer, self._timers_set))
+
+    def _cancel_timer(self, effect: CancelTimer) -> None:
+        self._timers.pop(effect.timer, None)
+
+    def _fire(self, armed: tuple[Timer, int]) -> None:
+        timer, number = armed
+        if self.dead or self._timers.get(timer) != number:
+            return
+        del self._timers[timer]
+        self._world.trace.note(self._scheduler.now, Kind.TIMER, self.id, timer, timer)
+        self._step(TimerFired(timer))
+
+    # The log
+
+    def _persist(self, effect: Persist) -> None:
+        for record in effect.records:
+            self._world.checkers.recorded(self.id, record)
+        self._waiting.append((self.log.append(effect.records), effect))
+
+    def _on_stored(self, record: Record) -> None:
+        self._world.checkers.durability.stored(self.id, record)
+
+    def _on_released(self, sequence: int) -> None:
+        """The log has released records: say what waited for them, then tell the core."""
+        waiting = self._waiting
+        before = self._token
+        while waiting and waiting[0][0] <= sequence:
+            _, effect = waiting.popleft()
+            for saying in effect.then:
+                self._handlers[type(saying)](saying)
+            self._token = effect.token
+        if self._token == before:
+            return
+        self._world.trace.note(self._scheduler.now, Kind.RELEASED, self.id, self._token)
+        while self._replies and self._replies[0].after <= self._token:
+            self._release(self._replies.popleft())
+        self._step(Persisted(self._token))
+
+    def idle(self) -> bool:
+        """Whether nothing waits for the log or the application."""
+        return not (self._waiting or self._executions or self._replies)
+
+    # Execution and replies
+
+    def _execute(self, effect: Execute) -> None:
+        world = self._world
+        world.checkers.executes(self.id, effect.instance, effect.timestamp, effect.seed, effect.data)
+        world.on_decided(effect.instance)
+        self._executions.append(effect)
+        if len(self._executions) == 1:
+            self._scheduler.after(self._scheduler.between(1, world.scenario.execute_delay), self._on_executed)
+
+    def _on_executed(self, _: None) -> None:
+        if self.dead:
+            return
+        world = self._world
+        effect = self._executions.popleft()
+        context = ExecutionContext(effect.instance, effect.timestamp, effect.seed)
+        results = self.application.execute_batch(effect.data, context)
+        world.checkers.order.applied(self.id, effect.instance, results)
+        world.trace.note(self._scheduler.now, Kind.EXECUTED, self.id, effect.instance << 32 | crc32(results))
+        self.executed = effect.instance
+        if self._executions:
+            self._scheduler.after(self._scheduler.between(1, world.scenario.execute_delay), self._on_executed)
+        self._step(Executed(effect.instance, results))
+
+    def _reply(self, effect: Reply) -> None:
+        if effect.after <= self._token:
+            self._release(effect)
+        else:
+            self._replies.append(effect)
+
+    def _release(self, effect: Reply) -> None:
+        self.pool.release(effect.digests, effect.data)
+        self._write_replies()
+
+    def _write_replies(self) -> None:
+        world = self._world
+        for source, frames in self.pool.take_replies():
+            for reply in parse_replies(frames):
+                world.checkers.replied(self.id, reply)
+            client = world.clients[source - 1]
+            world.network.send(self.id, client.endpoint, client.receive, (self.id, frames))
+
+
+class Host:
+    """The machine of a replica: it keeps the disk, and whatever life of the replica runs now."""
+
+    def __init__(self, world: Simulation, id: int) -> None:
+        self.id = id
+        self.disk = SimulatedDisk()
+        self.replica: SimulatedReplica | None = None
+        self.lives = 0
+        self._world = world
+
+    def start(self) -> None:
+        """Start the replica; without a log (memory mode) it knows nothing of earlier lives."""
+        world = self._world
+        self.lives += 1
+        self.replica = SimulatedReplica(world, self.id, self.disk)
+        world.trace.note(world.scheduler.now, Kind.STARTED, self.id, self.lives)
+        self.replica.start()
+
+    def crash(self, power: bool) -> None:
+        """Kill the process; with `power`, what was not synced is lost too."""
+        world = self._world
+        if self.replica is not None:
+            self.replica.crash()
+        self.replica = None
+        if power:
+            self.disk.lose_power(world.scheduler.random)
+        world.trace.note(world.scheduler.now, Kind.CRASHED, self.id, power)
+
+    def deliver_message(self, packet: tuple[int, bytes, int]) -> None:
+        """The network hands over a message of a peer; lost if nobody is there."""
+        sender, data, checksum = packet
+        world = self._world
+        world.trace.note(world.scheduler.now, Kind.MESSAGE, self.id, sender << 32 | checksum, data)
+        if self.replica is not None:
+            self.replica.receive(sender, data)
+
+    def deliver_requests(self, packet: tuple[int, bytes]) -> None:
+        """The network hands over frames of a client; lost if nobody is there."""
+        source, frames = packet
+        world = self._world
+        world.trace.note(world.scheduler.now, Kind.REQUESTS, self.id, source << 32 | crc32(frames))
+        if self.replica is not None:
+            self.replica.receive_requests(source, frames)

@@ -1,0 +1,363 @@
+"""One simulated run: replicas, clients, network, disks and faults from one seed, with every promise checked."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from smartbft._fastpath.hashing import derive_key
+from smartbft._fastpath.pool import RequestPool
+from smartbft.core.chassis import Chassis, Ordering
+from smartbft.core.recovery import recover
+from smartbft.core.replica import Replica
+from smartbft.core.validation import Validator
+from smartbft.crypto.domains import Domains
+from smartbft.errors import invariant
+from smartbft.limits import MAX_LOG_QUEUE_BYTES, MAX_POOL_BYTES, MAX_POOL_REQUESTS
+from smartbft.protocols.mod_smart import ModSmart
+from smartbft.smr.application import BatchStateMachine, StateMachine
+from smartbft.smr.per_operation import as_batch
+from smartbft.testing.application import AppendLog, random_operation
+from smartbft.testing.checkers import Checkers, PropertyViolation
+from smartbft.testing.clients import SimulatedClient
+from smartbft.testing.disk import read_log
+from smartbft.testing.network import SimulatedNetwork
+from smartbft.testing.options import PERSISTENCE_LEVELS, Crash, Isolation, SimulationOptions, draw_scenario
+from smartbft.testing.replica import EPOCH, Host
+from smartbft.testing.scheduler import Scheduler
+from smartbft.testing.signatures import Ed25519Scheme, KeyedHashScheme, SignatureScheme
+from smartbft.testing.trace import Kind, TextTrace, Trace
+from smartbft.types import Member, View
+
+# How often (in events) the bounds of queues are looked at, and whether a healed run is over.
+BOUNDS_EVERY = 256
+FINISHED_EVERY = 16
+# Sessions are numbered by the client's start time: early enough that no replica's clock is behind it.
+SESSION_LEAD = 10_000_000
+
+OperationMaker = Callable[[random.Random, int, int], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationReport:
+    """What a run that kept every promise did.
+
+    Attributes:
+        options: what was asked for.
+        scenario: what the seed made of it, in words.
+        instances: consensus instances decided.
+        requests: requests answered.
+        events: events of the run.
+        messages: packets handed to the network.
+        crashes: crashes of single replicas.
+        virtual_seconds: how long the run took in virtual time.
+        trace_hash: equal for two runs that went through the same events.
+    """
+
+    options: SimulationOptions
+    scenario: str
+    instances: int
+    requests: int
+    events: int
+    messages: int
+    crashes: int
+    virtual_seconds: float
+    trace_hash: str
+
+
+class Simulation:
+    """A cluster in virtual time.
+
+    Args:
+        options: what to simulate.
+        application: makes one replica's application; must be deterministic.
+        operation: makes a client's next operation from the run's randomness, the client's index and the sequence
+            number.
+        ordering: the ordering protocol under test.
+        invariant: called with all applications (one per replica) when the run is over; raises if something is wrong.
+        text: keep the trace as text too.
+
+    Attributes:
+        trace: the events so far.
+        checkers: the promises under watch.
+    """
+
+    def __init__(
+        self,
+        options: SimulationOptions,
+        *,
+        application: Callable[[], StateMachine | BatchStateMachine] = AppendLog,
+        operation: OperationMaker = random_operation,
+        ordering: Callable[[Chassis], Ordering] = ModSmart,
+        invariant: Callable[[list[StateMachine | BatchStateMachine]], None] | None = None,
+        text: bool = False,
+    ) -> None:
+        self.options = options
+        self._application = application
+        self.trace: Trace = TextTrace() if text else Trace()
+        self.scheduler = Scheduler(options.seed)
+        self.replica_ids = tuple(range(options.n))
+        self.chain_id = derive_key("smartbft v1 simulated chain", options.seed.to_bytes(8, "little"))
+        self.domains = Domains(self.chain_id)
+        # The schedule does not depend on who leads, but who leads decides who may crash.
+        self.scenario = draw_scenario(options, leader=1 % options.n)
+        self.scheme: SignatureScheme = Ed25519Scheme() if self.scenario.real_signatures else KeyedHashScheme()
+        self._signers = {id: self.scheme.signer(self._secret(b"replica", id)) for id in self.replica_ids}
+        self.view = View(0, tuple(self._member(id) for id in self.replica_ids))
+        self.validator = Validator(
+            self.view, self.domains, self.scheme.member_verifier(self.view), self.scenario.parameters
+        )
+        self.network = SimulatedNetwork(self.scheduler, self.scenario.network)
+        self.enough_replies = self.view.quorum if self.scenario.persistence == "sync" else self.view.f + 1
+        self.checkers = self._make_checkers()
+        self.hosts = [Host(self, id) for id in self.replica_ids]
+        self.clients = [self._make_client(index, operation) for index in range(options.clients)]
+        self.outstanding = 0
+        self.answered = 0
+        self.decided = 0
+        self.healed = False
+        self._ordering = ordering
+        self._invariant = invariant
+        self._planned: list[Crash | Isolation] = [*self.scenario.crashes, *self.scenario.isolations]
+        self._planned.sort(key=lambda fault: fault.after_instance)
+        self._faults_under_way = 0
+        self._crashes = 0
+        self._deadline = options.patience * 1_000_000
+
+    def _secret(self, purpose: bytes, number: int) -> bytes:
+        return derive_key("smartbft v1 simulated secret", self.chain_id + purpose + number.to_bytes(4, "little"))
+
+    def _member(self, id: int) -> Member:
+        key = self._signers[id].public_key
+        return Member(id, key, key)
+
+    def _make_checkers(self) -> Checkers:
+        forgetful: frozenset[int] = frozenset()
+        if self.scenario.persistence == "memory":
+            forgetful = frozenset(id for crash in self.scenario.crashes for id in crash.replicas)
+        verifier = self.scheme.member_verifier(self.view)
+        return Checkers(
+            self.view, self.domains, verifier, persistence=self.scenario.persistence, forgetful=forgetful
+        )
+
+    def _make_client(self, index: int, operation: OperationMaker) -> SimulatedClient:
+        signer = self.scheme.signer(self._secret(b"client", index))
+        draw = self.scheduler.random
+        return SimulatedClient(
+            self, index, signer, EPOCH - SESSION_LEAD + index, lambda number: operation(draw, index, number)
+        )
+
+    def make_core(self, id: int, pool: RequestPool) -> Replica:
+        """The product's core for one life of a replica."""
+        return Replica(
+            id,
+            self.view,
+            self.domains,
+            self._signers[id],
+            pool,
+            self.scenario.parameters,
+            level=PERSISTENCE_LEVELS[self.scenario.persistence],
+            ordering=self._ordering,
+        )
+
+    def make_application(self) -> BatchStateMachine:
+        """A fresh application for one life of a replica."""
+        return as_batch(self._application())
+
+    # The run
+
+    def run(self) -> SimulationReport:
+        """Run until every request is answered on all replicas.
+
+        Raises:
+            PropertyViolation: a promise was broken; liveness too, if the healed cluster does not finish in time.
+            SmartBFTError: the product raised an error of its own, an `InvariantViolation` for instance.
+        """
+        scheduler = self.scheduler
+        run_next = scheduler.run_next
+        for host in self.hosts:
+            host.start()
+        self._connect_all()
+        for client in self.clients:
+            scheduler.after(scheduler.between(0, 1_000), client.wake)
+        while True:
+            if not run_next():
+                raise PropertyViolation("liveness", "nothing is left to happen, but requests wait for an answer")
+            events = scheduler.events
+            if events % FINISHED_EVERY == 0 and self.healed and self._is_finished():
+                break
+            if events % BOUNDS_EVERY == 0:
+                self._check_bounds()
+        self._audit()
+        return self._report()
+
+    def _report(self) -> SimulationReport:
+        return SimulationReport(
+            options=self.options,
+            scenario=self.scenario.summary(),
+            instances=self.decided,
+            requests=self.answered,
+            events=self.scheduler.events,
+            messages=self.network.sent,
+            crashes=self._crashes,
+            virtual_seconds=self.scheduler.now / 1e6,
+            trace_hash=self.trace.digest(),
+        )
+
+    def wants_requests(self) -> bool:
+        """Whether clients go on: until the instances asked for are decided."""
+        return self.decided < self.options.instances and not self.healed
+
+    def on_decided(self, instance: int) -> None:
+        """A replica has decided an instance: the first one to do so moves the plan of faults along."""
+        if instance <= self.decided:
+            return
+        self.decided = instance
+        while self._planned and self._planned[0].after_instance < instance:
+            self._begin_fault(self._planned.pop(0))
+        self._maybe_heal()
+
+    def _maybe_heal(self) -> None:
+        """The second phase: once all planned faults are over, the healed cluster must answer everything in time."""
+        enough = self.decided >= self.options.instances or self.scheduler.now > self._deadline
+        if enough and not self.healed and not self._planned and not self._faults_under_way:
+            self.healed = True
+            self._deadline = self.scheduler.now + self.options.patience * 1_000_000
+            self.network.heal()
+            self.trace.note(self.scheduler.now, Kind.HEALED, 0, self.decided)
+
+    def _check_bounds(self) -> None:
+        """9: nothing grows past its limit; and the clock of the run does not pass its deadline."""
+        for host in self.hosts:
+            replica = host.replica
+            if replica is None:
+                continue
+            stats = replica.pool.stats()
+            if stats["pending"] > MAX_POOL_REQUESTS or stats["bytes"] > MAX_POOL_BYTES:
+                raise PropertyViolation("bounded queues", f"the pool of replica {host.id} holds {stats}")
+            if replica.log.pending_bytes() > MAX_LOG_QUEUE_BYTES:
+                raise PropertyViolation("bounded queues", f"the log queue of replica {host.id} is too long")
+        if self.scheduler.now <= self._deadline:
+            return
+        if self.healed:
+            raise PropertyViolation("liveness", self._what_is_missing())
+        self._planned.clear()
+        self._maybe_heal()
+
+    def _what_is_missing(self) -> str:
+        states = [
+            "down" if host.replica is None else f"decided {host.replica.core.decided}, executed {host.replica.executed}"
+            for host in self.hosts
+        ]
+        return (
+            f"after {self.options.patience} s on a healed network {self.outstanding} requests have no answer; "
+            f"replicas: {'; '.join(states)}"
+        )
+
+    def _is_finished(self) -> bool:
+        if self.outstanding:
+            return False
+        for host in self.hosts:
+            replica = host.replica
+            if replica is None or replica.executed != self.decided or not replica.idle():
+                return False
+        return True
+
+    # Faults
+
+    def _begin_fault(self, fault: Crash | Isolation) -> None:
+        self._faults_under_way += 1
+        if isinstance(fault, Crash):
+            self.scheduler.after(fault.delay, self._crash, fault)
+        else:
+            self.scheduler.after(0, self._isolate, fault)
+
+    def _crash(self, crash: Crash) -> None:
+        for id, downtime in zip(crash.replicas, crash.downtime, strict=True):
+            if self.hosts[id].replica is None:
+                continue  # down already, by another crash that will start it again
+            self._crashes += 1
+            self._faults_under_way += 1
+            self.hosts[id].crash(crash.power)
+            self.scheduler.after(downtime, self._restart, id)
+        self._fault_is_over()
+
+    def _restart(self, id: int) -> None:
+        self.hosts[id].start()
+        for peer in self.replica_ids:
+            self._connect(id, peer)
+        self._fault_is_over()
+
+    def _isolate(self, isolation: Isolation) -> None:
+        others = tuple(id for id in self.replica_ids if id != isolation.replica)
+        self.network.partition((isolation.replica,), others)
+        self.trace.note(self.scheduler.now, Kind.CUT, isolation.replica, 1)
+        self.scheduler.after(isolation.duration, self._rejoin, isolation.replica)
+
+    def _rejoin(self, id: int) -> None:
+        self.trace.note(self.scheduler.now, Kind.CUT, id, 0)
+        for peer in self.replica_ids:
+            self.network.mend(id, peer)
+            self.network.mend(peer, id)
+            self._connect(id, peer)
+        self._fault_is_over()
+
+    def _fault_is_over(self) -> None:
+        self._faults_under_way -= 1
+        self._maybe_heal()
+
+    def _connect_all(self) -> None:
+        for id in self.replica_ids:
+            for peer in self.replica_ids[:id]:
+                self._connect(id, peer)
+
+    def _connect(self, a: int, b: int) -> None:
+        """The channel between two replicas comes up: each side hears of it at a time of its own."""
+        if a != b:
+            for here, there in ((a, b), (b, a)):
+                self.scheduler.after(self.scheduler.between(1, 5_000), self._connected, (here, there))
+
+    def _connected(self, ends: tuple[int, int]) -> None:
+        here, there = ends
+        replica = self.hosts[here].replica
+        self.trace.note(self.scheduler.now, Kind.CONNECTED, here, there)
+        if replica is not None:
+            replica.peer_connected(there)
+
+    # After the run
+
+    def _audit(self) -> None:
+        """12 and 5: equal applications everywhere, and each log tells the whole agreed history on its own."""
+        applications = []
+        for host in self.hosts:
+            invariant(host.replica is not None, "a finished run has a replica down")
+            if host.replica is not None:
+                applications.append(host.replica.application)
+        if len({application.snapshot() for application in applications}) != 1:
+            raise PropertyViolation("equal state", "the applications differ after the same instances")
+        if self.scenario.persistence != "memory":
+            for host in self.hosts:
+                self._audit_log(host)
+        if self._invariant is not None:
+            self._invariant([getattr(application, "machine", application) for application in applications])
+
+    def _audit_log(self, host: Host) -> None:
+        state = recover(read_log(host.disk, self.chain_id, host.id), self.domains)
+        if len(state.decisions) != self.decided:
+            raise PropertyViolation(
+                "durability", f"the log of replica {host.id} holds {len(state.decisions)} of {self.decided} decisions"
+            )
+        for decided in state.decisions:
+            self.checkers.agreement.recovered(host.id, decided.instance, decided.proof.digest)
+            self.checkers.provability.check(decided.instance, decided.proof.digest, decided.proof)
+            batch = self.checkers.order.batch(decided.instance)
+            if batch is None or batch[2] != decided.data:
+                raise PropertyViolation(
+                    "durability", f"the log of replica {host.id} holds other requests in instance {decided.instance}"
+                )
+
+
+def simulate(options: SimulationOptions) -> SimulationReport:
+    """Run one seed with the default application. Raises as `Simulation.run`."""
+    return Simulation(options).run()
