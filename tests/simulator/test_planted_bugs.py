@@ -1,0 +1,37 @@
+"""The simulator finds every planted bug within its stated number of seeds, and nothing in the same seeds without it."""
+
+from __future__ import annotations
+
+import pytest
+
+from smartbft.testing import SimulationOptions, run_campaign
+from smartbft.testing.checkers import Durability
+from smartbft.testing.mutants import MUTANTS, Mutant, hunt
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_planted_bug_is_found(mutant: Mutant):
+    found = hunt(mutant, SimulationOptions())
+    assert found is not None, f"not found within {mutant.seeds} seeds: {mutant.rule}"
+    seeds, failure = found
+    assert seeds <= mutant.seeds
+    assert failure.promise in mutant.promises, failure.message
+
+
+@pytest.mark.slow
+def test_without_the_bugs_the_same_seeds_pass():
+    assert run_campaign(SimulationOptions(), max(mutant.seeds for mutant in MUTANTS)).failures == []
+
+
+@pytest.mark.slow
+def test_a_vote_sent_too_early_is_also_found_by_what_it_leads_to(monkeypatch: pytest.MonkeyPatch):
+    """Without the checker that compares each vote with the log: a leader that lost its proposal makes another one."""
+    monkeypatch.setattr(Durability, "sent", lambda *_: None)
+    (mutant,) = (mutant for mutant in MUTANTS if mutant.name == "vote-before-durable")
+    options = SimulationOptions(persistence="sync", signatures="keyed-hash")
+    for seed in range(60):
+        found = hunt(mutant, SimulationOptions(seed=seed, persistence=options.persistence, signatures="keyed-hash"))
+        if found is not None:
+            assert found[1].promise == "no contradiction"
+            return
+    pytest.fail("not found within 60 seeds")
