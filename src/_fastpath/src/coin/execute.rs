@@ -213,3 +213,73 @@ impl Machine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{push_item, tests::request};
+
+    const CHAIN: Key = [9; 32];
+
+    fn machine() -> Machine {
+        let minters = vec![[1; 32]];
+        Machine::new(Parameters { chain_id: CHAIN, minters, receipt_bytes_mint: 0, receipt_bytes_spend: 80 })
+    }
+
+    fn mint(value: u64) -> Vec<u8> {
+        [&[MINT, 1][..], &value.to_le_bytes(), &[0, 0]].concat()
+    }
+
+    fn spend(input: &Key, address: &Key, amount: u64) -> Vec<u8> {
+        [&[SPEND, 1][..], input, &[1], address, &amount.to_le_bytes(), &[0, 0]].concat()
+    }
+
+    /// Execute one operation of the client whose key is `client` repeated; returns its result.
+    fn execute(machine: &mut Machine, client: u8, sequence: u64, operation: &[u8]) -> Vec<u8> {
+        let mut list = Vec::new();
+        push_item(&mut list, &request(client, 1, sequence, operation, 0));
+        machine.execute_batch(&list, None).unwrap().split_off(4)
+    }
+
+    #[test]
+    fn rejections_change_nothing_and_are_padded_like_receipts() {
+        let mut machine = machine();
+        execute(&mut machine, 1, 1, &mint(5));
+        let coin = coin_id(&coin_key(&CHAIN), &[1; 32], 1, 1, 0);
+        let before = machine.digest();
+        for (client, operation, code) in [
+            (2, spend(&coin, &[2; 32], 5), Code::NotOwner),
+            (1, spend(&coin, &[2; 32], 6), Code::Unbalanced),
+            (1, spend(&[7; 32], &[2; 32], 5), Code::UnknownCoin),
+            (2, mint(5), Code::NotAuthorised),
+        ] {
+            let result = execute(&mut machine, client, 2, &operation);
+            assert_eq!(result[0], code as u8);
+            assert_eq!(result.len(), if operation[0] == SPEND { 80 } else { 1 });
+            assert_eq!(machine.digest(), before);
+        }
+    }
+
+    /// A million transactions that each spend one coin and make one take no more slots than one.
+    #[test]
+    fn a_million_spends_leave_the_state_as_large_as_it_was() {
+        let mut machine = machine();
+        let coin_key = coin_key(&CHAIN);
+        execute(&mut machine, 1, 1, &mint(5));
+        let mut coin = coin_id(&coin_key, &[1; 32], 1, 1, 0);
+        let size = machine.state.allocated();
+        let mut list = Vec::new();
+        for sequence in 2..1_000_002 {
+            push_item(&mut list, &request(1, 1, sequence, &spend(&coin, &[1; 32], 5), 0));
+            coin = coin_id(&coin_key, &[1; 32], 1, sequence, 0);
+            if sequence % 1_000 == 0 {
+                machine.execute_batch(&list, None).unwrap();
+                list.clear();
+            }
+        }
+        machine.execute_batch(&list, None).unwrap();
+        assert!(machine.state.find(&coin).is_some());
+        assert_eq!((machine.state.coins(), machine.state.supply()), (1, 5));
+        assert_eq!(machine.state.allocated(), size);
+    }
+}

@@ -220,3 +220,71 @@ impl<'a> Cursor<'a> {
         self.take(size).map(|_| ())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spend(inputs: &[Key], outputs: &[(Key, u64)], memo: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![SPEND, inputs.len() as u8];
+        bytes.extend(inputs.iter().flatten());
+        bytes.push(outputs.len() as u8);
+        for (address, amount) in outputs {
+            bytes.extend(address);
+            bytes.extend(amount.to_le_bytes());
+        }
+        bytes.extend((memo.len() as u16).to_le_bytes());
+        bytes.extend(memo);
+        bytes
+    }
+
+    fn code(bytes: &[u8]) -> Result<(), Code> {
+        Operation::parse(bytes).and_then(|operation| operation.check(&mut Vec::new()))
+    }
+
+    #[test]
+    fn every_prefix_and_every_longer_operation_is_malformed() {
+        let good = spend(&[[1; 32], [2; 32]], &[([3; 32], 4), ([5; 32], 6)], b"memo");
+        assert_eq!(code(&good), Ok(()));
+        for cut in 0..good.len() {
+            assert_eq!(code(&good[..cut]), Err(Code::Malformed), "cut at {cut}");
+        }
+        assert_eq!(code(&[&good[..], &[0]].concat()), Err(Code::Malformed));
+    }
+
+    #[test]
+    fn stateless_checks_give_their_codes() {
+        assert_eq!(code(&spend(&[[1; 32]], &[([3; 32], 0)], b"")), Err(Code::ZeroAmount));
+        assert_eq!(code(&spend(&[[1; 32]], &[([0; 32], 1)], b"")), Err(Code::BadAddress));
+        assert_eq!(code(&spend(&[[1; 32], [1; 32]], &[([3; 32], 1)], b"")), Err(Code::DuplicateInput));
+        assert_eq!(code(&spend(&[[1; 32]], &[([3; 32], u64::MAX), ([3; 32], 1)], b"")), Err(Code::Overflow));
+        assert_eq!(code(&spend(&[[1; 32]], &[([3; 32], 1)], &[0; 512])), Ok(()));
+        assert_eq!(code(&spend(&[[1; 32]], &[([3; 32], 1)], &[0; 513])), Err(Code::Malformed));
+    }
+
+    /// The table of encodings against the curve: all of small order are in it, and nothing else of the neighbourhood.
+    #[test]
+    fn small_order_encodings_are_those_of_the_curve() {
+        let mut candidates: Vec<Key> = SMALL_ORDER.to_vec();
+        candidates.extend((0..32u8).map(|y| with_ends(y, 0, 0)));
+        candidates.extend((0xe0..=0xffu8).map(|y| with_ends(y, 0xff, 0x7f)));
+        candidates.extend((0..1000u32).map(|number| *blake3::hash(&number.to_le_bytes()).as_bytes()));
+        let mut found = std::collections::BTreeSet::new();
+        for mut address in candidates {
+            for sign in [0, 0x80] {
+                address[31] = address[31] & 0x7f | sign;
+                // `verify::is_small_order` also says so of bytes that are no point.
+                let is_point = crate::verify::ParsedKey::new(&address).is_some();
+                assert_eq!(
+                    is_small_order(&address),
+                    is_point && crate::verify::is_small_order(&address),
+                    "{address:?}"
+                );
+                if is_small_order(&address) {
+                    found.insert(address);
+                }
+            }
+        }
+        assert_eq!(found.len(), 14);
+    }
+}

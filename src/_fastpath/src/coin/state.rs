@@ -100,6 +100,12 @@ impl State {
         self.coins.slots().map(|slot| u128::from(self.coin(slot).value)).sum()
     }
 
+    /// Slots and buckets in use or kept for reuse: what memory follows.
+    #[cfg(test)]
+    pub fn allocated(&self) -> usize {
+        self.coins.allocated() + self.owners.allocated()
+    }
+
     /// Whether `count` more coins have a slot each. (They have until memory holds four thousand million.)
     pub fn has_room_for(&self, count: usize) -> bool {
         self.coins.len() + count < NONE as usize

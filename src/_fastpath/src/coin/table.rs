@@ -123,6 +123,11 @@ impl<T: Keyed> Table<T> {
         self.buckets.iter().map(|bucket| bucket.slot).filter(|slot| *slot != NONE)
     }
 
+    #[cfg(test)]
+    pub fn allocated(&self) -> usize {
+        self.records.len() + self.buckets.len()
+    }
+
     fn mask(&self) -> usize {
         self.buckets.len() - 1
     }
