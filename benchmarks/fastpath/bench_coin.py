@@ -7,9 +7,11 @@ one input and two outputs, results 209 and 319); 1024 clients; `coins` unspent c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 from blake3 import blake3
+from nacl.signing import SigningKey
 from oracles import coin as oracle
 from oracles.coin import Request, request_list
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -82,6 +84,24 @@ def bench_plain_python(benchmark: BenchmarkFixture, kind: str) -> None:
         state.execute_batch(batch)
     waiting = list(batches(getattr(load, kind), 6))
     benchmark.pedantic(state.execute_batch, setup=lambda: ((waiting.pop(0),), {}), rounds=5, warmup_rounds=1)
+    report(benchmark)
+
+
+def bench_sequential_signatures(benchmark: BenchmarkFixture) -> None:
+    """The paper's left columns: each signature checked inside the execution, one after the other."""
+    signer = SigningKey(bytes(32))
+    key = bytes(signer.verify_key)
+    domain = blake3(CHAIN, derive_key_context="smartbft v1 request signature").digest()
+    requests = []
+    for sequence in range(1, BATCH + 1):
+        bare = Request(key, 1, sequence, coin.paper_mint(2))
+        requests.append(replace(bare, signature=signer.sign(domain + bare.unsigned()).signature))
+    data = request_list(requests)
+    benchmark.pedantic(
+        lambda state: state.execute_batch(data, verify_signatures=True),
+        setup=lambda: ((CoinState(CHAIN, key),), {}),
+        rounds=5,
+    )
     report(benchmark)
 
 
