@@ -90,6 +90,7 @@ CLIENT_IDLE_TIMEOUT_SECONDS = 600.0
 PEER_IDLE_TIMEOUT_SECONDS = 30.0
 # A frame that began must be complete within this time: what a slow-drip connection may hold open.
 FRAME_TIMEOUT_SECONDS = 30.0
+CONNECTION_LOOK_SECONDS = 1.0
 READ_BUFFER_BYTES = 256 * 1024
 # Bytes waiting to be written to one connection before its reading stops (backpressure), and before it is closed.
 WRITE_HIGH_WATER_BYTES = 8 * 1024 * 1024

@@ -6,13 +6,14 @@ Three frames of kind HELLO, whose payload is ``u16 protocol version`` and a Mess
 2. the acceptor answers `ReplicaHello` with its own nonce and `Proof`, its signature over both,
 3. a dialing replica answers `Proof`; a client proves nothing, because each of its requests is signed.
 
-A proof is a signature by the replica's permanent key over ``domain(chain id) | role and id of the prover | role and
-id of the other side | nonce of the prover | nonce of the other side | channel``: it means nothing on another chain,
-connection or direction. `channel` is the hash of the acceptor's TLS certificate (32 zero bytes on plain TCP). The
-dialer has compared that certificate with the genesis before it says a word, so its own proof holds for this TLS
-channel alone and both ends of it are authenticated; Python's `ssl` neither offers TLS 1.3 channel bindings nor
-accepts a client certificate by its fingerprint. Plain TCP authenticates peers with the same proofs, but lacks
-integrity and confidentiality afterwards: it is for measurements.
+A proof is a signature by the replica's permanent key over ``domain(chain id) | side | channel | the dialer's hello
+| the acceptor's hello``. The hellos hold both roles, ids, nonces, views and levels, and `side` is who proves (0 the
+dialer, 1 the acceptor): so a proof means nothing on another chain, connection or direction. `channel` is the hash
+of the acceptor's TLS certificate (32 zero bytes on plain TCP). The dialer has compared that certificate with the
+genesis before it says a word, so its own proof holds for this TLS channel alone and both ends of it are
+authenticated; Python's `ssl` neither offers TLS 1.3 channel bindings nor accepts a client certificate by its
+fingerprint. Plain TCP authenticates peers with the same proofs, but lacks integrity and confidentiality afterwards:
+it is for measurements.
 """
 
 from __future__ import annotations
@@ -35,11 +36,10 @@ PROTOCOL_VERSION = 1
 NONCE_BYTES = 32
 NO_CHANNEL = bytes(32)
 
-_CLIENT = 0
-_REPLICA = 1
+_DIALER = b"\0"
+_ACCEPTOR = b"\1"
 _VERSION = struct.Struct("<H")
 _HEADER = struct.Struct("<IB")
-_PARTY = struct.Struct("<BH")
 
 _Bytes32 = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 _ReplicaId = Annotated[int, msgspec.Meta(ge=0, le=2**16 - 1)]
@@ -95,6 +95,10 @@ class Identity:
     view: int
     level: int
 
+    def hello(self, chain_id: bytes, nonce: bytes) -> ReplicaHello:
+        """How it introduces itself on one connection."""
+        return ReplicaHello(chain_id, nonce, self.replica, self.view, self.level)
+
 
 @dataclass(frozen=True, slots=True)
 class Peer:
@@ -143,7 +147,6 @@ class Handshake:
         self.peer: Peer | None = None
         self.remainder = b""
         self._chain_id = chain_id
-        self._nonce = nonce
         self._channel = channel
         self._domain = derive_key("smartbft v1 handshake", chain_id)
         self._buffer = bytearray()
@@ -195,8 +198,9 @@ class Handshake:
                 "both need the same genesis file"
             )
 
-    def _statement(self, prover: bytes, other: bytes, prover_nonce: bytes, other_nonce: bytes) -> bytes:
-        return b"".join((self._domain, prover, other, prover_nonce, other_nonce, self._channel))
+    def _statement(self, side: bytes, dialers: ClientHello | ReplicaHello, acceptors: ReplicaHello) -> bytes:
+        # Canonical encodings, each with its own length inside: two different pairs never give the same bytes.
+        return b"".join((self._domain, side, self._channel, _encoder.encode(dialers), _encoder.encode(acceptors)))
 
     def _check_proof(self, replica: int, keys: Mapping[int, bytes], signature: bytes, statement: bytes) -> None:
         if not verify(keys[replica], signature, statement):
@@ -208,14 +212,16 @@ class Handshake:
 class _Dialer(Handshake):
     """The dialing side's wait for the acceptor's hello and proof."""
 
-    def __init__(
-        self, chain_id: bytes, expected: int, keys: Mapping[int, bytes], nonce: bytes, channel: bytes, myself: bytes
-    ) -> None:
-        super().__init__(chain_id, nonce, channel)
+    def __init__(self, expected: int, key: bytes, channel: bytes, hello: ClientHello | ReplicaHello) -> None:
+        super().__init__(hello.chain_id, hello.nonce, channel)
         self._expected = expected
-        self._keys = keys
-        self._myself = myself
+        self._keys = {expected: key}
+        self._mine = hello
         self._hello: ReplicaHello | None = None
+
+    def start(self) -> bytes:
+        """The first bytes to send."""
+        return _encode(self._mine)
 
     def _step(self, message: ClientHello | ReplicaHello | Proof) -> bytes:
         if self._hello is None:
@@ -231,8 +237,7 @@ class _Dialer(Handshake):
         if not isinstance(message, Proof):
             raise HandshakeError(f"expected the proof of replica {self._expected}, got a {type(message).__name__}")
         hello = self._hello
-        prover = _PARTY.pack(_REPLICA, hello.replica)
-        statement = self._statement(prover, self._myself, hello.nonce, self._nonce)
+        statement = self._statement(_ACCEPTOR, self._mine, hello)
         self._check_proof(hello.replica, self._keys, message.signature, statement)
         self.peer = Peer(hello.replica, hello.view, hello.level)
         return self._answer(hello)
@@ -253,11 +258,7 @@ class ClientDialer(_Dialer):
     """
 
     def __init__(self, chain_id: bytes, replica: int, key: bytes, nonce: bytes, channel: bytes = NO_CHANNEL) -> None:
-        super().__init__(chain_id, replica, {replica: key}, nonce, channel, _PARTY.pack(_CLIENT, 0))
-
-    def start(self) -> bytes:
-        """The first bytes to send."""
-        return _encode(ClientHello(self._chain_id, self._nonce))
+        super().__init__(replica, key, channel, ClientHello(chain_id, nonce))
 
 
 class ReplicaDialer(_Dialer):
@@ -266,19 +267,11 @@ class ReplicaDialer(_Dialer):
     def __init__(
         self, chain_id: bytes, identity: Identity, replica: int, key: bytes, nonce: bytes, channel: bytes = NO_CHANNEL
     ) -> None:
-        myself = _PARTY.pack(_REPLICA, identity.replica)
-        super().__init__(chain_id, replica, {replica: key}, nonce, channel, myself)
-        self._identity = identity
-
-    def start(self) -> bytes:
-        """The first bytes to send."""
-        identity = self._identity
-        return _encode(ReplicaHello(self._chain_id, self._nonce, identity.replica, identity.view, identity.level))
+        super().__init__(replica, key, channel, identity.hello(chain_id, nonce))
+        self._signer = identity.signer
 
     def _answer(self, hello: ReplicaHello) -> bytes:
-        other = _PARTY.pack(_REPLICA, hello.replica)
-        statement = self._statement(self._myself, other, self._nonce, hello.nonce)
-        return _encode(Proof(self._identity.signer.sign(statement)))
+        return _encode(Proof(self._signer.sign(self._statement(_DIALER, self._mine, hello))))
 
 
 class Acceptor(Handshake):
@@ -301,7 +294,8 @@ class Acceptor(Handshake):
         channel: bytes = NO_CHANNEL,
     ) -> None:
         super().__init__(chain_id, nonce, channel)
-        self._identity = identity
+        self._signer = identity.signer
+        self._mine = identity.hello(chain_id, nonce)
         self._peers = peers
         self._hello: ReplicaHello | None = None
 
@@ -315,29 +309,24 @@ class Acceptor(Handshake):
             if self._peers is not None:
                 raise HandshakeError("a client dialed the port for replicas: use the replica's client address")
             self.peer = Peer(None)
-            return self._welcome(_PARTY.pack(_CLIENT, 0), message.nonce)
+            return self._welcome(message)
         if self._peers is None:
             raise HandshakeError("a replica dialed the port for clients: use the replica's replica address")
         if message.replica not in self._peers:
             may = ", ".join(map(str, sorted(self._peers))) or "none"
             raise HandshakeError(f"replica {message.replica} is not one of those that dial this one ({may})")
         self._hello = message
-        return self._welcome(_PARTY.pack(_REPLICA, message.replica), message.nonce)
+        return self._welcome(message)
 
-    def _welcome(self, other: bytes, other_nonce: bytes) -> bytes:
-        identity = self._identity
-        hello = ReplicaHello(self._chain_id, self._nonce, identity.replica, identity.view, identity.level)
-        myself = _PARTY.pack(_REPLICA, identity.replica)
-        signature = identity.signer.sign(self._statement(myself, other, self._nonce, other_nonce))
-        return _encode(hello) + _encode(Proof(signature))
+    def _welcome(self, dialers: ClientHello | ReplicaHello) -> bytes:
+        signature = self._signer.sign(self._statement(_ACCEPTOR, dialers, self._mine))
+        return _encode(self._mine) + _encode(Proof(signature))
 
     def _finish(self, proof: Proof) -> bytes:
         hello = self._hello
         if hello is None or self._peers is None:
             raise HandshakeError("a proof before the HELLO it belongs to")
-        prover = _PARTY.pack(_REPLICA, hello.replica)
-        myself = _PARTY.pack(_REPLICA, self._identity.replica)
-        statement = self._statement(prover, myself, hello.nonce, self._nonce)
+        statement = self._statement(_DIALER, hello, self._mine)
         self._check_proof(hello.replica, self._peers, proof.signature, statement)
         self.peer = Peer(hello.replica, hello.view, hello.level)
         return b""

@@ -31,7 +31,6 @@ from smartbft.net.watch import ConnectionLimits
 
 logger = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 1.0
 _BACKLOG = 1024
 
 
@@ -107,7 +106,7 @@ class Listener:
             raise ConfigError(
                 f"cannot listen on {host}:{port}: {error.strerror or error} (is another replica running?)"
             ) from None
-        self._looking = loop.call_later(_LOOK_SECONDS, self._look)
+        self._looking = loop.call_later(self._limits.look_interval, self._look)
 
     async def close(self) -> None:
         """Stop listening and close every connection."""
@@ -133,7 +132,7 @@ class Listener:
         now = loop.time()
         for connection in list(self.connections):
             connection.look(now)
-        self._looking = loop.call_later(_LOOK_SECONDS, self._look)
+        self._looking = loop.call_later(self._limits.look_interval, self._look)
 
 
 class _Accepted(Connection):
@@ -244,7 +243,7 @@ class Dialer:
         if await asyncio.shield(connection.established) is not None:
             self._last_problem = ""
         while not connection.done.done():
-            await asyncio.wait([connection.done], timeout=_LOOK_SECONDS)
+            await asyncio.wait([connection.done], timeout=self._limits.look_interval)
             connection.look(loop.time())
 
     def _make(self) -> Connection:

@@ -17,6 +17,7 @@ class ConnectionLimits:
         frame_timeout: seconds within which a frame that began must be complete.
         write_high_water: bytes waiting to be written at which reading stops.
         write_limit: bytes waiting to be written at which the connection is closed.
+        look_interval: seconds between two looks for connections that are idle or drip.
     """
 
     connections: int = limits.MAX_CLIENT_CONNECTIONS
@@ -25,6 +26,7 @@ class ConnectionLimits:
     frame_timeout: float = limits.FRAME_TIMEOUT_SECONDS
     write_high_water: int = limits.WRITE_HIGH_WATER_BYTES
     write_limit: int = limits.WRITE_LIMIT_BYTES
+    look_interval: float = limits.CONNECTION_LOOK_SECONDS
 
 
 class ConnectionWatch:
