@@ -1,0 +1,215 @@
+"""Whole clusters in one process: clients, restarts, catching up, on every kind of log and transport."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smartbft import LocalCluster, NotEnoughReplies, Rejected
+from smartbft.apps import counter, key_value
+from smartbft.apps.coin import CoinApplication, decode_balance, decode_created, mint, spend
+from smartbft.apps.coin import balance as balance_of
+from smartbft.crypto.signatures import Ed25519Signer
+from smartbft.errors import LocalProtocolError
+from smartbft.runtime.client import AsyncClient
+from smartbft.smr.application import open_result
+from smartbft.types import Parameters
+
+Run = Callable[[Callable[[], Awaitable[None]]], None]
+QUICK = Parameters(request_timeout=400_000, resend_interval=50_000, progress_interval=50_000)
+
+
+async def agreeing_states(cluster: LocalCluster, at_least: int, replicas: tuple[int, ...] = (0, 1, 2, 3)) -> str:
+    """Wait until `replicas` have executed `at_least` instances and are at one instance; returns their digest."""
+    while True:
+        states = [await cluster.replicas[replica].status(digest=True) for replica in replicas]
+        if len({state["digest_instance"] for state in states}) == 1 and states[0]["digest_instance"] >= at_least:
+            assert len({state["digest"] for state in states}) == 1
+            return str(states[0]["digest"])
+        await asyncio.sleep(0.01)
+
+
+async def count(client: AsyncClient, times: int) -> int:
+    """Invoke `add` concurrently; returns the highest value seen."""
+    results = await asyncio.gather(*(client.invoke(counter.add(1)) for _ in range(times)))
+    values = [counter.decode_value(result) for result in results]
+    assert len(set(values)) == times
+    return max(values)
+
+
+@pytest.mark.parametrize("persistence", ["memory", "async", "sync"])
+@pytest.mark.parametrize("transport", ["plain", "tls"])
+def test_concurrent_clients_count_exactly_once(run: Run, tmp_path: Path, persistence: Any, transport: Any) -> None:
+    async def scenario() -> None:
+        async with (
+            LocalCluster(4, counter.Counter, persistence, transport=transport, folder=tmp_path) as cluster,
+            cluster.client() as one,
+            cluster.client() as other,
+        ):
+            tops = await asyncio.gather(count(one, 150), count(other, 150))
+            assert max(tops) == 300
+            assert counter.decode_value(await one.invoke(counter.read())) == 300
+            status = await one.status(0)
+            assert status["persistence"] == persistence
+            assert status["pool"]["bad_signatures"] == 0
+            await agreeing_states(cluster, status["decided"])
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("n", [1, 4, 7])
+def test_clusters_of_other_sizes(run: Run, n: int) -> None:
+    async def scenario() -> None:
+        async with LocalCluster(n, key_value.KeyValueStore) as cluster, cluster.client() as client:
+            await client.invoke(key_value.put(b"city", b"Lisboa"))
+            assert key_value.decode_value(await client.invoke(key_value.get(b"city"))) == b"Lisboa"
+
+    run(scenario)
+
+
+def test_the_coin_in_native_code(run: Run) -> None:
+    minter = Ed25519Signer(bytes([7]) * 32)
+    payee = Ed25519Signer(bytes([8]) * 32).public_key
+
+    async def scenario() -> None:
+        chain: list[bytes] = []
+
+        def application() -> CoinApplication:
+            return CoinApplication(chain[0], [minter.public_key])
+
+        cluster = LocalCluster(4, application)
+        chain.append(cluster.genesis.chain_id)
+        async with cluster, cluster.client(minter) as client:
+            coins = decode_created(await client.invoke(mint([100]))).coin_ids
+            await client.invoke(spend([coins[0]], [(payee, 30), (minter.public_key, 70)]))
+            assert decode_balance(await client.invoke(balance_of(payee))).amount == 30
+            facts = (await client.status(2, digest=True))["application"]
+            assert facts["supply"] == facts["minted"] == 100
+
+    run(scenario)
+
+
+def test_a_rejected_operation_leaves_no_gap(run: Run) -> None:
+    async def scenario() -> None:
+        async with LocalCluster(4, counter.Counter) as cluster, cluster.client() as client:
+            with pytest.raises(Rejected, match="REJECTED"):
+                await client.invoke(b"no operation of a counter")
+            assert counter.decode_value(await client.invoke(counter.add(5))) == 5
+            with pytest.raises(LocalProtocolError, match="at most"):
+                await client.invoke(bytes(100_000))
+            assert counter.decode_value(await client.invoke(counter.add(5))) == 10
+
+    run(scenario)
+
+
+def test_the_empty_operation_does_nothing(run: Run) -> None:
+    async def scenario() -> None:
+        async with LocalCluster(4, counter.Counter) as cluster, cluster.client() as client:
+            assert open_result(await client.invoke(b"")) == b""
+
+    run(scenario)
+
+
+def test_more_invocations_than_the_window_wait_for_their_turn(run: Run) -> None:
+    async def scenario() -> None:
+        parameters = Parameters(window=4)
+        async with LocalCluster(4, counter.Counter, parameters=parameters) as cluster, cluster.client() as client:
+            assert await count(client, 100) == 100
+
+    run(scenario)
+
+
+# --- replicas that stop ---
+
+
+def test_one_follower_down_and_back(run: Run, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        cluster = LocalCluster(4, counter.Counter, "sync", folder=tmp_path, parameters=QUICK)
+        async with cluster, cluster.client(retransmit=0.1) as client:
+            assert await count(client, 20) == 20
+            await cluster.stop(3)
+            for _ in range(30):  # instances that replica 3 misses
+                await client.invoke(counter.add(1))
+            await cluster.start(3)
+            await cluster.replicas[3].ready()
+            assert await count(client, 20) == 70
+            decided = (await client.status(0))["decided"]
+            await agreeing_states(cluster, decided)
+
+    run(scenario)
+
+
+def test_a_late_replica_is_served_from_segments_that_were_closed(run: Run, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        cluster = LocalCluster(
+            4, key_value.KeyValueStore, "async", folder=tmp_path, parameters=QUICK, segment_bytes=256 * 1024
+        )
+        async with cluster, cluster.client(retransmit=0.1) as client:
+            await cluster.stop(2)
+            for number in range(40):
+                await client.invoke(key_value.put(b"key %d" % number, bytes(20_000)))
+            assert (await client.status(0))["log"]["segments"] > 2
+            await cluster.start(2)
+            await agreeing_states(cluster, (await client.status(0))["decided"])
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("persistence", ["async", "sync"])
+def test_all_replicas_restart_and_remember(run: Run, tmp_path: Path, persistence: Any) -> None:
+    async def scenario() -> None:
+        cluster = LocalCluster(4, counter.Counter, persistence, folder=tmp_path, parameters=QUICK)
+        async with cluster:
+            async with cluster.client() as client:
+                assert await count(client, 50) == 50
+                before = await agreeing_states(cluster, 1)
+            for replica in range(4):
+                await cluster.stop(replica)
+            for replica in range(4):
+                await cluster.start(replica)
+            for replica in range(4):
+                await cluster.replicas[replica].ready()
+            assert await agreeing_states(cluster, 1) == before
+            async with cluster.client() as client:
+                assert await count(client, 10) == 60
+
+    run(scenario)
+
+
+def test_a_client_outlives_the_restart_of_all_replicas(run: Run, tmp_path: Path) -> None:
+    """The same session goes on: what was acknowledged is there, nothing is executed twice."""
+
+    async def scenario() -> None:
+        cluster = LocalCluster(4, counter.Counter, "sync", folder=tmp_path, parameters=QUICK)
+        async with cluster, cluster.client(retransmit=0.1) as client:
+            assert await count(client, 30) == 30
+            for replica in range(4):
+                await cluster.stop(replica)
+            pending = asyncio.create_task(client.invoke(counter.add(1), timeout=30))
+            for replica in range(4):
+                await cluster.start(replica)
+            assert counter.decode_value(await pending) == 31
+            assert await count(client, 10) == 41
+
+    run(scenario)
+
+
+def test_with_two_replicas_down_nothing_is_answered_and_then_it_is(run: Run, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        cluster = LocalCluster(4, counter.Counter, "sync", folder=tmp_path, parameters=QUICK)
+        async with cluster, cluster.client(retransmit=0.1) as client:
+            await client.invoke(counter.add(1))
+            await cluster.stop(2)
+            await cluster.stop(3)
+            while len(client.connected) > 2:  # noqa: ASYNC110 - the client tells nobody
+                await asyncio.sleep(0.01)
+            with pytest.raises(NotEnoughReplies, match="2 of 4 replicas"):
+                await client.invoke(counter.add(1), timeout=0.2)
+            await cluster.start(3)
+            assert counter.decode_value(await client.invoke(counter.add(1))) == 2
+
+    run(scenario)
