@@ -1,4 +1,4 @@
-"""Links the native crate and holds its function tables, and what else the compiled modules share, for them to cimport."""
+"""Links the native crate, holds its function tables, and what else the compiled modules share: they cimport it here."""
 
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AsStringAndSize

@@ -28,6 +28,10 @@ pub const SMALLEST_BATCH: usize = 64;
 /// Groups of at most this many are checked singly: an equation costs about as much.
 const SINGLY: usize = 2;
 
+/// Once one in so many of a batch was found bad, the rest is checked singly: in a flood of bad signatures the search for
+/// good groups costs more than it saves.
+const CULPRIT_SHARE: usize = 16;
+
 /// One signature to check. The signed message is `prefix` followed by `message`.
 #[derive(Clone, Copy)]
 pub struct Item<'a> {
@@ -138,38 +142,37 @@ impl<'a> Batch<'a> {
 
     fn verdicts(self) -> Vec<u8> {
         let mut mask = vec![0; self.items.len()];
-        // A flood of bad signatures must not make us try every group of every size: after equations over twice as many
-        // terms as there are, what is left is checked singly.
-        let mut budget = 2 * self.terms.len();
+        let mut patience = self.terms.len().div_ceil(CULPRIT_SHARE);
         if self.holds(0..self.terms.len()) {
             self.accept(0..self.terms.len(), &mut mask);
         } else {
-            self.bisect(0..self.terms.len(), &mut budget, &mut mask);
+            self.bisect(0..self.terms.len(), &mut patience, &mut mask);
         }
         mask
     }
 
-    /// Decides the terms of a group for which the equation does not hold.
-    fn bisect(&self, group: Range<usize>, budget: &mut usize, mask: &mut [u8]) {
-        if group.len() <= SINGLY || *budget < group.len() {
+    /// Decides the terms of a group for which the equation does not hold. `patience` counts down with each culprit.
+    fn bisect(&self, group: Range<usize>, patience: &mut usize, mask: &mut [u8]) {
+        if group.len() <= SINGLY || *patience == 0 {
             for term in &self.terms[group] {
-                mask[term.item] = u8::from(self.items[term.item].verify());
+                let valid = self.items[term.item].verify();
+                *patience = patience.saturating_sub(usize::from(!valid));
+                mask[term.item] = u8::from(valid);
             }
             return;
         }
-        *budget -= group.len();
         let middle = group.start + group.len() / 2;
         let (left, right) = (group.start..middle, middle..group.end);
         if self.holds(left.clone()) {
             // The culprits are all in the right half: no need to ask the equation.
             self.accept(left, mask);
-            self.bisect(right, budget, mask);
+            self.bisect(right, patience, mask);
         } else {
-            self.bisect(left, budget, mask);
+            self.bisect(left, patience, mask);
             if self.holds(right.clone()) {
                 self.accept(right, mask);
             } else {
-                self.bisect(right, budget, mask);
+                self.bisect(right, patience, mask);
             }
         }
     }
