@@ -35,6 +35,7 @@ build: build/.stamp
 # --- checks ---
 
 test: build
+	cd $(CRATE) && cargo test --locked --release --quiet --target-dir ../../build/cargo
 	$(BIN)/python -m pytest
 
 lint: venv
@@ -52,7 +53,7 @@ format:
 # --- packages ---
 
 wheel: venv
-	$(BIN)/python -m build --outdir dist
+	PIP_CONSTRAINT=$(abspath ci/constraints.txt) $(BIN)/python -m build --outdir dist
 
 clean:
 	rm -rf build dist *.egg-info src/*.egg-info src/smartbft/_fastpath/*.so $(VENV)

@@ -150,7 +150,7 @@ def extension(module: str) -> Extension:
 
 
 setup(
-    ext_modules=[extension(module) for module in MODULES if (CRATE / f"{module}.pyx").exists()],
+    ext_modules=[extension(module) for module in MODULES],
     cmdclass={"build_ext": BuildFastpath},
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )
