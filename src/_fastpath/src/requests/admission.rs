@@ -146,7 +146,7 @@ impl RequestPool {
             arrival: arrival.now,
             ready_at: 0,
             place: Place::AtVerifier,
-            counted: false,
+            counted: 0,
             named: body,
             reserve: body,
             links: new_links(),
@@ -162,8 +162,7 @@ impl RequestPool {
             self.priority.push_back(&mut self.entries, slot);
         } else {
             self.entries[slot].place = Place::Queued;
-            self.entries[slot].counted = true;
-            self.sources.enqueue(arrival.source, &mut self.entries, slot);
+            self.entries[slot].counted = self.sources.enqueue(arrival.source, &mut self.entries, slot);
         }
     }
 

@@ -322,7 +322,7 @@ impl RequestPool {
         if state.routes.len() >= most_routes {
             state.routes.pop_front();
         }
-        state.routes.push_back(Route { digest, source, released: false });
+        state.routes.push_back(Route { digest, source });
         state.ordered = number;
         state.received = state.received.max(number);
         state.last_activity = timestamp;

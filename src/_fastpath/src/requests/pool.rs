@@ -51,8 +51,8 @@ pub struct Entry {
     pub arrival: u64,
     pub ready_at: u64,
     pub place: Place,
-    /// Counted in its owner's share of unverified requests.
-    pub counted: bool,
+    /// Counted in its owner's share of unverified requests, in this epoch of the owner; 0: not counted.
+    pub counted: u64,
     /// Named by a proposal: kept beside another request with its number.
     pub named: bool,
     /// Accounted to the reserve for bodies, not to the pool.
@@ -227,11 +227,9 @@ impl RequestPool {
     /// Its source no longer answers for it.
     pub(super) fn uncount(&mut self, slot: u32) {
         let entry = &mut self.entries[slot];
-        if std::mem::take(&mut entry.counted) {
-            let owner = entry.owner;
-            if let Some(source) = self.sources.get_mut(owner) {
-                source.unverified = source.unverified.saturating_sub(1);
-            }
+        let epoch = std::mem::take(&mut entry.counted);
+        if epoch != 0 {
+            self.sources.uncount(entry.owner, epoch);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::pool::{Misuse, RequestPool};
 use super::sources::NO_SOURCE;
-use crate::wire::{items, status, Digest, ReplyHeader, SessionId};
+use crate::wire::{items, status, Digest, ReplyHeader, RequestView, SessionId};
 
 /// What all replies of a batch have in common.
 #[derive(Clone, Copy)]
@@ -25,11 +25,11 @@ impl RequestPool {
         }
         self.last_view = execution.view;
         self.last_instance = execution.instance;
-        for ((request, digest), result) in batch.iter().zip(names).zip(results) {
-            let Some(session) = self.sessions.find(&request.session()) else { continue };
+        for ((request, digest), result) in batch.into_iter().zip(names).zip(results) {
+            let Some(session) = self.open_session(&request) else { continue };
             let state = &self.sessions.slab[session];
             let number = request.sequence();
-            if !state.is_open() || number <= state.executed {
+            if number <= state.executed {
                 return Err(Misuse(format!("request {number} of a session was executed before")));
             }
             if number != state.executed + 1 || number > state.ordered {
@@ -38,6 +38,11 @@ impl RequestPool {
             self.keep_reply(session, digest, result, execution);
         }
         Ok(())
+    }
+
+    /// The session of an ordered request, unless its lease has ended since.
+    fn open_session(&self, request: &RequestView) -> Option<u32> {
+        self.sessions.find(&request.session()).filter(|session| self.sessions.slab[*session].is_open())
     }
 
     fn keep_reply(&mut self, session: u32, digest: Digest, result: &[u8], execution: Execution) {
@@ -69,21 +74,15 @@ impl RequestPool {
         let names = super::ordering::digests(names)?;
         let batch = self.batch(list, names.len())?;
         for request in batch {
-            let Some(session) = self.sessions.find(&request.session()) else { continue };
+            let Some(session) = self.open_session(&request) else { continue };
             let state = &mut self.sessions.slab[session];
             let number = request.sequence();
             if number > state.executed {
                 return Err(Misuse(format!("request {number} of a session is released before it was executed")));
             }
-            let Some(route) = state.route_mut(number) else { continue };
-            route.released = true;
-            let source = route.source;
+            let Some(route) = state.release(number) else { continue };
             if let Some(reply) = state.reply(number) {
-                self.sources.reply(source, reply);
-            }
-            let state = &mut self.sessions.slab[session];
-            while state.routes.front().is_some_and(|route| route.released) {
-                state.routes.pop_front();
+                self.sources.reply(route.source, reply);
             }
         }
         Ok(())
@@ -95,8 +94,8 @@ impl RequestPool {
             return;
         }
         let state = &mut self.sessions.slab[session];
-        if let Some(route) = state.route_mut(number).filter(|route| !route.released) {
-            if route.digest == *digest {
+        if number > state.released {
+            if let Some(route) = state.route_mut(number).filter(|route| route.digest == *digest) {
                 route.source = source;
             }
             return;

@@ -3,7 +3,7 @@
 //! An *open* session is replicated state: it was opened by a decision. A *waiting* one has a verified request here and a
 //! place kept for it; an *unverified* one exists only because somebody claims to be its client.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::index::Map;
 use super::slab::{Link, Linked, List, Slab, UNLINKED};
@@ -26,11 +26,10 @@ pub struct Candidates {
     pub list: List<SIBLINGS>,
 }
 
-/// Where the reply to an ordered request goes once it may leave.
+/// Where the reply to an ordered request goes when it may leave.
 pub struct Route {
     pub digest: Digest,
     pub source: u64,
-    pub released: bool,
 }
 
 pub struct Session {
@@ -40,12 +39,14 @@ pub struct Session {
     pub received: u64,
     pub ordered: u64,
     pub executed: u64,
+    /// Replies up to here may leave: they have, and leave again when asked for.
+    pub released: u64,
     pub last_activity: u64,
     /// Under which time the lease is listed: the start of the lease, or earlier.
     lease_listed: u64,
     /// Pending numbers above `ordered`, ascending.
     pub numbers: VecDeque<Candidates>,
-    /// Of the numbers up to `ordered`, the last ones.
+    /// Of the numbers above `released` up to `ordered`, the last ones.
     pub routes: VecDeque<Route>,
     /// Of the numbers up to `executed`, the last ones: whole reply payloads.
     pub replies: VecDeque<Vec<u8>>,
@@ -75,6 +76,7 @@ impl Session {
             received: 0,
             ordered: 0,
             executed: 0,
+            released: 0,
             last_activity: 0,
             lease_listed: 0,
             numbers: VecDeque::new(),
@@ -135,6 +137,16 @@ impl Session {
         self.routes.get_mut(at)
     }
 
+    /// The reply to `number` may leave, and so may all before it; returns its route.
+    pub fn release(&mut self, number: u64) -> Option<Route> {
+        if number <= self.released {
+            return None;
+        }
+        self.released = number;
+        let at = self.route_position(number)?;
+        self.routes.drain(..=at).last()
+    }
+
     /// The kept reply (the whole payload) to an executed number.
     pub fn reply(&self, number: u64) -> Option<&[u8]> {
         let back = self.executed.checked_sub(number)? as usize;
@@ -167,9 +179,9 @@ pub struct SessionTable {
     keys: Map<[u8; KEY_BYTES], KeyUse>,
     /// Open sessions by the start of their lease, which may be out of date on the early side (see `settle`).
     leases: BTreeSet<(u64, u32)>,
-    /// Sessions of the other two standings by session number.
-    waiting: BTreeSet<(u64, u32)>,
-    unverified: BTreeSet<(u64, u32)>,
+    /// Sessions of the other two standings by session number and key.
+    waiting: BTreeMap<(u64, [u8; KEY_BYTES]), u32>,
+    unverified: BTreeMap<(u64, [u8; KEY_BYTES]), u32>,
     pub walk: u64,
 }
 
@@ -182,8 +194,8 @@ impl SessionTable {
             index: Map::default(),
             keys: Map::default(),
             leases: BTreeSet::new(),
-            waiting: BTreeSet::new(),
-            unverified: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            unverified: BTreeMap::new(),
             walk: 0,
         }
     }
@@ -202,7 +214,7 @@ impl SessionTable {
         }
         let slot = self.slab.insert(Session::new(id));
         self.index.insert(id, slot);
-        self.unverified.insert((id.number, slot));
+        self.unverified.insert((id.number, id.key), slot);
         slot
     }
 
@@ -239,9 +251,9 @@ impl SessionTable {
 
     /// Sessions that are not open and that no batch later than `timestamp` can open.
     pub fn stale(&self, timestamp: u64) -> Vec<u32> {
-        let bound = (timestamp.saturating_sub(self.limits.lease), 0);
-        let waiting = self.waiting.range(..bound).map(|(_, slot)| *slot);
-        waiting.chain(self.unverified.range(..bound).map(|(_, slot)| *slot)).collect()
+        let bound = (timestamp.saturating_sub(self.limits.lease), [0; KEY_BYTES]);
+        let stale = [&self.waiting, &self.unverified].map(|sessions| sessions.range(..bound).map(|(_, slot)| *slot));
+        stale.into_iter().flatten().collect()
     }
 
     /// How many more sessions could be open at `timestamp`, beside those that wait and `taken` others: whether any.
@@ -280,8 +292,8 @@ impl SessionTable {
         if !self.key_has_room(&id.key, now, of_key) || !self.has_room(now, self.waiting.len()) {
             return false;
         }
-        self.unverified.remove(&(id.number, slot));
-        self.waiting.insert((id.number, slot));
+        self.unverified.remove(&(id.number, id.key));
+        self.waiting.insert((id.number, id.key), slot);
         self.keys.entry(id.key).or_default().waiting.push(slot);
         self.slab[slot].standing = Standing::Waiting;
         true
@@ -304,7 +316,7 @@ impl SessionTable {
         self.forget_standing(slot);
         let session = &mut self.slab[slot];
         session.standing = Standing::Unverified;
-        self.unverified.insert((session.id.number, slot));
+        self.unverified.insert((session.id.number, session.id.key), slot);
     }
 
     fn forget_standing(&mut self, slot: u32) {
@@ -312,11 +324,11 @@ impl SessionTable {
         let (id, standing) = (session.id, session.standing);
         match standing {
             Standing::Unverified => {
-                self.unverified.remove(&(id.number, slot));
+                self.unverified.remove(&(id.number, id.key));
                 return;
             }
             Standing::Waiting => {
-                self.waiting.remove(&(id.number, slot));
+                self.waiting.remove(&(id.number, id.key));
             }
             Standing::Open => {
                 self.leases.remove(&(session.lease_listed, slot));
@@ -341,7 +353,7 @@ impl SessionTable {
 
     /// The waiting session that loses its place first: the one with the highest number.
     pub fn last_waiting(&self) -> Option<u32> {
-        self.waiting.last().map(|(_, slot)| *slot)
+        self.waiting.last_key_value().map(|(_, slot)| *slot)
     }
 
     pub fn enter_ring(&mut self, slot: u32) {

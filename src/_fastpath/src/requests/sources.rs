@@ -17,6 +17,8 @@ const OPTIONAL_REPLY_BYTES: usize = 256 * 1024;
 
 #[derive(Default)]
 pub struct Source {
+    /// Distinguishes connections that used one number one after the other; from 1.
+    epoch: u64,
     pub queue: List<PLACE>,
     /// Its requests that are queued for verification or being verified.
     pub unverified: usize,
@@ -30,11 +32,16 @@ pub struct Sources {
     map: Map<u64, Source>,
     turns: VecDeque<u64>,
     with_replies: VecDeque<u64>,
+    epochs: u64,
 }
 
 impl Sources {
     pub fn register(&mut self, source: u64) -> &mut Source {
-        self.map.entry(source).or_default()
+        let epochs = &mut self.epochs;
+        self.map.entry(source).or_insert_with(|| {
+            *epochs += 1;
+            Source { epoch: *epochs, ..Source::default() }
+        })
     }
 
     pub fn get_mut(&mut self, source: u64) -> Option<&mut Source> {
@@ -45,14 +52,22 @@ impl Sources {
         self.map.get(&source).map_or(0, |source| source.unverified)
     }
 
-    /// Queues an entry behind the others of its source.
-    pub fn enqueue<T: Linked>(&mut self, source: u64, slab: &mut Slab<T>, slot: u32) {
-        let state = self.map.entry(source).or_default();
+    /// Queues an entry behind the others of its source and counts it; returns the source's epoch.
+    pub fn enqueue<T: Linked>(&mut self, source: u64, slab: &mut Slab<T>, slot: u32) -> u64 {
+        let state = self.register(source);
         state.queue.push_back(slab, slot);
         state.unverified += 1;
-        if !state.in_turn {
-            state.in_turn = true;
+        let epoch = state.epoch;
+        if !std::mem::replace(&mut state.in_turn, true) {
             self.turns.push_back(source);
+        }
+        epoch
+    }
+
+    /// A request that was counted in this epoch is no longer unverified, or no longer its source's.
+    pub fn uncount(&mut self, source: u64, epoch: u64) {
+        if let Some(state) = self.map.get_mut(&source).filter(|state| state.epoch == epoch) {
+            state.unverified -= 1;
         }
     }
 

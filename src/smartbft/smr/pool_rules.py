@@ -1,0 +1,209 @@
+"""The rules of the request pool from proposing to replying: the second half of the oracle, see `pool_reception`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from smartbft._fastpath import pool as native
+from smartbft._fastpath.pool import join_requests
+from smartbft.errors import LocalProtocolError, MalformedMessage
+from smartbft.smr.pool_reception import Reception, chunks, parse, result_list
+from smartbft.smr.sessions import Pending, Place, Route, Session, SessionId, Standing
+
+
+def _by_number(session: Session) -> tuple[int, bytes]:
+    return session.id[1], session.id[0]
+
+
+class PoolOracle(Reception):
+    """The pool, with the methods of `RequestPool`; a verification job is a list of pending requests."""
+
+    # --- proposing and voting
+
+    def ready(self) -> int:
+        """As `RequestPool.ready`."""
+        return len(self.ready_list)
+
+    def form_batch(self, max_requests: int, max_bytes: int, timestamp: int) -> tuple[bytes, bytes]:
+        """As `RequestPool.form_batch`."""
+        chosen: list[Pending] = []
+        for entry in self._in_turn(timestamp):
+            size = sum(4 + len(other.request) for other in (*chosen, entry))
+            if len(chosen) == max_requests or size > max_bytes:
+                break
+            chosen.append(entry)
+        return b"".join(entry.digest for entry in chosen), join_requests([entry.request for entry in chosen])
+
+    def _in_turn(self, timestamp: int) -> list[Pending]:
+        """All ready requests that a batch with this timestamp may contain: the first of each session, then the second
+        of each, and so on.
+        """
+        rounds: dict[int, list[Pending]] = {}
+        opened: list[SessionId] = []
+        for id in self.ring:
+            session = self.table.sessions[id]
+            if session.standing is not Standing.OPEN:
+                if not self.table.may_open_all([*opened, id], timestamp):
+                    continue
+                opened.append(id)
+            elif self.table.lapsed(session, timestamp):
+                continue
+            for number in range(session.ordered + 1, session.received + 1):
+                rounds.setdefault(number - session.ordered, []).append(session.pending[number][0])
+        return [entry for depth in sorted(rounds) for entry in rounds[depth]]
+
+    def resolve(self, digests: bytes) -> tuple[bytes, bytes, int]:
+        """As `RequestPool.resolve`."""
+        named = [self.by_digest.get(digest) for digest in chunks(digests)]
+        missing = b"".join(d for d, entry in zip(chunks(digests), named, strict=True) if entry is None)
+        found = [entry for entry in named if entry is not None]
+        unverified = sum(not entry.verified for entry in found)
+        for entry in found:
+            self._name(entry)
+        complete = not missing and not unverified
+        return join_requests([entry.request for entry in found]) if complete else b"", missing, unverified
+
+    def collect(self, digests: bytes) -> bytes:
+        """As `RequestPool.collect`."""
+        named = [self.by_digest.get(digest) for digest in chunks(digests)]
+        return join_requests([entry.request for entry in named if entry is not None and entry.verified])
+
+    def check(self, data: bytes, timestamp: int, max_requests: int, max_bytes: int) -> int:
+        """As `RequestPool.check`."""
+        if not data:
+            return native.EMPTY
+        if len(data) > max_bytes:
+            return native.TOO_LARGE
+        try:
+            batch = parse(data, self.rules.max_operation_bytes)
+        except MalformedMessage:
+            return native.MALFORMED
+        if len(batch) > max_requests:
+            return native.TOO_LARGE
+        return self.table.survey([(id, number) for _, id, number in batch], timestamp)
+
+    def decide(self, digests: bytes, data: bytes, timestamp: int) -> None:
+        """As `RequestPool.decide`."""
+        batch = [(id, number) for _, id, number in parse(data, self.rules.max_operation_bytes)]
+        if timestamp <= self.agreed_time or self.table.survey(batch, timestamp) != native.VALID:
+            raise LocalProtocolError("a decided batch that does not follow the decided prefix")
+        self.agreed_time = timestamp
+        self.now = max(self.now, timestamp)
+        self._end_leases(timestamp)
+        for (id, number), digest in zip(batch, chunks(digests), strict=True):
+            self._order(id, number, digest, timestamp)
+        for id in dict.fromkeys(id for id, _ in batch):
+            if id in self.ring:  # behind those that had no request in this batch
+                self.ring.remove(id)
+            self._advance(self.table.sessions[id])
+        self._keep_session_limits(dict.fromkeys(id[0] for id, _ in batch))
+
+    def _end_leases(self, timestamp: int) -> None:
+        """Sessions lapse before others open; with those that can no longer be opened, their requests are refused."""
+        oldest = timestamp - self.rules.lease
+        for session in list(self.table.sessions.values()):
+            is_open = session.standing is Standing.OPEN
+            if self.table.lapsed(session, timestamp) if is_open else session.id[1] < oldest:
+                for entry in session.all_pending():
+                    self._detach(entry)
+                    self._refuse(entry.route, entry.digest, native.SESSION_REFUSED)
+                self._remove_session(session)
+
+    def _order(self, id: SessionId, number: int, digest: bytes, timestamp: int) -> None:
+        session = self.table.sessions.setdefault(id, Session(id))
+        session.standing = Standing.OPEN
+        route = Route(digest, 0)
+        for entry in list(session.pending.get(number, [])):
+            self._detach(entry)
+            if entry.digest == digest:
+                route = replace(route, source=entry.route)
+        session.routes[number] = route
+        session.routes.pop(number - 2 * self.rules.window, None)
+        session.ordered = number
+        session.received = max(session.received, number)
+        session.last_activity = timestamp
+
+    def _keep_session_limits(self, keys: dict[bytes, None]) -> None:
+        """Sessions that others proposed may have taken the places of waiting ones: the newest of these lose theirs."""
+        while waiting := sorted(self.table.standing(Standing.WAITING), key=_by_number):
+            if self.table.has_room(self.now, len(waiting) - 1):
+                break
+            self._evict(waiting[-1])
+        for key in keys:
+            while waiting := sorted(self.table.waiting_of_key(key), key=_by_number):
+                if self.table.key_has_room(key, self.now, len(waiting) - 1):
+                    break
+                self._evict(waiting[-1])
+
+    def _evict(self, session: Session) -> None:
+        for entry in session.all_pending():
+            if entry.place is Place.READY:
+                self.ready_list.remove(entry)
+                entry.place = Place.VERIFIED
+            if not entry.named:
+                self._detach(entry)
+                self._refuse(entry.route, entry.digest, native.OVERLOADED)
+        if session.id in self.ring:
+            self.ring.remove(session.id)
+        session.standing = Standing.UNVERIFIED
+        session.received = session.ordered
+        self._forget_if_empty(session)
+
+    # --- replies
+
+    def executed(
+        self, digests: bytes, data: bytes, results: bytes, instance: int, view: int, timestamp: int, level: int
+    ) -> None:
+        """As `RequestPool.executed`."""
+        self.view, self.instance = view, instance
+        batch = parse(data, self.rules.max_operation_bytes)
+        for (_, id, number), digest, result in zip(batch, chunks(digests), result_list(results), strict=True):
+            session = self.table.sessions.get(id)
+            if session is None or session.standing is not Standing.OPEN:
+                continue  # lapsed since the decision
+            if number != session.executed + 1 or number > session.ordered:
+                raise LocalProtocolError(f"request {number} was executed out of order")
+            session.executed = number
+            session.replies[number] = self._encode_reply(native.EXECUTED, level, timestamp, digest, result)
+            session.replies.pop(number - self.rules.window, None)
+
+    def release(self, digests: bytes, data: bytes) -> None:
+        """As `RequestPool.release`."""
+        for _, id, number in parse(data, self.rules.max_operation_bytes):
+            session = self.table.sessions.get(id)
+            if session is None or session.standing is not Standing.OPEN:
+                continue
+            if number > session.executed:
+                raise LocalProtocolError(f"request {number} is released before it was executed")
+            if number <= session.released:
+                continue
+            session.released = number
+            route = session.routes.get(number)
+            if route is not None and number in session.replies:
+                self._reply(route.source, session.replies[number])
+
+    def cached_reply(self, key: bytes, session: int, sequence: int) -> bytes | None:
+        """As `RequestPool.cached_reply`."""
+        known = self.table.sessions.get((key, session))
+        return known.replies.get(sequence) if known is not None else None
+
+    # --- timers
+
+    def oldest_pending(self) -> int:
+        """As `RequestPool.oldest_pending`."""
+        return self.ready_list[0].ready_at if self.ready_list else -1
+
+    def overdue(self, before: int, max_bytes: int) -> bytes:
+        """As `RequestPool.overdue`."""
+        data = b""
+        for entry in self.ready_list:
+            one = join_requests([entry.request])
+            if entry.ready_at >= before or len(data) + len(one) > max_bytes:
+                break
+            data += one
+        return data
+
+    def session(self, key: bytes, session: int) -> tuple[int, int, int] | None:
+        """As `RequestPool.session`."""
+        known = self.table.sessions.get((key, session))
+        return (known.received, known.ordered, known.executed) if known is not None else None
