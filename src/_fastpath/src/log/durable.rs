@@ -8,10 +8,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::device::{Device, SystemDevice};
-use super::encoder::{record_buffer, Encoder};
+use super::encoder::{joined, Encoder};
 use super::fault::FaultyDevice;
 use super::folder::{self, begin_segment, prepare_segment, Folder, Recovered, RecoveredSegment};
-use super::format::{checksum, record_size, Checksum, Identity, CLOSE_MARK, RECORD_HEADER_SIZE, SEGMENT_HEADER_SIZE};
+use super::format::{record_size, Checksum, Identity, CLOSE_MARK, RECORD_HEADER_SIZE, SEGMENT_HEADER_SIZE};
 use super::notifier::Notifier;
 use super::prepare::Preparer;
 use super::statistics::Statistics;
@@ -20,6 +20,11 @@ use super::LogError;
 
 pub const SMALLEST_SEGMENT: u64 = 4096;
 pub const LARGEST_SEGMENT: u64 = 1 << 30;
+
+/// Buffers of records from this size on are used again: smaller ones are cheap to allocate.
+const SMALLEST_KEPT: usize = 64 << 10;
+/// Bytes of buffers kept for that.
+const MOST_KEPT: usize = 16 << 20;
 
 /// When a record counts as complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +75,7 @@ pub struct Shared {
     done: Condvar,
     notifier: Notifier,
     statistics: Mutex<Statistics>,
+    used: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Shared {
@@ -82,6 +88,7 @@ impl Shared {
             done: Condvar::new(),
             notifier,
             statistics: Mutex::default(),
+            used: Mutex::default(),
         }))
     }
 
@@ -114,6 +121,30 @@ impl Shared {
         }
     }
 
+    /// A buffer to build a record of this size in: a used one where there is one, whose pages are mapped already.
+    fn used_buffer(&self, size: usize) -> Vec<u8> {
+        if size < SMALLEST_KEPT {
+            return Vec::new();
+        }
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        match used.iter().rposition(|buffer| buffer.capacity() >= size) {
+            Some(index) => used.swap_remove(index),
+            None => Vec::new(),
+        }
+    }
+
+    /// Keeps the large buffers of a group that has been written, up to a bound.
+    fn keep_buffers(&self, group: Vec<Pending>) {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept: usize = used.iter().map(Vec::capacity).sum();
+        for Pending { buffer, .. } in group {
+            if buffer.capacity() >= SMALLEST_KEPT && kept + buffer.capacity() <= MOST_KEPT {
+                kept += buffer.capacity();
+                used.push(buffer);
+            }
+        }
+    }
+
     /// Publishes that a group has reached the level of the mode.
     pub fn complete(&self, group: Vec<Pending>, bytes: u64) {
         self.statistics().count_group(group.len() as u64, bytes);
@@ -123,6 +154,7 @@ impl Shared {
         drop(state);
         self.done.notify_all();
         self.notifier.signal();
+        self.keep_buffers(group);
     }
 
     /// Ends the log for good: nothing completes any more.
@@ -256,8 +288,7 @@ impl DurableLog {
         if self.mode == Mode::Memory {
             return self.append_to_memory(record_size(length) as u64);
         }
-        let buffer = record_buffer(parts);
-        let checksum = checksum(&buffer[RECORD_HEADER_SIZE..RECORD_HEADER_SIZE + length]);
+        let (buffer, checksum) = joined(self.shared.used_buffer(record_size(length)), parts);
         self.queue(Pending { kind, instance, length: length as u32, checksum, buffer })
     }
 

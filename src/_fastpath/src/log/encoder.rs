@@ -1,9 +1,11 @@
 //! The sans-IO encoder: the headers of one record after another, and where each goes.
 
 use super::format::{
-    checksum, record_size, Checksum, RecordHeader, SegmentHeader, CHECKSUM_SIZE, RECORD_HEADER_SIZE,
-    SEGMENT_HEADER_SIZE,
+    cut, record_size, Checksum, RecordHeader, SegmentHeader, CHECKSUM_SIZE, RECORD_HEADER_SIZE, SEGMENT_HEADER_SIZE,
 };
+
+/// A power of two, so that whole subtrees are hashed side by side.
+const HASHED_AT_ONCE: usize = 128 << 10;
 
 /// The end of a segment that is being written: its key, the chain so far, the next offset.
 #[derive(Clone, Debug)]
@@ -65,26 +67,31 @@ impl Encoder {
         bytes
     }
 
-    /// A whole record: header, the parts joined, padding.
+    /// A whole record: header, the parts joined, padding. The caller has seen that the segment [`Encoder::can_hold`] it.
     pub fn encode(&mut self, kind: u16, instance: u64, parts: &[&[u8]]) -> Vec<u8> {
-        let mut record = record_buffer(parts);
+        let (mut record, body) = joined(Vec::new(), parts);
         let length = parts.iter().map(|part| part.len()).sum::<usize>();
-        let body = checksum(&record[RECORD_HEADER_SIZE..RECORD_HEADER_SIZE + length]);
         let length = u32::try_from(length).expect("the caller has checked the length");
         record[..RECORD_HEADER_SIZE].copy_from_slice(&self.seal(kind, instance, length, body));
         record
     }
 }
 
-/// Room for the header, the parts joined, padding: what one record is written from.
-pub fn record_buffer(parts: &[&[u8]]) -> Vec<u8> {
+/// Room for a header, the parts joined, padding: what one record is written from; and the checksum of its body. `buffer`
+/// is one that is not needed any more: its memory is used again where it suffices.
+pub fn joined(mut buffer: Vec<u8>, parts: &[&[u8]]) -> (Vec<u8>, Checksum) {
     let length = parts.iter().map(|part| part.len()).sum();
     let size = record_size(length);
-    let mut record = Vec::with_capacity(size);
-    record.resize(RECORD_HEADER_SIZE, 0);
-    for part in parts {
-        record.extend_from_slice(part);
+    buffer.clear();
+    buffer.reserve_exact(size);
+    buffer.resize(RECORD_HEADER_SIZE, 0);
+    let mut hasher = blake3::Hasher::new();
+    // Pieces that stay in the cache between being copied and being hashed.
+    for piece in parts.iter().flat_map(|part| part.chunks(HASHED_AT_ONCE)) {
+        let start = buffer.len();
+        buffer.extend_from_slice(piece);
+        hasher.update(&buffer[start..]);
     }
-    record.resize(size, 0);
-    record
+    buffer.resize(size, 0);
+    (buffer, cut(hasher.finalize()))
 }

@@ -33,7 +33,8 @@ pub fn checksum(bytes: &[u8]) -> Checksum {
     cut(blake3::hash(bytes))
 }
 
-fn cut(hash: blake3::Hash) -> Checksum {
+/// The checksum that a hash is cut to.
+pub fn cut(hash: blake3::Hash) -> Checksum {
     hash.as_bytes()[..CHECKSUM_SIZE].try_into().expect("a hash is longer than a checksum")
 }
 
