@@ -62,25 +62,6 @@ def decode_segment_header(data: bytes) -> Segment | None:
     return Segment(chain_id, replica, number, size, previous, nonce)
 
 
-class Encoder:
-    """One segment in the making."""
-
-    def __init__(self, segment: Segment) -> None:
-        self.segment = segment
-        self.key = segment.key
-        self.previous = segment.previous
-        self.offset = SEGMENT_HEADER_SIZE
-        self.synced = SEGMENT_HEADER_SIZE
-
-    def encode(self, kind: int, instance: int, parts: Sequence[bytes]) -> bytes:
-        body = b"".join(parts)
-        fields = RECORD_HEADER.pack(b"SbRc", kind, 0, len(body), self.synced, instance, self.previous, checksum(body))
-        self.previous = blake3(fields, key=self.key).digest()[:16]
-        record = (fields + self.previous + body).ljust(padded(HEADER_SIZE + len(body)), b"\0")
-        self.offset += len(record)
-        return record
-
-
 @dataclass
 class Header:
     kind: int
@@ -92,14 +73,6 @@ class Header:
     check: bytes
 
 
-def decode_header(data: bytes, at: int, key: bytes) -> Header | None:
-    raw = data[at : at + HEADER_SIZE]
-    if len(raw) < HEADER_SIZE or raw[:4] != b"SbRc" or blake3(raw[:56], key=key).digest()[:16] != raw[56:]:
-        return None
-    _, kind, _, length, synced, instance, previous, body = RECORD_HEADER.unpack_from(raw)
-    return Header(kind, length, synced, instance, previous, body, raw[56:])
-
-
 @dataclass
 class Parsed:
     records: list[tuple[int, int, bytes]]
@@ -107,51 +80,87 @@ class Parsed:
     offset: int
 
 
-def parse_last_segment(data: bytes) -> Parsed:
-    """Records and verdict of a log of one segment, whose header is intact."""
-    segment = decode_segment_header(data)
-    if segment is None:
-        return Parsed([], "corrupt", 0)
-    if segment.size and segment.size != len(data):
-        return Parsed([], "corrupt", 0)
-    at, previous, records = SEGMENT_HEADER_SIZE, segment.previous, []
-    while True:
-        if not any(data[at:]):
-            return Parsed(records, "complete", at)
-        header = decode_header(data, at, segment.key)
-        problem = problem_of(data, at, header, previous)
-        if problem is not None:
-            torn = is_torn(data, at, segment, header, problem)
-            return Parsed(records, "torn tail" if torn else "corrupt", at)
-        assert header is not None
-        if header.kind != CLOSE_MARK:
-            records.append((header.kind, header.instance, data[at + HEADER_SIZE : at + HEADER_SIZE + header.length]))
-        previous = header.check
-        at += padded(HEADER_SIZE + header.length)
+class Format:
+    """The rules. A mutant overrides one of them."""
 
+    def header_checksum(self, fields: bytes, key: bytes) -> bytes:
+        return blake3(fields, key=key).digest()[:16]
 
-def problem_of(data: bytes, at: int, header: Header | None, previous: bytes) -> str | None:
-    if header is None:
-        return "header"
-    if header.previous != previous:
-        return "chain"
-    end = at + padded(HEADER_SIZE + header.length)
-    if end > len(data):
-        return "length"
-    if checksum(data[at + HEADER_SIZE : at + HEADER_SIZE + header.length]) != header.body:
-        return "body"
-    return "padding" if any(data[at + HEADER_SIZE + header.length : end]) else None
+    def decode_header(self, data: bytes, at: int, key: bytes) -> Header | None:
+        raw = data[at : at + HEADER_SIZE]
+        if len(raw) < HEADER_SIZE or raw[:4] != b"SbRc" or self.header_checksum(raw[:56], key) != raw[56:]:
+            return None
+        _, kind, _, length, synced, instance, previous, body = RECORD_HEADER.unpack_from(raw)
+        return Header(kind, length, synced, instance, previous, body, raw[56:])
 
+    def parse_last_segment(self, data: bytes) -> Parsed:
+        """Records and verdict of the last segment of a log."""
+        segment = decode_segment_header(data)
+        if segment is None or (segment.size and segment.size != len(data)):
+            return Parsed([], "corrupt", 0)
+        at, previous, key, records = SEGMENT_HEADER_SIZE, segment.previous, segment.key, []
+        while any(data[at:]):
+            header = self.decode_header(data, at, key)
+            problem = self.problem_of(data, at, header, previous)
+            if problem is not None:
+                torn = self.is_torn(data, at, segment, header, problem)
+                return Parsed(records, "torn tail" if torn else "corrupt", at)
+            assert header is not None
+            body = data[at + HEADER_SIZE : at + HEADER_SIZE + header.length]
+            if header.kind != CLOSE_MARK:
+                records.append((header.kind, header.instance, body))
+            previous = header.check
+            at += padded(HEADER_SIZE + header.length)
+        return Parsed(records, "complete", at)
 
-def is_torn(data: bytes, at: int, segment: Segment, header: Header | None, problem: str) -> bool:
-    for later in range(padded(at), len(data), 8):
-        found = decode_header(data, later, segment.key)
-        if found is not None and found.synced > at:
+    def problem_of(self, data: bytes, at: int, header: Header | None, previous: bytes) -> str | None:
+        if header is None:
+            return "header"
+        if header.previous != previous:
+            return "chain"
+        end = at + padded(HEADER_SIZE + header.length)
+        if end > len(data):
+            return "length"
+        if checksum(data[at + HEADER_SIZE : at + HEADER_SIZE + header.length]) != header.body:
+            return "body"
+        return "padding" if any(data[at + HEADER_SIZE + header.length : end]) else None
+
+    def is_torn(self, data: bytes, at: int, segment: Segment, header: Header | None, problem: str) -> bool:
+        if self.was_synced(data, at, segment.key) or problem in ("chain", "padding"):
             return False
-    if problem in ("chain", "padding"):
-        return False
-    if problem == "length" or (problem == "header" and len(data) - at < HEADER_SIZE):
-        return segment.size == 0
-    end = at + HEADER_SIZE + (header.length if header else 0)
-    edges = [at, *range((at // SECTOR + 1) * SECTOR, end, SECTOR), end]
-    return any(not any(data[start:stop]) for start, stop in pairwise(edges))
+        if problem == "length" or (problem == "header" and len(data) - at < HEADER_SIZE):
+            return segment.size == 0
+        end = at + HEADER_SIZE + (header.length if header else 0)
+        edges = [at, *range((at // SECTOR + 1) * SECTOR, end, SECTOR), end]
+        return any(not any(data[start:stop]) for start, stop in pairwise(edges))
+
+    def was_synced(self, data: bytes, at: int, key: bytes) -> bool:
+        """Whether some later record was written after everything up to `at` and beyond had been synced."""
+        found = (self.decode_header(data, later, key) for later in range(padded(at), len(data), 8))
+        return any(header is not None and header.synced > at for header in found)
+
+
+class Encoder:
+    """One segment in the making."""
+
+    def __init__(self, segment: Segment, rules: Format | None = None) -> None:
+        self.segment = segment
+        self.rules = rules or Format()
+        self.key = segment.key
+        self.previous = segment.previous
+        self.offset = SEGMENT_HEADER_SIZE
+        self.synced = SEGMENT_HEADER_SIZE
+
+    def segment_header(self) -> bytes:
+        return self.segment.encode()
+
+    def mark_synced(self) -> None:
+        self.synced = self.offset
+
+    def encode(self, kind: int, instance: int, parts: Sequence[bytes]) -> bytes:
+        body = b"".join(parts)
+        fields = RECORD_HEADER.pack(b"SbRc", kind, 0, len(body), self.synced, instance, self.previous, checksum(body))
+        self.previous = self.rules.header_checksum(fields, self.key)
+        record = (fields + self.previous + body).ljust(padded(HEADER_SIZE + len(body)), b"\0")
+        self.offset += len(record)
+        return record
