@@ -68,13 +68,17 @@ impl FaultyDevice {
     fn count(&self, call: &str) -> io::Result<Option<Fault>> {
         let index = CALLS.iter().position(|name| *name == call).expect("a call of the table");
         let count = self.calls[index].fetch_add(1, Ordering::SeqCst) + 1;
-        match self.plan.iter().find(|fault| fault.call == index && fault.count == count).map(|fault| fault.fault) {
-            Some(Fault::Error(errno)) => Err(errno.into()),
-            fault => Ok(fault),
+        let Some(planned) = self.plan.iter().find(|fault| fault.call == index && fault.count == count) else {
+            return Ok(None);
+        };
+        self.note(b'F', 0, count, &[call.as_bytes()])?;
+        match planned.fault {
+            Fault::Error(errno) => Err(errno.into()),
+            fault => Ok(Some(fault)),
         }
     }
 
-    /// Notes a finished call: letter, file number, offset, length of what follows.
+    /// Notes a finished call, or a fault: letter, file number, offset, length of what follows.
     fn note(&self, letter: u8, file: u32, offset: u64, data: &[&[u8]]) -> io::Result<()> {
         let Some(journal) = &self.journal else { return Ok(()) };
         let length: usize = data.iter().map(|part| part.len()).sum();
