@@ -50,13 +50,21 @@ impl FrameLimits {
     }
 }
 
-/// Takes one frame (kind and payload) out of the reader.
-pub trait FrameSink {
-    fn frame(&mut self, kind: u8, payload: &[u8]) -> Result<(), WireError>;
+/// Takes frames (kind and payload) out of a reader.
+pub trait FrameSink<'a> {
+    /// A frame that lies whole in the received bytes.
+    fn frame(&mut self, kind: u8, payload: &'a [u8]) -> Result<(), WireError>;
+
+    /// A frame that came in pieces: its bytes are gone after the call.
+    fn assembled(&mut self, kind: u8, payload: &[u8]) -> Result<(), WireError>;
 }
 
-impl<F: FnMut(u8, &[u8]) -> Result<(), WireError>> FrameSink for F {
-    fn frame(&mut self, kind: u8, payload: &[u8]) -> Result<(), WireError> {
+impl<'a, F: FnMut(u8, &[u8]) -> Result<(), WireError>> FrameSink<'a> for F {
+    fn frame(&mut self, kind: u8, payload: &'a [u8]) -> Result<(), WireError> {
+        self(kind, payload)
+    }
+
+    fn assembled(&mut self, kind: u8, payload: &[u8]) -> Result<(), WireError> {
         self(kind, payload)
     }
 }
@@ -87,7 +95,7 @@ impl FrameReader {
 
     /// Hands every complete frame to `sink`, in order. After an error the stream has lost its place: every later call
     /// fails.
-    pub fn feed(&mut self, data: &[u8], sink: &mut impl FrameSink) -> Result<(), WireError> {
+    pub fn feed<'a>(&mut self, data: &'a [u8], sink: &mut impl FrameSink<'a>) -> Result<(), WireError> {
         if self.broken {
             return Err(WireError::Frame("more bytes on a connection that already broke the protocol".into()));
         }
@@ -99,7 +107,7 @@ impl FrameReader {
         outcome
     }
 
-    fn take(&mut self, data: &[u8], sink: &mut impl FrameSink) -> Result<(), WireError> {
+    fn take<'a>(&mut self, data: &'a [u8], sink: &mut impl FrameSink<'a>) -> Result<(), WireError> {
         let mut rest = data;
         if !self.partial.is_empty() {
             rest = match self.complete_partial(rest, sink)? {
@@ -122,7 +130,7 @@ impl FrameReader {
     fn complete_partial<'a>(
         &mut self,
         mut data: &'a [u8],
-        sink: &mut impl FrameSink,
+        sink: &mut impl FrameSink<'a>,
     ) -> Result<Option<&'a [u8]>, WireError> {
         let missing = FRAME_HEADER_BYTES.saturating_sub(self.partial.len());
         data = self.append(data, missing);
@@ -133,7 +141,7 @@ impl FrameReader {
         if self.partial.len() < 4 + length {
             return Ok(None);
         }
-        sink.frame(self.partial[4], &self.partial[FRAME_HEADER_BYTES..])?;
+        sink.assembled(self.partial[4], &self.partial[FRAME_HEADER_BYTES..])?;
         self.forget_partial();
         Ok(Some(data))
     }

@@ -3,6 +3,8 @@
 //! Everything here parses hostile bytes: a length is compared with its limit and with what is left before it is used,
 //! and every layout has exactly one encoding.
 
+use crate::hashing::hash_many;
+
 /// What is wrong with bytes from the network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WireError {
@@ -188,8 +190,16 @@ impl Domains {
         *blake3::keyed_hash(&self.digest_key, request).as_bytes()
     }
 
-    pub fn digest_key(&self) -> &[u8; 32] {
-        &self.digest_key
+    /// Digests of whole requests, side by side.
+    pub fn digest_many(&self, requests: &[&[u8]]) -> Vec<Digest> {
+        match requests {
+            [request] => vec![self.digest(request)],
+            _ => {
+                let mut digests = vec![[0; DIGEST_BYTES]; requests.len()];
+                hash_many(Some(&self.digest_key), requests, &mut digests);
+                digests
+            }
+        }
     }
 }
 

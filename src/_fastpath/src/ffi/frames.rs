@@ -6,8 +6,8 @@ use super::pool::{hand_over, lock, report_wire, PoolHandle};
 use super::{guard, guard_or, items, Buffer, Slice, INVALID, OK};
 use crate::frames::{FrameLimits, FrameReader};
 use crate::matcher::{ReplyMatcher, MAX_REPLICAS};
-use crate::requests::RequestPool;
-use crate::wire::{push_frame_header, RequestView, WireError, DIGEST_BYTES, KIND_REQUEST};
+use crate::requests::Arrival;
+use crate::wire::{push_frame_header, WireError, DIGEST_BYTES};
 
 /// `fp_frame_limit_t`: the largest payload of a kind.
 #[repr(C)]
@@ -99,24 +99,17 @@ impl Reader {
     /// Returns the frames that were no requests for the pool, one after another as they came.
     fn feed(&self, data: &[u8], now: u64) -> Result<Vec<u8>, WireError> {
         let mut frames = held(&self.frames);
-        let mut pool = self.pool.as_ref().map(lock);
+        if let Some(pool) = &self.pool {
+            return lock(pool).receive(&mut frames, data, Arrival { source: self.source, now });
+        }
         let mut out = Vec::new();
         frames.feed(data, &mut |kind: u8, payload: &[u8]| {
-            if let (KIND_REQUEST, Some(pool)) = (kind, pool.as_deref_mut()) {
-                return admit(pool, payload, self.source, now);
-            }
             push_frame_header(&mut out, kind, payload.len());
             out.extend_from_slice(payload);
             Ok(())
         })?;
         Ok(out)
     }
-}
-
-fn admit(pool: &mut RequestPool, payload: &[u8], source: u64, now: u64) -> Result<(), WireError> {
-    let request = RequestView::parse(payload, pool.config().max_operation_bytes)?;
-    pool.admit_one(request, source, now);
-    Ok(())
 }
 
 /// `frames` gets the complete frames other than admitted requests, with their headers.

@@ -479,9 +479,8 @@ unsafe extern "C" fn digests(chain_id: Slice, list: Slice, out: *mut Buffer, err
     let (chain_id, list) = unsafe { (chain_id.as_bytes(), list.as_bytes()) };
     guard(|| {
         let domains = wire::Domains::new(chain_id);
-        let named: Result<Vec<_>, _> = wire::requests(list, usize::MAX)
-            .map(|request| request.map(|request| domains.digest(request.bytes)))
-            .collect();
+        let batch: Result<Vec<_>, _> = wire::requests(list, usize::MAX).map(|item| item.map(|r| r.bytes)).collect();
+        let named = batch.map(|batch| domains.digest_many(&batch));
         // SAFETY: as above.
         unsafe {
             match named {

@@ -6,7 +6,7 @@ use super::pool::{new_links, Entry, Place, RequestPool};
 use super::sources::NO_SOURCE;
 use crate::wire::{requests, status, Digest, RequestView, SessionId, WireError};
 
-/// Where an arriving request is from, and when it came.
+/// The connection that requests come from, and when they came (microseconds).
 #[derive(Clone, Copy)]
 pub struct Arrival {
     pub source: u64,
@@ -16,29 +16,36 @@ pub struct Arrival {
 impl RequestPool {
     /// Admits a request list; nothing, if any of it is malformed. Returns how many were new.
     pub fn admit(&mut self, list: &[u8], source: u64, now: u64) -> Result<usize, WireError> {
-        self.admit_list(list, |pool, request| pool.admit_one(request, source, now))
+        let batch: Result<Vec<_>, _> = requests(list, self.config.max_operation_bytes).collect();
+        Ok(self.admit_many(&batch?, Arrival { source, now }))
     }
 
     /// Admits bodies that a proposal names. Returns how many were new.
     pub fn admit_body(&mut self, list: &[u8], now: u64) -> Result<usize, WireError> {
-        self.admit_list(list, |pool, request| pool.admit_one_body(request, now))
+        let batch: Result<Vec<_>, _> = requests(list, self.config.max_operation_bytes).collect();
+        let batch = batch?;
+        let digests = self.digests_of(&batch);
+        Ok(batch
+            .into_iter()
+            .zip(digests)
+            .filter(|(request, digest)| self.admit_one_body(*request, *digest, now))
+            .count())
     }
 
-    fn admit_list(
-        &mut self,
-        list: &[u8],
-        mut admit: impl FnMut(&mut Self, RequestView) -> bool,
-    ) -> Result<usize, WireError> {
-        let limit = self.config.max_operation_bytes;
-        for request in requests(list, limit) {
-            request?;
-        }
-        Ok(requests(list, limit).flatten().filter(|request| admit(self, *request)).count())
+    /// Admits requests from a client or a peer. Returns how many were new.
+    pub fn admit_many(&mut self, batch: &[RequestView], arrival: Arrival) -> usize {
+        let digests = self.digests_of(batch);
+        batch.iter().zip(digests).filter(|(request, digest)| self.admit_one(**request, *digest, arrival)).count()
     }
 
-    /// One request from a client or a peer; true if it was new and was taken.
-    pub fn admit_one(&mut self, request: RequestView, source: u64, now: u64) -> bool {
-        let digest = self.domains.digest(request.bytes);
+    fn digests_of(&self, batch: &[RequestView]) -> Vec<Digest> {
+        let bytes: Vec<&[u8]> = batch.iter().map(|request| request.bytes).collect();
+        self.domains.digest_many(&bytes)
+    }
+
+    /// One request; true if it was new and was taken.
+    fn admit_one(&mut self, request: RequestView, digest: Digest, arrival: Arrival) -> bool {
+        let Arrival { source, now } = arrival;
         self.now = self.now.max(now);
         if source != NO_SOURCE {
             self.sources.register(source);
@@ -66,7 +73,7 @@ impl RequestPool {
             self.counters.duplicates += 1;
             return false;
         }
-        self.take(request, digest, Arrival { source, now }, false);
+        self.take(request, digest, arrival, false);
         true
     }
 
@@ -99,8 +106,7 @@ impl RequestPool {
         }
     }
 
-    fn admit_one_body(&mut self, request: RequestView, now: u64) -> bool {
-        let digest = self.domains.digest(request.bytes);
+    fn admit_one_body(&mut self, request: RequestView, digest: Digest, now: u64) -> bool {
         self.now = self.now.max(now);
         if let Some(&slot) = self.digests.get(&digest) {
             self.counters.duplicates += 1;

@@ -5,6 +5,7 @@ mod admission;
 mod index;
 mod ordering;
 mod pool;
+mod reader;
 mod replies;
 mod sessions;
 mod slab;
@@ -15,6 +16,7 @@ mod verifier;
 #[cfg(test)]
 mod tests;
 
+pub use admission::Arrival;
 pub use ordering::{Resolved, Verdict};
 pub use pool::{Misuse, PoolConfig, RequestPool, Stats};
 pub use replies::Execution;

@@ -144,7 +144,8 @@ impl Session {
         }
         self.released = number;
         let at = self.route_position(number)?;
-        self.routes.drain(..=at).last()
+        self.routes.drain(..at);
+        self.routes.pop_front()
     }
 
     /// The kept reply (the whole payload) to an executed number.
