@@ -112,6 +112,8 @@ class _Reader:
         parser: LogParser | None = None
         for index, name in enumerate(names):
             data = (self._folder / name).read_bytes()
+            if len(data) < SEGMENT_HEADER_SIZE:
+                raise CorruptLog(f"{name}: the file was cut to {len(data)} bytes", len(data), name)
             if parser is None:
                 parser = self._parser_for(name, data)
             yield from self._records_of(parser, name, data, index == len(names) - 1)

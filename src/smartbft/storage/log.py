@@ -10,9 +10,10 @@ from types import TracebackType
 from typing import Literal, Protocol, TypeAlias
 
 from smartbft._fastpath import log as native
-from smartbft._fastpath.log import DurableLog, LogParser
+from smartbft._fastpath.log import DurableLog
 from smartbft.errors import LocalProtocolError
-from smartbft.storage.recovery import RawRecord, segment_name, segment_number
+from smartbft.storage.reader import LogReader
+from smartbft.storage.recovery import RawRecord
 
 PersistenceMode: TypeAlias = Literal["memory", "async", "sync"]
 MODES: dict[PersistenceMode, int] = {"memory": native.MEMORY, "async": native.ASYNC, "sync": native.SYNC}
@@ -85,9 +86,7 @@ class ReplicaLog:
             raise LocalProtocolError(f"unknown persistence {mode!r}: use one of {', '.join(MODES)}")
         self.folder = Path(folder)
         self.mode: PersistenceMode = mode
-        self._chain_id = chain_id
-        self._replica = replica
-        self._instances_of_finished: dict[int, tuple[int, int]] = {}
+        self._reader = LogReader(self.folder, chain_id, replica)
         self._log = DurableLog(
             os.fspath(folder),
             chain_id,
@@ -160,28 +159,12 @@ class ReplicaLog:
 
         Reads files, so call it on a worker thread; the log may be appended to meanwhile. In ``memory`` mode there are
         none.
+
+        Raises:
+            CorruptLog: a record that was intact is not any more.
         """
-        if self.mode == "memory":
-            return
-        numbers = sorted(number for entry in os.listdir(self.folder) if (number := segment_number(entry)) is not None)
-        for number in numbers:
-            known = self._instances_of_finished.get(number)
-            if known is not None and (known[1] < first or known[0] > last):
-                continue
-            finished = number + 1 in numbers and self._is_begun(number + 1)
-            records = self._intact_records(number)
-            if finished and records:
-                instances = [instance for _, instance, _ in records]
-                self._instances_of_finished[number] = (min(instances), max(instances))
-            yield from (record for record in records if first <= record[1] <= last)
-
-    def _is_begun(self, number: int) -> bool:
-        with (self.folder / segment_name(number)).open("rb") as file:
-            return any(file.read(native.SEGMENT_HEADER_SIZE))
-
-    def _intact_records(self, number: int) -> list[RawRecord]:
-        data = (self.folder / segment_name(number)).read_bytes()
-        return LogParser(self._chain_id, self._replica).parse_intact(data)
+        if self.mode != "memory":
+            yield from self._reader.read(first, last)
 
     def close(self) -> None:
         """Write and sync what is queued, stop the threads, release the folder. Idempotent.
