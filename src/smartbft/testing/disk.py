@@ -64,9 +64,9 @@ class SimulatedDisk:
         """How many writes are not on the medium for certain."""
         return len(self._unsynced)
 
-    def files(self) -> list[bytes]:
-        """What a reader sees now, file by file."""
-        return [bytes(file) for file in self._cached]
+    def files(self) -> list[bytearray]:
+        """What a reader sees now, file by file; not to be changed."""
+        return self._cached
 
     def lose_power(self, draw: random.Random) -> None:
         """Forget unsynced writes, whole or in part: each 512-byte sector is on the medium or not, in any combination.

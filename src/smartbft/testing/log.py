@@ -117,12 +117,12 @@ class DiskLog:
         """Read everything back, cut a torn tail, and go on in a new segment: what is handed over is on the medium."""
         parser = LogParser(*self._identity)
         files = self._disk.files()
+        last = len(files) - 1
         records: list[ParsedRecord] = []
         for number, content in enumerate(files):
-            records += parser.parse(content, number == len(files) - 1)
+            records += parser.parse(content, number == last)
         if files:
-            tail = len(files[-1]) - parser.offset
-            self._disk.write(len(files) - 1, parser.offset, bytes(tail))
+            self._disk.write(last, parser.offset, bytes(len(files[last]) - parser.offset))
         self._disk.sync()
         self._begin_segment(parser.previous if files else b"")
         return records

@@ -46,6 +46,17 @@ class Scheduler:
         action(argument)
         return True
 
+    def run(self, count: int) -> bool:
+        """Run the `count` earliest actions; False when there are fewer."""
+        heap = self._heap
+        for _ in range(count):
+            if not heap:
+                return False
+            self.now, _, action, argument = heappop(heap)
+            self.events += 1
+            action(argument)
+        return True
+
     def next_time(self) -> int | None:
         """When the earliest action is due, or None when there is none."""
         return self._heap[0][0] if self._heap else None

@@ -175,19 +175,17 @@ class Simulation:
             SmartBFTError: the product raised an error of its own, an `InvariantViolation` for instance.
         """
         scheduler = self.scheduler
-        run_next = scheduler.run_next
         for host in self.hosts:
             host.start()
         self._connect_all()
         for client in self.clients:
             scheduler.after(scheduler.between(0, 1_000), client.wake)
         while True:
-            if not run_next():
+            if not scheduler.run(FINISHED_EVERY):
                 raise PropertyViolation("liveness", "nothing is left to happen, but requests wait for an answer")
-            events = scheduler.events
-            if events % FINISHED_EVERY == 0 and self.healed and self._is_finished():
+            if self.healed and self._is_finished():
                 break
-            if events % BOUNDS_EVERY == 0:
+            if scheduler.events % BOUNDS_EVERY == 0:
                 self._check_bounds()
         self._audit()
         return self._report()
