@@ -288,6 +288,8 @@ def test_replies():
     checker.sent(0, make_reply(0, EXECUTED, A))
     checker.sent(1, make_reply(1, EXECUTED, A))
     checker.sent(1, make_reply(1, OVERLOADED, A))
+    checker.sent(1, make_reply(1, REJECTED, A))
+    checker.expect(A)
     for replica, reply in (
         (1, make_reply(0, EXECUTED, A)),
         (1, make_reply(1, EXECUTED, A, result=b"another")),

@@ -48,12 +48,12 @@ def test_scenarios_cover_the_faults():
     assert any(crash.power for _, crash in crashes)
     assert any(1 in crash.replicas for _, crash in crashes)
     for scenario, crash in crashes:
-        if scenario.persistence != "sync":
-            assert not crash.power
-            assert 1 not in crash.replicas
+        assert not crash.power or scenario.persistence == "sync"
+        assert 1 not in crash.replicas or scenario.persistence != "memory"
     for name in ("loss", "duplication", "straggling"):
         assert any(getattr(scenario.network, name) for scenario in scenarios)
-    assert any(scenario.isolations for scenario in scenarios)
+    for name in ("isolations", "troublemakers", "tell_one"):
+        assert any(getattr(scenario, name) for scenario in scenarios)
 
 
 class Tally(StateMachine):

@@ -341,19 +341,24 @@ class Durability:
 
 
 class Replies:
-    """13: replies to one request are equal on all replicas, and honest requests are never refused."""
+    """13: replies to one request are equal on all replicas, and requests of honest clients are never refused."""
 
-    __slots__ = ("_seen", "_validity")
+    __slots__ = ("_honest", "_seen", "_validity")
 
     def __init__(self, validity: Validity) -> None:
         self._seen: dict[bytes, bytes] = {}
+        self._honest: set[bytes] = set()  # membership tests only
         self._validity = validity
+
+    def expect(self, digest: bytes) -> None:
+        """An honest client sent this request."""
+        self._honest.add(digest)
 
     def sent(self, replica: int, reply: Reply) -> None:
         """A replica lets a reply out."""
         if reply.replica != replica:
             raise PropertyViolation("replies", f"replica {replica} replied in the name of replica {reply.replica}")
-        if reply.status == OVERLOADED:
+        if reply.status == OVERLOADED or (reply.status != EXECUTED and reply.digest not in self._honest):
             return
         if reply.status != EXECUTED:
             raise PropertyViolation("replies", f"replica {replica} refused a valid request with status {reply.status}")

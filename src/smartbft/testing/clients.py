@@ -12,6 +12,7 @@ from smartbft.limits import FRAME_HEADER_BYTES, REPLY_HEADER_BYTES
 from smartbft.testing.trace import Kind
 
 if TYPE_CHECKING:
+    from smartbft.crypto.domains import Domains
     from smartbft.crypto.signatures import Signer
     from smartbft.testing.simulation import Simulation
 
@@ -23,6 +24,9 @@ _SIGNED_REQUEST = struct.Struct("<32sQQI")
 FIRST_CLIENT_ENDPOINT = 1 << 14
 RETRANSMIT_MICROSECONDS = 150_000
 RETRANSMIT_MOST_MICROSECONDS = 2_000_000
+# How often a client that has all its answers goes on in a new session, and how many it opens in all.
+NEW_SESSION_RATE = 0.02
+MOST_SESSIONS = 8
 
 
 class Reply:
@@ -55,6 +59,13 @@ def parse_replies(frames: bytes) -> list[Reply]:
     return replies
 
 
+def sign_request(domains: Domains, signer: Signer, session: int, sequence: int, operation: bytes) -> bytes:
+    """A request in the name of `signer`'s key, with its signature."""
+    key = signer.public_key
+    unsigned = _SIGNED_REQUEST.pack(key, session, sequence, len(operation)) + operation
+    return encode_request(key, session, sequence, operation, signer.sign(domains.request_prefix + unsigned))
+
+
 class _Outstanding:
     """A request on its way."""
 
@@ -69,13 +80,13 @@ class _Outstanding:
 
 
 class SimulatedClient:
-    """One client session.
+    """A client, with one session at a time.
 
     Args:
         world: the simulation it is part of.
         index: its number among the clients, from 0.
         signer: its key.
-        session: its session number: its start time in microseconds.
+        session: the number of its first session.
         operation: makes the operation of the request with a given sequence number.
 
     Attributes:
@@ -87,6 +98,7 @@ class SimulatedClient:
         "_outstanding",
         "_resend_running",
         "_sequence",
+        "_sessions",
         "_waking",
         "_world",
         "answered",
@@ -109,6 +121,7 @@ class SimulatedClient:
         self.answered = 0
         self._operation = operation
         self._sequence = 0
+        self._sessions = 1
         self._outstanding: dict[bytes, _Outstanding] = {}
         self._resend_running = False
         self._waking = False
@@ -121,7 +134,7 @@ class SimulatedClient:
         while self._may_send() and world.wants_requests():
             frames.append(self._next_request())
         if frames:
-            self._send(b"".join(frames))
+            self._send_first(b"".join(frames))
         if not self._resend_running and self._outstanding:
             self._resend_running = True
             world.scheduler.after(RETRANSMIT_MICROSECONDS, self._on_resend)
@@ -138,16 +151,24 @@ class SimulatedClient:
         world = self._world
         self._sequence += 1
         operation = self._operation(self._sequence)
-        key = self.signer.public_key
-        unsigned = _SIGNED_REQUEST.pack(key, self.session, self._sequence, len(operation)) + operation
-        signature = self.signer.sign(world.domains.request_prefix + unsigned)
-        request = encode_request(key, self.session, self._sequence, operation, signature)
+        request = sign_request(world.domains, self.signer, self.session, self._sequence, operation)
         digest = request_digests(world.chain_id, join_requests([request]))
         framed = frame(REQUEST, request)
         self._outstanding[digest] = _Outstanding(self._sequence, framed, world.scheduler.now + RETRANSMIT_MICROSECONDS)
         world.outstanding += 1
-        world.checkers.validity.sent(digest, key, self.session, self._sequence)
+        world.recent_requests.append(request)
+        world.checkers.validity.sent(digest, self.signer.public_key, self.session, self._sequence)
+        world.checkers.replies.expect(digest)
         return framed
+
+    def _send_first(self, frames: bytes) -> None:
+        """To all replicas; in some runs now and then only to one, whose business it is then to forward."""
+        world = self._world
+        if world.scenario.tell_one and world.scheduler.chance(world.scenario.tell_one):
+            host = world.hosts[int(world.scheduler.random.random() * len(world.hosts))]
+            world.network.send(self.endpoint, host.id, host.deliver_requests, (self.source, frames))
+        else:
+            self._send(frames)
 
     def _send(self, frames: bytes) -> None:
         network = self._world.network
@@ -191,6 +212,10 @@ class SimulatedClient:
         world.trace.note(world.scheduler.now, Kind.CLIENT, self.endpoint, reply.instance)
         world.answered += 1
         world.outstanding -= 1
+        if not self._outstanding and world.scheduler.chance(NEW_SESSION_RATE) and self._sessions < MOST_SESSIONS:
+            self._sessions += 1
+            self.session += 1
+            self._sequence = 0
         if not self._waking:
             self._waking = True
             world.scheduler.after(world.scheduler.between(0, world.scenario.think_time), self.wake)

@@ -32,7 +32,7 @@ class SimulationOptions:
         in_flight: requests a client keeps in flight.
         signatures: "keyed-hash", "ed25519", or "auto": Ed25519 for one seed in twenty.
         persistence: "memory", "async", "sync", or "auto": mostly sync.
-        faults: "all", "network" (no crashes), "crashes" (a quiet network) or "none".
+        faults: "all", "network" (no crashes), "crashes" (a quiet network, honest clients) or "none".
         patience: virtual seconds that the healed cluster has to finish everything.
     """
 
@@ -122,6 +122,9 @@ class Scenario:
         clock_offsets: of each replica against the virtual time.
         verify_delay, execute_delay: longest time of a verification job and of the execution of a batch.
         think_time: longest pause of a client between an answer and its next request.
+        tell_one: how often a client sends a new request to one replica only.
+        troublemakers: clients that break the rules.
+        mischief_pause: longest time between two deeds of a troublemaker.
         crashes, isolations: what goes wrong beside the network.
     """
 
@@ -134,6 +137,9 @@ class Scenario:
     verify_delay: int
     execute_delay: int
     think_time: int
+    tell_one: float
+    troublemakers: int
+    mischief_pause: int
     crashes: tuple[Crash, ...]
     isolations: tuple[Isolation, ...]
 
@@ -144,7 +150,8 @@ class Scenario:
         network = self.network
         return (
             f"{self.persistence}, {signatures}, loss {network.loss:.1%}, duplication {network.duplication:.1%}, "
-            f"stragglers {network.straggling:.1%}, {crashed} crashes, {len(self.isolations)} isolations"
+            f"stragglers {network.straggling:.1%}, {crashed} crashes, {len(self.isolations)} isolations, "
+            f"{self.troublemakers} troublemakers"
         )
 
 
@@ -175,6 +182,9 @@ def draw_scenario(options: SimulationOptions, leader: int) -> Scenario:
         verify_delay=_log_uniform(draw, 50, 3_000),
         execute_delay=_log_uniform(draw, 20, 3_000),
         think_time=_log_uniform(draw, 10, 2_000),
+        tell_one=draw.choice((0.0, 0.0, 0.1)) if network_faults else 0.0,
+        troublemakers=draw.choice((0, 0, 1, 2)) if network_faults else 0,
+        mischief_pause=_log_uniform(draw, 2_000, 50_000),
         crashes=_crashes(draw, options, persistence, leader) if crash_faults else (),
         isolations=_isolations(draw, options) if network_faults else (),
     )
@@ -244,7 +254,7 @@ def _crashes(draw: random.Random, options: SimulationOptions, persistence: str, 
     crashes = []
     for _ in range(draw.choice((0, 0, 1, 2, 4))):
         replicas: tuple[int, ...] = (victim,)
-        if persistence == "sync":
+        if persistence != "memory":
             count = draw.choice((1, 1, 1, 2, options.n))
             pool = list(range(options.n)) if draw.random() < 0.4 or not others else others
             replicas = tuple(draw.sample(pool, min(count, len(pool))))

@@ -35,6 +35,7 @@ from smartbft.core.inputs import (
 from smartbft.core.recovery import decisions_in, recover
 from smartbft.errors import RemoteProtocolError
 from smartbft.limits import (
+    MAX_BAD_SIGNATURES_PER_SOURCE,
     MAX_OPERATION_BYTES,
     MAX_POOL_BYTES,
     MAX_POOL_REQUESTS,
@@ -97,6 +98,7 @@ class SimulatedReplica:
         self._clock = EPOCH + world.scenario.clock_offsets[id]
         self._peers = [peer for peer in world.replica_ids if peer != id]
         self._readers: dict[int, FrameReader] = {}
+        self._bad_signatures: dict[int, int] = {}
         self._timers: dict[Timer, int] = {}
         self._timers_set = 0
         self._jobs = 0
@@ -169,10 +171,22 @@ class SimulatedReplica:
         reader = self._readers.get(source)
         if reader is None:
             reader = self._readers[source] = FrameReader({REQUEST: MAX_REQUEST_BYTES}, self.pool, source)
-        reader.feed(frames, self._scheduler.now + self._clock)
+        try:
+            reader.feed(frames, self._scheduler.now + self._clock)
+        except RemoteProtocolError as error:
+            self._close(source, str(error))
         self._write_replies()
         if self._jobs < VERIFY_JOBS_IN_FLIGHT:
             self._pump_verifier()
+
+    def _close(self, source: int, why: str) -> None:
+        """Close a client's connection, as the runtime does with one that breaks the protocol; it may come again."""
+        if source <= len(self._world.honest_clients):
+            who = f"client {source - 1}" if source else "the peers"
+            raise PropertyViolation("no false accusation", f"replica {self.id} holds against {who}: {why}")
+        self._readers.pop(source, None)
+        self._bad_signatures.pop(source, None)
+        self.pool.drop_source(source)
 
     def peer_connected(self, peer: int) -> None:
         """The channel to a peer is there again."""
@@ -197,7 +211,10 @@ class SimulatedReplica:
             if mask[position] and not accepted:
                 mask[position] = 2
         self._world.trace.note(self._scheduler.now, Kind.VERDICTS, self.id, crc32(mask))
-        self.pool.apply_verdicts(job, mask)
+        for source, bad in self.pool.apply_verdicts(job, mask):
+            count = self._bad_signatures[source] = self._bad_signatures.get(source, 0) + bad
+            if source <= len(self._world.honest_clients) or count >= MAX_BAD_SIGNATURES_PER_SOURCE:
+                self._close(source, "bad signatures")
         self._write_replies()
         self._step(RequestsVerified())
 

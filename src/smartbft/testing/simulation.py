@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ from smartbft.testing.replica import EPOCH, Host
 from smartbft.testing.scheduler import Scheduler
 from smartbft.testing.signatures import Ed25519Scheme, KeyedHashScheme, SignatureScheme
 from smartbft.testing.trace import Kind, TextTrace, Trace
+from smartbft.testing.troublemakers import RECENT_REQUESTS, Troublemaker
 from smartbft.types import Member, View
 
 # How often (in events) the bounds of queues are looked at, and whether a healed run is over.
@@ -112,7 +114,9 @@ class Simulation:
         self.enough_replies = self.view.quorum if self.scenario.persistence == "sync" else self.view.f + 1
         self.checkers = self._make_checkers()
         self.hosts = [Host(self, id) for id in self.replica_ids]
-        self.clients = [self._make_client(index, operation) for index in range(options.clients)]
+        self.honest_clients = [self._make_client(index, operation) for index in range(options.clients)]
+        self.clients: list[SimulatedClient | Troublemaker] = [*self.honest_clients, *self._make_troublemakers()]
+        self.recent_requests: deque[bytes] = deque(maxlen=RECENT_REQUESTS)
         self.outstanding = 0
         self.answered = 0
         self.decided = 0
@@ -147,6 +151,14 @@ class Simulation:
         return SimulatedClient(
             self, index, signer, EPOCH - SESSION_LEAD + index, lambda number: operation(draw, index, number)
         )
+
+    def _make_troublemakers(self) -> list[Troublemaker]:
+        first = self.options.clients
+        indices = range(first, first + self.scenario.troublemakers)
+        return [
+            Troublemaker(self, index, self.scheme.signer(self._secret(b"client", index)), EPOCH - SESSION_LEAD)
+            for index in indices
+        ]
 
     def make_core(self, id: int, pool: RequestPool) -> Replica:
         """The product's core for one life of a replica."""
