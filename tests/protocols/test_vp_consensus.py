@@ -318,6 +318,24 @@ def test_bodies_that_came_from_their_client_meanwhile_accuse_nobody(cluster: Clu
     assert sent(follower, Write)
 
 
+def test_a_restarted_leader_serves_the_bodies_of_its_recorded_proposal(cluster: Cluster) -> None:
+    client = TestClient()
+    data = join_requests([client.request(b"a"), client.request(b"b")])
+    cluster.leader.admit(data)
+    leader = cluster.restart(cluster.leader.id)
+    follower = cluster.followers[0]
+    [propose] = {message.value: message for message in sent(leader, Propose)}.values()
+    follower.receive(leader.id, propose)
+    follower.fire(Timer.FETCH)
+    [fetch] = sent(follower, FetchRequests)
+    leader.receive(follower.id, FetchRequests(0, 0, 1, fetch.digests[32:]))
+    [bodies] = sent(leader, RequestBodies)
+    assert bodies.data == data[len(data) // 2 :]
+    leader.receive(follower.id, fetch)
+    follower.receive(leader.id, sent(leader, RequestBodies)[1])
+    assert sent(follower, Write)
+
+
 class CarelessGuard(VoteGuard):
     """Planted bug: approves ACCEPT one WRITE too early."""
 

@@ -135,13 +135,28 @@ class VPConsensus:
         if not self._missing or self.data or self.proposal is None:
             return
         named = Value.decode(self.proposal).digests
-        wanted = {named[at : at + DIGEST_BYTES] for at in range(0, len(named), DIGEST_BYTES)}
+        wanted = set(_split_digests(named))
         digests = request_digests(self._chassis.domains.chain_id, message.data)
-        if any(digests[at : at + DIGEST_BYTES] not in wanted for at in range(0, len(digests), DIGEST_BYTES)):
+        if any(digest not in wanted for digest in _split_digests(digests)):
             self._chassis.penalise(sender, f"sent requests that the proposal of instance {self.instance} does not name")
             return
         self._chassis.pool.admit_body(message.data, self._chassis.now)
         self.consider()
+
+    def bodies(self, digests: bytes) -> bytes:
+        """Request list of those among `digests` that the proposal names and that are here, for a peer that lacks them.
+
+        A replica that has the proposal's requests serves them from there: after a restart the pool does not have them.
+        """
+        if self.proposal is None:
+            return b""
+        named = _split_digests(Value.decode(self.proposal).digests)
+        asked = set(_split_digests(digests))
+        if not self.data:
+            wanted = b"".join(digest for digest in named if digest in asked)
+            return self._chassis.pool.collect(wanted) if wanted else b""
+        requests = zip(named, _split_data(self.data), strict=True)
+        return b"".join(request for digest, request in requests if digest in asked)
 
     # The predicate gamma (protocols.md 2.2) and the votes.
 
@@ -326,3 +341,18 @@ class VPConsensus:
         if known != digest:
             self._chassis.penalise(sender, f"two {kind.__name__} votes in instance {self.instance}, regency {regency}")
         return False
+
+
+def _split_digests(digests: bytes) -> list[bytes]:
+    return [digests[at : at + DIGEST_BYTES] for at in range(0, len(digests), DIGEST_BYTES)]
+
+
+def _split_data(data: bytes) -> list[bytes]:
+    """The requests of a well-formed request list, each with its length before it."""
+    requests = []
+    at = 0
+    while at < len(data):
+        end = at + 4 + int.from_bytes(data[at : at + 4], "little")
+        requests.append(data[at:end])
+        at = end
+    return requests

@@ -10,7 +10,7 @@ from smartbft.core.chassis import Chassis
 from smartbft.core.inbox import Inbox
 from smartbft.core.inputs import Timer
 from smartbft.core.recovery import RecoveredVotes
-from smartbft.limits import DIGEST_BYTES, EARLY_INSTANCES_AHEAD, MAX_EARLY_MESSAGES_PER_SENDER
+from smartbft.limits import EARLY_INSTANCES_AHEAD, MAX_EARLY_MESSAGES_PER_SENDER
 from smartbft.messages import Accept, FetchRequests, Message, Propose, RequestBodies, Write
 from smartbft.protocols.vp_consensus import VPConsensus
 from smartbft.types import Value
@@ -85,10 +85,8 @@ class ModSmart:
         if message.instance < self.current.instance:
             chassis.answer_with_decision(sender, message.instance)
             return
-        if self.current.proposal is not None and message.instance == self.current.instance:
-            named = Value.decode(self.current.proposal).digests
-            wanted = _among(message.digests, named)
-            data = chassis.pool.collect(wanted) if wanted else b""
+        if message.instance == self.current.instance:
+            data = self.current.bodies(message.digests)
             if data:
                 chassis.send(sender, RequestBodies(chassis.view.number, self.regency, message.instance, data))
 
@@ -156,10 +154,3 @@ class ModSmart:
     def waiting_for(self) -> str:
         """What the running instance waits for, in words."""
         return self.current.waiting_for() if self.running() else ""
-
-
-def _among(digests: bytes, named: bytes) -> bytes:
-    """Those of `digests` that are also in `named` (32 bytes each): a peer gets only bodies of the live proposal."""
-    known = {named[at : at + DIGEST_BYTES] for at in range(0, len(named), DIGEST_BYTES)}
-    parts = (digests[at : at + DIGEST_BYTES] for at in range(0, len(digests), DIGEST_BYTES))
-    return b"".join(part for part in parts if part in known)
