@@ -83,7 +83,7 @@ def test_an_application_of_ones_own_with_an_invariant():
     def nothing_is_lost(machines: list[Tally]) -> None:
         assert [machine.total for machine in machines] == [sum(sent)] * 4
 
-    options = SimulationOptions(seed=11, instances=15)
+    options = SimulationOptions(seed=11, instances=15, faults="crashes")
     Simulation(options, application=Tally, operation=operation, invariant=nothing_is_lost).run()
     assert len(sent) > 15
 

@@ -6,6 +6,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from smartbft._fastpath.hashing import derive_key
 from smartbft._fastpath.pool import RequestPool
@@ -99,6 +100,7 @@ class Simulation:
         self._application = application
         self.trace: Trace = TextTrace() if text else Trace()
         self.scheduler = Scheduler(options.seed)
+        self._draw = self.scheduler.random
         self.replica_ids = tuple(range(options.n))
         self.chain_id = derive_key("smartbft v1 simulated chain", options.seed.to_bytes(8, "little"))
         self.domains = Domains(self.chain_id)
@@ -114,8 +116,10 @@ class Simulation:
         self.enough_replies = self.view.quorum if self.scenario.persistence == "sync" else self.view.f + 1
         self.checkers = self._make_checkers()
         self.hosts = [Host(self, id) for id in self.replica_ids]
-        self.honest_clients = [self._make_client(index, operation) for index in range(options.clients)]
-        self.clients: list[SimulatedClient | Troublemaker] = [*self.honest_clients, *self._make_troublemakers()]
+        honest, all_clients = options.clients, options.clients + self.scenario.troublemakers
+        self.honest_clients = [self._make_client(index, operation) for index in range(honest)]
+        troublemakers = [self._make_troublemaker(index, operation) for index in range(honest, all_clients)]
+        self.clients: list[SimulatedClient | Troublemaker] = [*self.honest_clients, *troublemakers]
         self.recent_requests: deque[bytes] = deque(maxlen=RECENT_REQUESTS)
         self.outstanding = 0
         self.answered = 0
@@ -147,18 +151,11 @@ class Simulation:
 
     def _make_client(self, index: int, operation: OperationMaker) -> SimulatedClient:
         signer = self.scheme.signer(self._secret(b"client", index))
-        draw = self.scheduler.random
-        return SimulatedClient(
-            self, index, signer, EPOCH - SESSION_LEAD + index, lambda number: operation(draw, index, number)
-        )
+        return SimulatedClient(self, index, signer, EPOCH - SESSION_LEAD, partial(operation, self._draw, index))
 
-    def _make_troublemakers(self) -> list[Troublemaker]:
-        first = self.options.clients
-        indices = range(first, first + self.scenario.troublemakers)
-        return [
-            Troublemaker(self, index, self.scheme.signer(self._secret(b"client", index)), EPOCH - SESSION_LEAD)
-            for index in indices
-        ]
+    def _make_troublemaker(self, index: int, operation: OperationMaker) -> Troublemaker:
+        signer = self.scheme.signer(self._secret(b"client", index))
+        return Troublemaker(self, index, signer, EPOCH - SESSION_LEAD, partial(operation, self._draw, index))
 
     def make_core(self, id: int, pool: RequestPool) -> Replica:
         """The product's core for one life of a replica."""

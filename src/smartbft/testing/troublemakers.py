@@ -30,12 +30,16 @@ class Troublemaker:
         index: its number among all clients; the honest ones come first.
         signer: its key.
         session: its first session number.
+        operation: makes an operation from a sequence number.
     """
 
-    __slots__ = ("_mischief", "_sequence", "_session", "_world", "endpoint", "signer", "source")
+    __slots__ = ("_mischief", "_operation", "_sequence", "_session", "_world", "endpoint", "signer", "source")
 
-    def __init__(self, world: Simulation, index: int, signer: Signer, session: int) -> None:
+    def __init__(
+        self, world: Simulation, index: int, signer: Signer, session: int, operation: Callable[[int], bytes]
+    ) -> None:
         self._world = world
+        self._operation = operation
         self.endpoint = FIRST_CLIENT_ENDPOINT + index
         self.source = index + 1
         self.signer = signer
@@ -89,30 +93,30 @@ class Troublemaker:
     def _equivocate(self) -> None:
         """Two requests with one number, each to some replicas."""
         self._sequence += 1
-        one, other = self._request(b"one"), self._request(b"other")
+        one, other = self._request(), self._request(b"\0")
         for replica in self._world.replica_ids:
             self._send(one if self._world.scheduler.chance(0.5) else other, replica)
 
     def _leave_gap(self) -> None:
         """A number that does not follow the last one, near or far."""
         self._sequence += 2 if self._world.scheduler.chance(0.8) else 2_000
-        self._send_to_some(self._request(b"after a gap"))
+        self._send_to_some(self._request())
 
     def _tell_one(self) -> None:
         """A good request, but only one replica hears of it."""
         self._sequence += 1
-        self._send(self._request(b"for one"), self._one())
+        self._send(self._request(), self._one())
 
     def _sign_badly(self) -> None:
         """A request of our own with a bad signature."""
-        request = self._request(b"never signed")
+        request = self._request()
         self._send_to_some(request[:-SIGNATURE_BYTES] + bytes(SIGNATURE_BYTES))
 
     def _open_session(self) -> None:
         """One request in a session that is too old or from the future; then go on in the next session."""
         session = self._session
         self._session += -LONG_AGO if self._world.scheduler.chance(0.5) else FAR_AHEAD
-        self._send_to_some(self._request(b"from another time"))
+        self._send_to_some(self._request())
         self._session = session + 1
         self._sequence = 0
 
@@ -120,9 +124,10 @@ class Troublemaker:
         """Bytes that are no frame."""
         self._send_bytes(bytes(self._world.scheduler.random.getrandbits(8) for _ in range(12)), self._one())
 
-    def _request(self, operation: bytes) -> bytes:
+    def _request(self, more: bytes = b"") -> bytes:
         world = self._world
         number = max(1, self._sequence)
+        operation = self._operation(number) + more
         request = sign_request(world.domains, self.signer, self._session, number, operation)
         digest = request_digests(world.chain_id, join_requests([request]))
         world.checkers.validity.sent(digest, self.signer.public_key, self._session, number)
