@@ -205,7 +205,7 @@ def test_with_two_replicas_down_nothing_is_answered_and_then_it_is(run: Run, tmp
             await client.invoke(counter.add(1))
             await cluster.stop(2)
             await cluster.stop(3)
-            while len(client.connected) > 2:  # noqa: ASYNC110 - the client tells nobody
+            while len(client.connected) > 2:
                 await asyncio.sleep(0.01)
             with pytest.raises(NotEnoughReplies, match="2 of 4 replicas"):
                 await client.invoke(counter.add(1), timeout=0.2)
