@@ -212,6 +212,8 @@ class AsyncClient:
             async with asyncio.timeout_at(deadline):
                 return await future
         except TimeoutError:
+            if future.done() and not future.cancelled():  # it came in the last moment
+                return future.result()
             raise self._no_answer(pending, timeout) from None
         finally:
             # Whoever waits or not: the number stays in use until the replicas have settled it.
@@ -431,6 +433,9 @@ class AsyncClient:
         statuses = pending.votes.statuses()
         refusals = sum(1 for status in statuses.values() if status == OVERLOADED)
         if refusals >= self._needed and refusals >= len(self._connections):
+            # Nobody holds it, so its number would hold up the session; filled, it can never be executed later either.
+            self._drop(pending.request.sequence)
+            self._fill_in_order(pending.request.sequence)
             return Overloaded(f"all {refusals} replicas that could be reached refused the request: try again later")
         said = ", ".join(f"replica {replica} {STATUS_NAMES[status]}" for replica, status in sorted(statuses.items()))
         return Indeterminate(

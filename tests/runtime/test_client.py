@@ -1,0 +1,396 @@
+"""The client against replicas that the test plays: timeouts, refusals, retransmission, lies."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import struct
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from smartbft import AsyncClient, Client, Genesis, Indeterminate, NotEnoughReplies, Overloaded, Rejected
+from smartbft._fastpath.frames import REPLY, REQUEST, STATUS, STATUS_ANSWER, FrameReader, frame
+from smartbft._fastpath.pool import (
+    EXECUTED,
+    OVERLOADED,
+    REJECTED,
+    SESSION_REFUSED,
+    join_requests,
+    request_digests,
+    split_requests,
+)
+from smartbft.config import Address, GenesisMember
+from smartbft.crypto.signatures import Ed25519Signer
+from smartbft.errors import LocalProtocolError
+from smartbft.limits import MAX_REQUEST_BYTES
+from smartbft.net.connection import Connection, ReadBuffer
+from smartbft.net.handshake import Identity
+from smartbft.net.transport import Listener
+from smartbft.runtime.local import _bind
+from smartbft.types import Parameters
+
+Run = Callable[[Callable[[], Awaitable[None]]], None]
+Script = Callable[["PlayedReplica", int, bytes], list[tuple[int, bytes]]]
+
+
+class PlayedReplica:
+    """A replica that answers as the script says: `(status, result)` of each reply to a request."""
+
+    def __init__(self, id: int, genesis: Genesis, script: Script) -> None:
+        self.id = id
+        self.chain_id = genesis.chain_id
+        self.script = script
+        self.requests: list[tuple[int, int, bytes]] = []  # session, sequence number, operation
+        self.answered: dict[tuple[int, int], int] = {}
+
+    def opened(self, connection: Connection) -> FrameReader:
+        return FrameReader({REQUEST: MAX_REQUEST_BYTES, STATUS: 100})
+
+    def received(self, connection: Connection, frames: list[tuple[int, bytes]]) -> None:
+        for kind, payload in frames:
+            if kind == STATUS:
+                connection.send(
+                    frame(STATUS_ANSWER, b"not json" if self.id == 3 else json.dumps({"n": self.id}).encode())
+                )
+                continue
+            data = join_requests([payload])
+            ((_, session, sequence, operation, _),) = split_requests(data)
+            self.requests.append((session, sequence, operation))
+            digest = request_digests(self.chain_id, data)
+            for status, result in self.script(self, sequence, operation):
+                head = struct.pack("<HBBIQQ32s", self.id, status, 2, 0, sequence, self.time(), digest)
+                connection.send(frame(REPLY, head + result))
+
+    def closed(self, connection: Connection, error: Exception | None) -> None:
+        pass
+
+    def failed(self, error: BaseException) -> None:
+        raise error
+
+    def time(self) -> int:
+        return 4_000_000_000_000_000
+
+    def attempts(self, sequence: int) -> int:
+        return sum(1 for _, number, _ in self.requests if number == sequence)
+
+
+class Stage:
+    """Four played replicas and a client of them."""
+
+    def __init__(self, script: Script, *, reachable: int = 4, window: int = 64, **client: Any) -> None:
+        self.signers = [Ed25519Signer(bytes([replica + 1]) * 32) for replica in range(4)]
+        self.sockets = [_bind() for _ in range(4)]
+        members = tuple(
+            GenesisMember(
+                replica,
+                signer.public_key,
+                Ed25519Signer(bytes([replica + 101]) * 32).public_key,
+                bytes([replica]) * 32,
+                Address("127.0.0.1", 1 + replica),
+                Address("127.0.0.1", self.sockets[replica].getsockname()[1]),
+            )
+            for replica, signer in enumerate(self.signers)
+        )
+        self.genesis = Genesis("played", 0, members, Parameters(window=window), "played")
+        self.replicas = [PlayedReplica(replica, self.genesis, script) for replica in range(4)]
+        self._reachable = reachable
+        settings = {"transport": "plain", "persistence": "sync", "retransmit": 0.05} | client
+        self.client = AsyncClient(self.genesis, Ed25519Signer(os.urandom(32)), **settings)
+        self._listeners: list[Listener] = []
+
+    async def __aenter__(self) -> Stage:
+        for replica in range(self._reachable):
+            identity = Identity(replica, self.signers[replica], 0, 2)
+            listener = Listener(self.genesis.chain_id, identity, None, self.replicas[replica], ReadBuffer())
+            await listener.start("127.0.0.1", 0, self.sockets[replica].dup())
+            self._listeners.append(listener)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.client.aclose()
+        for listener in self._listeners:
+            await listener.close()
+        for sock in self.sockets:
+            sock.close()
+
+    async def connected(self) -> AsyncClient:
+        await self.client.connect()
+        while len(self.client.connected) < self._reachable:
+            await asyncio.sleep(0.005)
+        return self.client
+
+
+def executed(replica: PlayedReplica, sequence: int, operation: bytes) -> list[tuple[int, bytes]]:
+    return [(EXECUTED, b"done " + operation)]
+
+
+def silent(replica: PlayedReplica, sequence: int, operation: bytes) -> list[tuple[int, bytes]]:
+    return []
+
+
+def test_a_result_needs_q_equal_replies_in_the_synchronous_mode_and_f_plus_1_else(run: Run) -> None:
+    def two_of_four(replica: PlayedReplica, sequence: int, operation: bytes) -> list[tuple[int, bytes]]:
+        return executed(replica, sequence, operation) if replica.id < 2 else []
+
+    async def scenario() -> None:
+        async with Stage(two_of_four) as stage:
+            client = await stage.connected()
+            with pytest.raises(Indeterminate, match=r"no 3 equal replies within 0\.2 seconds \(replica 0 EXECUTED"):
+                await client.invoke(b"x", timeout=0.2)
+        async with Stage(two_of_four, persistence="async") as stage:
+            client = await stage.connected()
+            assert await client.invoke(b"x") == b"done x"
+
+    run(scenario)
+
+
+def test_a_lying_replica_is_outvoted(run: Run) -> None:
+    def one_lies(replica: PlayedReplica, sequence: int, operation: bytes) -> list[tuple[int, bytes]]:
+        return [(EXECUTED, b"a lie")] if replica.id == 0 else executed(replica, sequence, operation)
+
+    async def scenario() -> None:
+        async with Stage(one_lies) as stage:
+            client = await stage.connected()
+            for number in range(20):
+                assert await client.invoke(b"%d" % number) == b"done %d" % number
+
+    run(scenario)
+
+
+def test_a_lost_request_is_sent_again_to_all(run: Run) -> None:
+    def deaf_at_first(replica: PlayedReplica, sequence: int, operation: bytes) -> list[tuple[int, bytes]]:
+        return executed(replica, sequence, operation) if replica.attempts(sequence) > 2 else []
+
+    async def scenario() -> None:
+        async with Stage(deaf_at_first) as stage:
+            client = await stage.connected()
+            assert await client.invoke(b"x") == b"done x"
+            assert all(len(set(replica.requests)) == 1 for replica in stage.replicas)
+
+    run(scenario)
+
+
+def test_after_a_timeout_the_number_stays_in_use_until_it_is_settled(run: Run) -> None:
+    """What was given up is sent on: a number that was left out would hold up the session for ever."""
+
+    async def scenario() -> None:
+        async with Stage(silent) as stage:
+            client = await stage.connected()
+            with pytest.raises(Indeterminate, match="no replica answered"):
+                await client.invoke(b"first", timeout=0.1)
+            for replica in stage.replicas:
+                replica.script = executed
+            assert await client.invoke(b"second") == b"done second"
+            assert [(number, what) for _, number, what in stage.replicas[0].requests if number == 2] == [(2, b"second")]
+            while client._pending:
+                await asyncio.sleep(0.01)
+
+    run(scenario)
+
+
+def test_too_few_replicas_are_told_before_anything_is_sent(run: Run) -> None:
+    async def scenario() -> None:
+        async with Stage(executed, reachable=2) as stage:
+            with pytest.raises(NotEnoughReplies, match=r"2 of 4 replicas could be reached within 0\.2 seconds; 3"):
+                await stage.client.connect(0.2)
+            with pytest.raises(NotEnoughReplies):
+                await stage.client.invoke(b"x", timeout=0.1)
+            assert not any(replica.requests for replica in stage.replicas)
+
+    run(scenario)
+
+
+def test_overloaded_when_all_say_so_and_only_then(run: Run) -> None:
+    def full(replica: PlayedReplica, sequence: int, operation: bytes) -> list[tuple[int, bytes]]:
+        return [(OVERLOADED, b"")]
+
+    def three_full(replica: PlayedReplica, sequence: int, operation: bytes) -> list[tuple[int, bytes]]:
+        return [] if replica.id == 2 else full(replica, sequence, operation)
+
+    async def scenario() -> None:
+        async with Stage(full) as stage:
+            client = await stage.connected()
+            with pytest.raises(Overloaded, match="all 4 replicas"):
+                await client.invoke(b"x", timeout=0.2)
+        async with Stage(three_full) as stage:
+            client = await stage.connected()
+            with pytest.raises(Indeterminate, match="replica 0 OVERLOADED"):
+                await client.invoke(b"x", timeout=0.2)
+
+    run(scenario)
+
+
+def test_a_number_given_up_as_overloaded_is_filled_so_that_it_can_never_be_executed_later(run: Run) -> None:
+    def full_at_first(replica: PlayedReplica, sequence: int, operation: bytes) -> list[tuple[int, bytes]]:
+        return [(OVERLOADED, b"")] if operation == b"first" else executed(replica, sequence, operation)
+
+    async def scenario() -> None:
+        async with Stage(full_at_first) as stage:
+            client = await stage.connected()
+            with pytest.raises(Overloaded):
+                await client.invoke(b"first", timeout=0.2)
+            assert await client.invoke(b"second") == b"done second"
+            while client._pending:
+                await asyncio.sleep(0.01)
+            first = [what for _, number, what in stage.replicas[0].requests if number == 1]
+            assert first[-1] == b""
+
+    run(scenario)
+
+
+def test_a_full_window_says_overloaded_and_sends_nothing(run: Run) -> None:
+    async def scenario() -> None:
+        async with Stage(silent, window=2) as stage:
+            client = await stage.connected()
+            waiting = [asyncio.create_task(client.invoke(b"x", timeout=0.4)) for _ in range(2)]
+            await asyncio.sleep(0)
+            with pytest.raises(Overloaded, match="2 requests of this client are in flight"):
+                await client.invoke(b"y", timeout=0.1)
+            outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+            assert [type(outcome) for outcome in outcomes] == [Indeterminate, Indeterminate]
+            assert {number for _, number, _ in stage.replicas[0].requests} == {1, 2}
+
+    run(scenario)
+
+
+def test_a_cancelled_turn_is_passed_on(run: Run) -> None:
+    async def scenario() -> None:
+        async with Stage(silent, window=1) as stage:
+            client = await stage.connected()
+            first = asyncio.create_task(client.invoke(b"1"))
+            second = asyncio.create_task(client.invoke(b"2"))
+            third = asyncio.create_task(client.invoke(b"3"))
+            await asyncio.sleep(0.01)
+            second.cancel()
+            for replica in stage.replicas:
+                replica.script = executed
+            assert await first == b"done 1"
+            assert await third == b"done 3"
+            assert (await asyncio.gather(second, return_exceptions=True))[0].__class__ is asyncio.CancelledError
+
+    run(scenario)
+
+
+def test_rejected_operations_are_replaced_by_the_empty_one(run: Run) -> None:
+    def picky(replica: PlayedReplica, sequence: int, operation: bytes) -> list[tuple[int, bytes]]:
+        return [(REJECTED, b"")] if operation == b"bad" else executed(replica, sequence, operation)
+
+    async def scenario() -> None:
+        async with Stage(picky) as stage:
+            client = await stage.connected()
+            with pytest.raises(Rejected) as caught:
+                await client.invoke(b"bad")
+            assert caught.value.code == REJECTED
+            assert await client.invoke(b"good") == b"done good"
+            session = client.session
+            assert stage.replicas[0].requests[:3] == [(session, 1, b"bad"), (session, 1, b""), (session, 2, b"good")]
+
+    run(scenario)
+
+
+def test_a_refused_session_is_replaced_and_nothing_is_sent_again_under_the_new_one(run: Run) -> None:
+    """The clock of this machine is far off: the next session takes the replicas' time."""
+
+    async def scenario() -> None:
+        async with Stage(silent) as stage:
+
+            def by_session(replica: PlayedReplica, sequence: int, operation: bytes) -> list[tuple[int, bytes]]:
+                if replica.requests[-1][0] < replica.time():
+                    return [(SESSION_REFUSED, b"")]
+                return executed(replica, sequence, operation)
+
+            for replica in stage.replicas:
+                replica.script = by_session
+            client = await stage.connected()
+            before = client.session
+            with pytest.raises(Indeterminate, match=f"refuse session {before}"):
+                await client.invoke(b"old")
+            assert client.session >= stage.replicas[0].time() > time.time_ns() // 1000
+            assert await client.invoke(b"new") == b"done new"
+            assert all((s, what) == (before, b"old") or what == b"new" for s, _, what in stage.replicas[0].requests)
+
+    run(scenario)
+
+
+def test_sessions_of_one_process_never_share_a_number(run: Run) -> None:
+    async def scenario() -> None:
+        signer = Ed25519Signer(bytes(32))
+        async with Stage(silent) as stage:
+            sessions = {AsyncClient(stage.genesis, signer).session for _ in range(200)}
+            assert len(sessions) == 200
+
+    run(scenario)
+
+
+def test_status_answers(run: Run) -> None:
+    async def scenario() -> None:
+        async with Stage(executed) as stage:
+            client = await stage.connected()
+            assert await client.status(1) == {"n": 1}
+            with pytest.raises(NotEnoughReplies, match="replica 3 closed the connection"):
+                await client.status(3)
+            with pytest.raises(NotEnoughReplies, match="not connected"):
+                await client.status(9)
+
+    run(scenario)
+
+
+def test_misuse_is_told(run: Run) -> None:
+    async def scenario() -> None:
+        async with Stage(executed) as stage:
+            with pytest.raises(LocalProtocolError, match="connect the client first"):
+                await stage.client.invoke(b"x")
+            await stage.connected()
+            await stage.client.aclose()
+            await stage.client.aclose()
+            with pytest.raises(LocalProtocolError, match="the client is closed"):
+                await stage.client.invoke(b"x")
+
+    run(scenario)
+
+
+def test_closing_ends_what_is_in_flight(run: Run) -> None:
+    async def scenario() -> None:
+        async with Stage(silent) as stage:
+            client = await stage.connected()
+            asked = asyncio.create_task(client.invoke(b"x"))
+            await asyncio.sleep(0.01)
+            await client.aclose()
+            with pytest.raises(Indeterminate, match="closed before"):
+                await asked
+
+    run(scenario)
+
+
+def test_the_blocking_client(run: Run) -> None:
+    async def scenario() -> None:
+        async with Stage(executed) as stage:
+
+            def use() -> None:
+                with Client(lambda: AsyncClient(stage.genesis, Ed25519Signer(bytes(32)), transport="plain")) as client:
+                    assert client.invoke(b"x") == b"done x"
+                    futures = [client.submit(b"%d" % number) for number in range(10)]
+                    assert [future.result().result for future in futures] == [b"done %d" % n for n in range(10)]
+                    assert client.status(0) == {"n": 0}
+                with pytest.raises(LocalProtocolError):
+                    client.invoke(b"x")
+                client.close()
+
+            await asyncio.to_thread(use)
+
+    run(scenario)
+
+
+def test_the_blocking_client_passes_errors_on() -> None:
+    stage = Stage(executed, reachable=0)
+    client = Client(lambda: AsyncClient(stage.genesis, Ed25519Signer(bytes(32)), transport="plain"))
+    with pytest.raises(NotEnoughReplies):
+        client.connect(timeout=0.1)
+    with pytest.raises(LocalProtocolError):
+        client.connect()
+    for sock in stage.sockets:
+        sock.close()
