@@ -31,7 +31,7 @@ class Replica:
         application: what is replicated, in its initial state: a `StateMachine` or a `BatchStateMachine`.
         genesis: instead of the file in the home folder.
         secrets: instead of the files in the home folder.
-        sockets: listeners that are bound already, for replicas and for clients.
+        sockets: listeners that are bound already, for replicas and for clients; the replica closes them.
         force_plain: allow plain TCP on other addresses than loopback.
 
     Example:
@@ -133,6 +133,8 @@ class Replica:
                 await self._parts.close()
             except SmartBFTError as error:
                 self._fatal = self._fatal or error
+        for listener in self._sockets or ():
+            listener.close()
         if self._ended is not None and not self._ended.done():
             self._settle_end()
 

@@ -1,0 +1,284 @@
+"""`Replica`: its life inside somebody's program, wrong configurations, hostile clients and peers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import struct
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from smartbft import (
+    ConfigError,
+    CorruptLog,
+    InvariantViolation,
+    LocalCluster,
+    LocalProtocolError,
+    Replica,
+    StorageError,
+)
+from smartbft._fastpath.frames import MESSAGE, REQUEST, STATUS, frame
+from smartbft.apps import counter
+from smartbft.config import Address, Genesis
+from smartbft.limits import MAX_BAD_SIGNATURES_PER_SOURCE
+from smartbft.net.handshake import NO_CHANNEL, ClientDialer, Identity, ReplicaDialer
+from smartbft.runtime.status import thread_times
+from smartbft.smr.application import ExecutionContext
+from smartbft.testnet import Testnet, create_testnet
+from tests.kit.requests import TestClient
+
+Run = Callable[[Callable[[], Awaitable[None]]], None]
+
+
+@pytest.fixture
+def testnet(tmp_path: Path) -> Testnet:
+    return create_testnet(tmp_path / "net", 1, application="counter", transport="plain", persistence="sync")
+
+
+# --- life ---
+
+
+def test_a_replica_lives_inside_the_callers_program(run: Run, testnet: Testnet) -> None:
+    configuration = (logging.root.level, list(logging.root.handlers))
+
+    async def scenario() -> None:
+        handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+        async with Replica(testnet.homes[0], counter.Counter()) as replica:
+            await replica.ready()
+            assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
+            assert (await replica.status())["replica"] == 0
+        assert (logging.root.level, list(logging.root.handlers)) == configuration
+        await replica.wait()
+        await replica.aclose()
+        with pytest.raises(LocalProtocolError, match="does not run"):
+            await replica.status()
+        with pytest.raises(LocalProtocolError, match="started once"):
+            await replica.start()
+
+    run(scenario)
+
+
+def test_an_application_that_fails_ends_the_replica_and_its_block(run: Run) -> None:
+    class Broken(counter.Counter):
+        def execute(self, operation: bytes, context: ExecutionContext) -> bytes:
+            raise KeyError("a bug")
+
+    async def scenario() -> None:
+        async with LocalCluster(1, Broken) as cluster, cluster.client() as client:
+            asked = asyncio.create_task(client.invoke(counter.add(1)))
+            with pytest.raises(InvariantViolation, match="the application failed"):
+                await cluster.replicas[0].wait()
+            asked.cancel()
+            await asyncio.gather(asked, return_exceptions=True)
+
+    run(scenario)
+
+
+def test_a_fatal_error_comes_out_of_the_context_manager(run: Run, testnet: Testnet) -> None:
+    async def scenario() -> None:
+        replica = Replica(testnet.homes[0], counter.Counter())
+
+        async def serve() -> None:
+            async with replica:
+                asyncio.get_running_loop().call_soon(replica.fail, InvariantViolation("planted"))
+                await asyncio.Event().wait()
+
+        with pytest.raises(InvariantViolation, match="planted"):
+            await serve()
+        with pytest.raises(InvariantViolation, match="planted"):
+            await replica.wait()
+
+    run(scenario)
+
+
+def test_the_bodys_own_errors_come_out_as_they_are(run: Run, testnet: Testnet) -> None:
+    async def scenario() -> None:
+        with pytest.raises(KeyError, match="mine"):
+            async with Replica(testnet.homes[0], counter.Counter()):
+                raise KeyError("mine")
+
+    run(scenario)
+
+
+def test_cancelling_the_task_closes_the_replica(run: Run, testnet: Testnet) -> None:
+    async def serve(started: asyncio.Event) -> None:
+        async with Replica(testnet.homes[0], counter.Counter()):
+            started.set()
+            await asyncio.Event().wait()
+
+    async def scenario() -> None:
+        for _ in range(2):  # the ports and the data folder are free again
+            started = asyncio.Event()
+            task = asyncio.create_task(serve(started))
+            await started.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    run(scenario)
+
+
+# --- wrong configurations ---
+
+
+def test_a_data_folder_in_use(run: Run, testnet: Testnet) -> None:
+    async def scenario() -> None:
+        async with Replica(testnet.homes[0], counter.Counter()):
+            with pytest.raises(StorageError, match="in use"):
+                await Replica(testnet.homes[0], counter.Counter()).start()
+
+    run(scenario)
+
+
+def test_a_corrupt_log_is_not_started_with_and_not_touched(run: Run, testnet: Testnet) -> None:
+    async def scenario() -> None:
+        async with LocalCluster(1, counter.Counter, "sync") as cluster:
+            async with cluster.client() as client:
+                for _ in range(5):
+                    await client.invoke(counter.add(1))
+            await cluster.stop(0)
+            segment = next((cluster.folder / "replica-0" / "data").glob("segment-*"))
+            content = bytearray(segment.read_bytes())
+            content[700] ^= 1  # in the first record's body
+            segment.write_bytes(content)
+            with pytest.raises(CorruptLog):
+                await cluster.start(0)
+            assert segment.read_bytes() == bytes(content)
+
+    run(scenario)
+
+
+def test_an_address_in_use(run: Run, testnet: Testnet) -> None:
+    async def scenario() -> None:
+        async with Replica(testnet.homes[0], counter.Counter()):
+            config = replace(testnet.replicas[0], persistence="memory")
+            with pytest.raises(ConfigError, match="cannot listen on"):
+                await Replica(config, counter.Counter()).start()
+
+    run(scenario)
+
+
+def test_plain_tcp_stays_on_this_machine(testnet: Testnet) -> None:
+    genesis = Genesis.load(testnet.replicas[0].genesis_path)
+    member = replace(genesis.members[0], client_address=Address("192.0.2.1", 7000))
+    genesis = replace(genesis, members=(member,))
+    with pytest.raises(ConfigError, match=r"transport: plain TCP on 192.0.2.1:7000"):
+        Replica(testnet.replicas[0], counter.Counter(), genesis=genesis)
+    Replica(testnet.replicas[0], counter.Counter(), genesis=genesis, force_plain=True)
+
+
+# --- hostile clients ---
+
+
+async def raw_client(cluster: LocalCluster, replica: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    member = cluster.genesis.members[replica]
+    reader, writer = await asyncio.open_connection(member.client_address.host, member.client_address.port)
+    dialer = ClientDialer(cluster.genesis.chain_id, replica, member.permanent_key, os.urandom(32), NO_CHANNEL)
+    writer.write(dialer.start())
+    while dialer.peer is None:
+        dialer.receive(await reader.read(4096))
+    return reader, writer
+
+
+@pytest.mark.parametrize(
+    "bytes_sent",
+    [
+        struct.pack("<IB", 0, REQUEST),
+        struct.pack("<IB", 2**32 - 1, REQUEST),
+        frame(MESSAGE, b"for replicas only"),
+        frame(REQUEST, b"no request"),
+        frame(STATUS, b"{}}"),
+        frame(STATUS, b'{"digest": 1}'),
+        frame(STATUS, b'{"unknown": true}'),
+        frame(99, b"?"),
+    ],
+)
+def test_bad_bytes_cost_a_client_its_connection_and_nobody_else(run: Run, bytes_sent: bytes) -> None:
+    async def scenario() -> None:
+        async with LocalCluster(4, counter.Counter) as cluster, cluster.client() as client:
+            reader, writer = await raw_client(cluster, 1)
+            writer.write(bytes_sent)
+            assert await reader.read() == b""
+            writer.close()
+            assert counter.decode_value(await client.invoke(counter.add(1))) == 1
+
+    run(scenario)
+
+
+def test_a_flood_of_bad_signatures_costs_only_its_sender(run: Run) -> None:
+    async def scenario() -> None:
+        async with LocalCluster(4, counter.Counter) as cluster, cluster.client() as client:
+            reader, writer = await raw_client(cluster, 1)
+            for number in range(MAX_BAD_SIGNATURES_PER_SOURCE + 1):
+                attacker = TestClient(9 + number, chain_id=cluster.genesis.chain_id, session=client.session)
+                writer.write(frame(REQUEST, attacker.request(counter.add(1), good=False)))
+            while await reader.read(65536):
+                pass
+            writer.close()
+            assert counter.decode_value(await client.invoke(counter.add(1))) == 1
+
+    run(scenario)
+
+
+def test_a_bad_copy_does_not_block_the_good_request(run: Run) -> None:
+    async def scenario() -> None:
+        async with LocalCluster(4, counter.Counter) as cluster, cluster.client() as client:
+            await client.connect()
+            honest = TestClient(9, chain_id=cluster.genesis.chain_id, session=client.session)
+            good = honest.request(counter.add(1))
+            bad = good[:-64] + bytes(64)
+            streams = [await raw_client(cluster, replica) for replica in range(4)]
+            for _, writer in streams:
+                writer.write(frame(REQUEST, bad) + frame(REQUEST, good))
+            while (await cluster.replicas[0].status())["decided"] < 1:
+                await asyncio.sleep(0.01)
+            for _, writer in streams:
+                writer.close()
+            assert counter.decode_value(await client.invoke(counter.add(1))) == 2
+
+    run(scenario)
+
+
+# --- hostile peers ---
+
+
+def test_a_peer_that_breaks_the_protocol_is_dropped_and_must_wait(run: Run) -> None:
+    """Replica 0's key is in the wrong hands: garbage from it ends its channel, and the others go on."""
+
+    async def scenario() -> None:
+        cluster = LocalCluster(4, counter.Counter)
+        async with cluster, cluster.client() as client:
+            await cluster.stop(0)
+            member = cluster.genesis.members[3]
+            identity = Identity(0, cluster._secrets[0].permanent, 0, 0)
+
+            async def attack() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+                address = member.replica_address
+                reader, writer = await asyncio.open_connection(address.host, address.port)
+                dialer = ReplicaDialer(
+                    cluster.genesis.chain_id, identity, 3, member.permanent_key, os.urandom(32), NO_CHANNEL
+                )
+                writer.write(dialer.start())
+                while dialer.peer is None:
+                    writer.write(dialer.receive(await reader.read(4096)))
+                return reader, writer
+
+            for payload in (b"garbage", b"\x93\x09\x07\x00"):
+                reader, writer = await attack()
+                writer.write(frame(MESSAGE, payload))
+                assert await reader.read() is not None
+                writer.close()
+            assert counter.decode_value(await client.invoke(counter.add(1))) == 1
+
+    run(scenario)
+
+
+def test_thread_times_name_the_threads() -> None:
+    times = thread_times()
+    assert times["loop"] > 0
+    assert all(seconds >= 0 for seconds in times.values())
