@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from smartbft.cli.exit_codes import CheckFailed
-from smartbft.cli.output import examples, json_option, print_json, say
+from smartbft.cli.output import examples, json_option, print_json, print_table, say
 
 if TYPE_CHECKING:
     from smartbft.testing import CampaignResult, SimulationOptions, SimulationReport
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     epilog=examples(
         "smartbft sim --seeds 5 --instances 10",
         "smartbft sim --seed 3 --instances 10 --json",
+        "smartbft sim --mutant list",
         "smartbft sim --seeds 1000 --jobs 2 --keep-going",
     )
 )
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     "--faults", type=click.Choice(("all", "network", "crashes", "none")), default="all", show_default=True
 )
 @click.option("--patience", type=click.IntRange(1), default=120, show_default=True, help="Virtual seconds to finish.")
+@click.option("--mutant", help="Plant this bug, to see it found; 'list' names them.")
 @click.option("--jobs", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes.")
 @click.option("--keep-going", is_flag=True, help="Run all seeds even if some fail.")
 @json_option
@@ -56,6 +59,7 @@ def sim(
     first_seed: int,
     seed: int | None,
     trace: Path | None,
+    mutant: str | None,
     jobs: int,
     keep_going: bool,
     as_json: bool,
@@ -70,10 +74,36 @@ def sim(
     if trace is not None and seed is None:
         raise click.UsageError("--trace goes with --seed: it writes the events of one run")
     options = SimulationOptions(seed=first_seed if seed is None else seed, **settings)
-    if seed is not None:
-        _repeat(options, trace, as_json)
+    if mutant == "list":
+        _list_mutants(as_json)
+        return
+    with _planted(mutant, jobs):
+        if seed is not None:
+            _repeat(options, trace, as_json)
+        else:
+            _campaign(options, seeds, jobs, keep_going, as_json, "" if mutant is None else f" --mutant {mutant}")
+
+
+def _planted(name: str | None, jobs: int) -> AbstractContextManager[None]:
+    from smartbft.testing.mutants import MUTANTS
+
+    if name is None:
+        return nullcontext()
+    if jobs != 1:
+        raise click.UsageError("--mutant changes this process only: use it without --jobs")
+    for mutant in MUTANTS:
+        if mutant.name == name:
+            return mutant.plant()
+    raise click.UsageError(f"no mutant is called '{name}': see 'smartbft sim --mutant list'")
+
+
+def _list_mutants(as_json: bool) -> None:
+    from smartbft.testing.mutants import MUTANTS
+
+    if as_json:
+        print_json([{"name": mutant.name, "rule": mutant.rule, "seeds": mutant.seeds} for mutant in MUTANTS])
     else:
-        _campaign(options, seeds, jobs, keep_going, as_json)
+        print_table(("mutant", "seeds", "what it breaks"), [(one.name, one.seeds, one.rule) for one in MUTANTS])
 
 
 def _repeat(options: SimulationOptions, trace: Path | None, as_json: bool) -> None:
@@ -105,7 +135,9 @@ def _print_report(report: SimulationReport) -> None:
     click.echo(f"trace {report.trace_hash}")
 
 
-def _campaign(options: SimulationOptions, seeds: int, jobs: int, keep_going: bool, as_json: bool) -> None:
+def _campaign(
+    options: SimulationOptions, seeds: int, jobs: int, keep_going: bool, as_json: bool, more: str
+) -> None:
     """Many seeds, with a progress line where somebody watches."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -125,12 +157,12 @@ def _campaign(options: SimulationOptions, seeds: int, jobs: int, keep_going: boo
     if as_json:
         print_json({**dataclasses.asdict(result), "seeds_per_second": result.seeds_per_second})
     else:
-        _print_campaign(result, options)
+        _print_campaign(result, options, more)
     if result.failures:
         raise CheckFailed(f"{len(result.failures)} of {result.seeds} seeds failed")
 
 
-def _print_campaign(result: CampaignResult, options: SimulationOptions) -> None:
+def _print_campaign(result: CampaignResult, options: SimulationOptions, more: str) -> None:
     click.echo(
         f"{result.seeds} seeds from {options.seed}: {len(result.failures)} failed; {result.instances} instances, "
         f"{result.requests} requests, {result.crashes} crashes, {result.virtual_seconds:.0f} virtual seconds"
@@ -138,4 +170,4 @@ def _print_campaign(result: CampaignResult, options: SimulationOptions) -> None:
     click.echo(f"{result.seeds_per_second:.1f} seeds per second")
     for failure in result.failures:
         click.echo(f"FAILED {failure.promise}: {failure.message}")
-        click.echo(f"  repeat with: {failure.command}")
+        click.echo(f"  repeat with: {failure.command}{more}")

@@ -79,7 +79,7 @@ def run_seed(options: SimulationOptions) -> SimulationReport | Failure:
     try:
         return Simulation(options).run()
     except PropertyViolation as violation:
-        return Failure(options, violation.promise, str(violation), options.command())
+        return Failure(options, violation.promise, violation.message, options.command())
     except SmartBFTError as error:
         return Failure(options, type(error).__name__, str(error), options.command())
     except Exception as error:

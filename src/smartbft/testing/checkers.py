@@ -25,10 +25,12 @@ class PropertyViolation(SmartBFTError):
 
     Attributes:
         promise: the name of the property.
+        message: what was seen.
     """
 
     def __init__(self, promise: str, message: str) -> None:
         self.promise = promise
+        self.message = message
         super().__init__(f"{promise}: {message}")
 
 

@@ -130,6 +130,8 @@ class Simulation:
         self._planned: list[Crash | Isolation] = [*self.scenario.crashes, *self.scenario.isolations]
         self._planned.sort(key=lambda fault: fault.after_instance)
         self._faults_under_way = 0
+        self._begun = False
+        self._unchecked = 0
         self._crashes = 0
         self._deadline = options.patience * 1_000_000
 
@@ -183,21 +185,43 @@ class Simulation:
             PropertyViolation: a promise was broken; liveness too, if the healed cluster does not finish in time.
             SmartBFTError: the product raised an error of its own, an `InvariantViolation` for instance.
         """
-        scheduler = self.scheduler
-        for host in self.hosts:
-            host.start()
-        self._connect_all()
-        for client in self.clients:
-            scheduler.after(scheduler.between(0, 1_000), client.wake)
-        while True:
-            if not scheduler.run(FINISHED_EVERY):
-                raise PropertyViolation("liveness", "nothing is left to happen, but requests wait for an answer")
-            if self.healed and self._is_finished():
-                break
-            if scheduler.events % BOUNDS_EVERY == 0:
-                self._check_bounds()
+        self.advance(0)
+        while not (self.healed and self._is_finished()):
+            self.advance(FINISHED_EVERY)
         self._audit()
         return self._report()
+
+    def advance(self, events: int) -> None:
+        """Let the next `events` events happen; then a test may interfere, and go on with `run`. Raises as `run`."""
+        if not self._begun:
+            self._begin()
+        if not self.scheduler.run(events):
+            raise PropertyViolation("liveness", "nothing is left to happen, but requests wait for an answer")
+        self._unchecked += events
+        if self._unchecked >= BOUNDS_EVERY:
+            self._unchecked = 0
+            self._check_bounds()
+
+    def _begin(self) -> None:
+        self._begun = True
+        for host in self.hosts:
+            host.start()
+        for id in self.replica_ids:
+            for peer in self.replica_ids[:id]:
+                self._connect(id, peer)
+        for client in self.clients:
+            self.scheduler.after(self.scheduler.between(0, 1_000), client.wake)
+
+    def crash(self, *replicas: int, downtime: int = 10_000, power: bool = True) -> None:
+        """Crash replicas now, all at once; they start again after `downtime` microseconds.
+
+        Args:
+            replicas: their ids; those that are down already stay as they are.
+            downtime: microseconds.
+            power: lose what is not synced; else only the process dies.
+        """
+        self._faults_under_way += 1
+        self._crash(Crash(replicas, 0, 0, (downtime,) * len(replicas), power))
 
     def _report(self) -> SimulationReport:
         return SimulationReport(
@@ -313,11 +337,6 @@ class Simulation:
     def _fault_is_over(self) -> None:
         self._faults_under_way -= 1
         self._maybe_heal()
-
-    def _connect_all(self) -> None:
-        for id in self.replica_ids:
-            for peer in self.replica_ids[:id]:
-                self._connect(id, peer)
 
     def _connect(self, a: int, b: int) -> None:
         """The channel between two replicas comes up: each side hears of it at a time of its own."""
