@@ -335,11 +335,12 @@ cdef class DurableLog:
             raise InvariantViolation("the native log panicked")
         return _take_records(records, None)
 
-    def append(self, kind, instance, parts):
+    def append(self, kind, instance, parts, *, more=False):
         """Queue one record; returns its sequence number (1, 2, ...). Never blocks on the disk."""
         cdef _Parts held = _Parts(parts)
         cdef uint16_t record_kind
         cdef uint64_t record_instance, sequence = 0
+        cdef uint32_t record_more = 1 if more else 0
         cdef fp_log_error_t error
         cdef int32_t status
         _check_record(kind, instance)
@@ -347,12 +348,12 @@ cdef class DurableLog:
         record_instance = instance
         if held.length < RELEASE_GIL_FROM:
             status = log_table.append(
-                self.log, record_kind, record_instance, held.slices, held.count, &sequence, &error
+                self.log, record_kind, record_instance, held.slices, held.count, record_more, &sequence, &error
             )
         else:
             with nogil:
                 status = log_table.append(
-                    self.log, record_kind, record_instance, held.slices, held.count, &sequence, &error
+                    self.log, record_kind, record_instance, held.slices, held.count, record_more, &sequence, &error
                 )
         if status != FP_OK:
             raise _error(status, &error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import threading
 from pathlib import Path
@@ -164,6 +165,23 @@ def test_dropping_an_open_log_closes_it(tmp_path: Path) -> None:
     log.close()
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_forked_child_leaves_the_log_alone(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    log.wait(log.append(1, 1, [b"before"]))
+    child = os.fork()
+    if child == 0:
+        log.close()
+        del log
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    log.wait(log.append(1, 2, [b"after"]))
+    log.close()
+    again = open_log(tmp_path)
+    assert [body for _, _, body in again.recovered()] == [b"before", b"after"]
+    again.close()
+
+
 def test_one_sync_covers_everything_that_waits(tmp_path: Path) -> None:
     log = open_log(tmp_path, segment_bytes=1 << 20, sync_floor_seconds=0.02)
     for instance in range(500):
@@ -178,6 +196,21 @@ def test_one_sync_covers_everything_that_waits(tmp_path: Path) -> None:
     assert stats["sync_seconds"] >= 0.02 * stats["syncs"]
     assert 0.02 <= stats["sync_p50"] <= stats["sync_p99"]
     log.close()
+
+
+def test_records_that_belong_together_are_synced_together(tmp_path: Path) -> None:
+    log = open_log(tmp_path, segment_bytes=1 << 16)
+    for instance in range(20):
+        log.append(1, instance, [b"first"], more=True)
+        log.append(2, instance, [b"second"], more=True)
+        log.wait(log.append(3, instance, [b"third"]))
+    assert log.stats()["syncs"] == 20
+    assert log.stats()["group_records_mean"] == 3
+    log.append(1, 99, [b"held until something follows"], more=True)
+    log.close()
+    again = open_log(tmp_path, segment_bytes=1 << 16)
+    assert len(again.recovered()) == 61
+    again.close()
 
 
 def test_many_threads_may_append(tmp_path: Path) -> None:

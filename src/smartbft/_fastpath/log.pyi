@@ -113,9 +113,11 @@ class DurableLog:
         """
     def recovered(self) -> list[tuple[int, int, bytes]]:
         """The records found when the log was opened, handed over once (the memory is released afterwards)."""
-    def append(self, kind: int, instance: int, parts: Sequence[Buffer]) -> int:
+    def append(self, kind: int, instance: int, parts: Sequence[Buffer], *, more: bool = False) -> int:
         """Queue one record; returns its sequence number (1, 2, ...). Never blocks on the disk.
 
+        Args:
+            more: another record follows at once: the writer takes neither before that, so that one sync covers both.
         Raises:
             DurabilityLost: an earlier write or sync failed; nothing is accepted any more.
             StorageError: the record is larger than a segment can hold.

@@ -160,7 +160,8 @@ cdef extern from "fastpath.h" nogil:
         int32_t (*open)(const fp_log_settings_t *settings, fp_log_log_t **out, fp_log_error_t *error) noexcept nogil
         int32_t (*recovered)(const fp_log_log_t *log, fp_log_records_t **out) noexcept nogil
         int32_t (*append)(const fp_log_log_t *log, uint16_t kind, uint64_t instance,
-                          const fp_slice_t *parts, size_t count, uint64_t *sequence, fp_log_error_t *error) noexcept nogil
+                          const fp_slice_t *parts, size_t count, uint32_t more,
+                          uint64_t *sequence, fp_log_error_t *error) noexcept nogil
         int32_t (*completed)(const fp_log_log_t *log, uint64_t *sequence, fp_log_error_t *error) noexcept nogil
         int32_t (*wait)(const fp_log_log_t *log, uint64_t sequence, fp_log_error_t *error) noexcept nogil
         int32_t (*fileno)(const fp_log_log_t *log) noexcept nogil

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -101,20 +101,20 @@ class ReplicaLog:
         """The records found at opening, in order. Handed over once; they are as durable as the mode promises."""
         return self._log.recovered()
 
-    def append(self, records: Iterable[Record]) -> int:
-        """Queue records in this order; never waits for the disk. Returns the token of the last one.
+    def append(self, records: Sequence[Record]) -> int:
+        """Queue records in this order, for one sync; never waits for the disk. Returns the token of the last one.
 
         Raises:
             DurabilityLost: a write or a sync failed earlier; nothing is accepted any more.
             StorageError: a record is larger than a segment.
             LocalProtocolError: there is no record.
         """
-        token = 0
-        for record in records:
-            token = self._log.append(record.kind, record.instance, record.parts)
-        if token == 0:
+        if not records:
             raise LocalProtocolError("nothing to append: a token stands for at least one record")
-        return token
+        for record in records[:-1]:
+            self._log.append(record.kind, record.instance, record.parts, more=True)
+        last = records[-1]
+        return self._log.append(last.kind, last.instance, last.parts)
 
     def released(self) -> int:
         """The highest token that is released; makes `fileno` unreadable until there is more.

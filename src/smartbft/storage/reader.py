@@ -68,6 +68,8 @@ class LogReader:
         numbers = sorted(number for name in os.listdir(self._folder) if (number := segment_number(name)) is not None)
         for number, following in zip_longest(numbers, numbers[1:]):
             start, end = self._start(number), None if following is None else self._start(following)
+            if start is not None and end is not None:
+                self._starts[number] = start  # for good: it is being written no more
             if start is None or start > last or (end is not None and end < first):
                 continue
             with self._lock:
@@ -80,12 +82,8 @@ class LogReader:
 
     def _start(self, number: int) -> int | None:
         """The instance of a segment's first record; None where there is none yet."""
-        if number not in self._starts:
-            instance = self._read_start(number)
-            if instance is None:
-                return None
-            self._starts[number] = instance
-        return self._starts[number]
+        known = self._starts.get(number)
+        return self._read_start(number) if known is None else known
 
     def _read_start(self, number: int) -> int | None:
         offset = SEGMENT_HEADER_SIZE

@@ -111,7 +111,7 @@ pub struct Table {
     records_free: unsafe extern "C" fn(*mut Records),
     open: unsafe extern "C" fn(*const SettingsArgument, *mut *mut DurableLog, *mut Error) -> i32,
     recovered: unsafe extern "C" fn(*const DurableLog, *mut *mut Records) -> i32,
-    append: unsafe extern "C" fn(*const DurableLog, u16, u64, *const Slice, usize, *mut u64, *mut Error) -> i32,
+    append: unsafe extern "C" fn(*const DurableLog, u16, u64, *const Slice, usize, u32, *mut u64, *mut Error) -> i32,
     completed: unsafe extern "C" fn(*const DurableLog, *mut u64, *mut Error) -> i32,
     wait: unsafe extern "C" fn(*const DurableLog, u64, *mut Error) -> i32,
     fileno: unsafe extern "C" fn(*const DurableLog) -> i32,
@@ -431,11 +431,12 @@ unsafe extern "C" fn append(
     instance: u64,
     slices: *const Slice,
     count: usize,
+    more: u32,
     out: *mut u64,
     error: *mut Error,
 ) -> i32 {
     // SAFETY: the caller's promise.
-    guard(|| unsafe { settle((*log).append(kind, instance, &parts(slices, count)), out, error) })
+    guard(|| unsafe { settle((*log).append(kind, instance, &parts(slices, count), more != 0), out, error) })
 }
 
 unsafe extern "C" fn completed(log: *const DurableLog, out: *mut u64, error: *mut Error) -> i32 {

@@ -60,6 +60,8 @@ pub struct Pending {
 
 #[derive(Debug, Default)]
 struct State {
+    /// Records that wait for one more to be queued with them.
+    held: Vec<Pending>,
     queue: Vec<Pending>,
     pending_bytes: u64,
     appended: u64,
@@ -161,6 +163,7 @@ impl Shared {
     pub fn fail(&self, message: String) {
         let mut state = self.lock();
         state.failure.get_or_insert(message);
+        state.held = Vec::new();
         state.queue = Vec::new();
         drop(state);
         self.work.notify_all();
@@ -170,6 +173,10 @@ impl Shared {
 }
 
 impl State {
+    fn release_held(&mut self) {
+        self.queue.append(&mut self.held);
+    }
+
     fn check(&self) -> Result<(), LogError> {
         match &self.failure {
             Some(message) => Err(LogError::DurabilityLost(message.clone())),
@@ -188,6 +195,7 @@ struct Running {
 /// An open log.
 pub struct DurableLog {
     mode: Mode,
+    owner: u32,
     largest_body: u64,
     shared: Arc<Shared>,
     running: Mutex<Option<Running>>,
@@ -206,6 +214,7 @@ impl DurableLog {
         let room = settings.segment_bytes - (SEGMENT_HEADER_SIZE + RECORD_HEADER_SIZE) as u64;
         let mut log = DurableLog {
             mode: settings.mode,
+            owner: std::process::id(),
             largest_body: room,
             shared: Shared::new()?,
             running: Mutex::new(None),
@@ -273,8 +282,9 @@ impl DurableLog {
         std::mem::take(&mut *self.recovered.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Queues a record and returns its sequence number.
-    pub fn append(&self, kind: u16, instance: u64, parts: &[&[u8]]) -> Result<u64, LogError> {
+    /// Queues a record and returns its sequence number. With `more`, the writer gets it together with the next one, so
+    /// that one sync covers both.
+    pub fn append(&self, kind: u16, instance: u64, parts: &[&[u8]], more: bool) -> Result<u64, LogError> {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         if kind == CLOSE_MARK {
             return Err(LogError::Storage("record kind 0 is the log's own: use 1 to 65535".into()));
@@ -289,18 +299,18 @@ impl DurableLog {
             return self.append_to_memory(record_size(length) as u64);
         }
         let (buffer, checksum) = joined(self.shared.used_buffer(record_size(length)), parts);
-        self.queue(Pending { kind, instance, length: length as u32, checksum, buffer })
+        self.queue(Pending { kind, instance, length: length as u32, checksum, buffer }, more)
     }
 
-    fn queue(&self, record: Pending) -> Result<u64, LogError> {
+    fn queue(&self, record: Pending, more: bool) -> Result<u64, LogError> {
         let mut state = self.open_state()?;
         state.pending_bytes += record.buffer.len() as u64;
         state.appended += 1;
         let sequence = state.appended;
-        state.queue.push(record);
-        let first = state.queue.len() == 1;
-        drop(state);
-        if first {
+        state.held.push(record);
+        if !more {
+            state.release_held();
+            drop(state);
             self.shared.work.notify_one();
         }
         Ok(sequence)
@@ -367,7 +377,15 @@ impl DurableLog {
     /// Writes and syncs everything queued, stops the threads, releases the lock. Again and again, if you like; the
     /// error is that of a log that could not do so.
     pub fn close(&self) -> Result<(), LogError> {
-        self.shared.lock().closing = true;
+        if std::process::id() != self.owner {
+            // A forked child has the log's memory and none of its threads: leave everything to the parent.
+            std::mem::forget(self.running().take());
+            return Ok(());
+        }
+        let mut state = self.shared.lock();
+        state.closing = true;
+        state.release_held();
+        drop(state);
         self.shared.work.notify_all();
         let running = self.running().take();
         if let Some(Running { preparer, writer, _lock: lock }) = running {
