@@ -17,6 +17,7 @@ from smartbft._fastpath.native cimport (
     fp_job_t,
     fp_pool_config_t,
     fp_pool_stats_t,
+    fp_replies_t,
     fp_slice_t,
     fp_verifier_t,
     pool_table,
@@ -558,24 +559,19 @@ cdef class RequestPool:
 
     def take_replies(self) -> list:
         """`(source, frames)`: what waits to be written to each client connection."""
-        cdef fp_buffer_t replies
-        cdef const uint8_t *at
-        cdef const uint8_t *end
-        cdef Py_ssize_t length
-        cdef int32_t status
+        cdef fp_replies_t *replies = NULL
+        cdef fp_slice_t frames
+        cdef uint64_t source = 0
         cdef list result = []
-        with nogil:
-            status = pool_table.take_replies(self.pool, &replies)
-        check_status(status, NULL)
+        check_status(pool_table.take_replies(self.pool, &replies), NULL)
+        if replies == NULL:
+            return result
         try:
-            at = replies.data
-            end = at + replies.length
-            while at < end:
-                length = <Py_ssize_t> get_native(at + 8)
-                result.append((get_native(at), PyBytes_FromStringAndSize(<const char *> at + 16, length)))
-                at += 16 + length
+            while pool_table.next_replies(replies, &source, &frames) == 1:
+                waiting = PyBytes_FromStringAndSize(<const char *> frames.data, <Py_ssize_t> frames.length)
+                result.append((source, waiting))
         finally:
-            buffer_free(&replies)
+            pool_table.free_replies(replies)
         return result
 
     def collect(self, object digests) -> bytes:

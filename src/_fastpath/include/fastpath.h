@@ -208,6 +208,7 @@ const fp_log_t *fp_log(void);
 
 typedef struct fp_request_pool fp_request_pool_t;
 typedef struct fp_job fp_job_t;
+typedef struct fp_replies fp_replies_t;
 typedef struct fp_verifier fp_verifier_t;
 typedef struct fp_reader fp_reader_t;
 typedef struct fp_matcher fp_matcher_t;
@@ -332,8 +333,11 @@ typedef struct {
         const fp_request_pool_t *pool, fp_batch_t batch, fp_slice_t results, const fp_execution_t *execution,
         fp_buffer_t *error);
     int32_t (*release)(const fp_request_pool_t *pool, fp_batch_t batch, fp_buffer_t *error);
-    /* `source | length | frames` repeated. */
-    int32_t (*take_replies)(const fp_request_pool_t *pool, fp_buffer_t *replies);
+    /* Null if nothing waits. */
+    int32_t (*take_replies)(const fp_request_pool_t *pool, fp_replies_t **replies);
+    /* 1 and the frames for one source, valid until the next call; 0 at the end. */
+    int32_t (*next_replies)(fp_replies_t *replies, uint64_t *source, fp_slice_t *frames);
+    void (*free_replies)(fp_replies_t *replies);
     int32_t (*collect)(const fp_request_pool_t *pool, fp_slice_t digests, fp_buffer_t *data, fp_buffer_t *error);
     int32_t (*overdue)(const fp_request_pool_t *pool, uint64_t before, size_t max_bytes, fp_buffer_t *data);
     /* -1 if no request is ready. */

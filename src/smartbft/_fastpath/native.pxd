@@ -189,6 +189,9 @@ cdef extern from "fastpath.h" nogil:
     ctypedef struct fp_job_t:
         pass
 
+    ctypedef struct fp_replies_t:
+        pass
+
     ctypedef struct fp_verifier_t:
         pass
 
@@ -294,7 +297,9 @@ cdef extern from "fastpath.h" nogil:
             const fp_request_pool_t *pool, fp_batch_t batch, fp_slice_t results,
             const fp_execution_t *execution, fp_buffer_t *error) noexcept nogil
         int32_t (*release)(const fp_request_pool_t *pool, fp_batch_t batch, fp_buffer_t *error) noexcept nogil
-        int32_t (*take_replies)(const fp_request_pool_t *pool, fp_buffer_t *replies) noexcept nogil
+        int32_t (*take_replies)(const fp_request_pool_t *pool, fp_replies_t **replies) noexcept nogil
+        int32_t (*next_replies)(fp_replies_t *replies, uint64_t *source, fp_slice_t *frames) noexcept nogil
+        void (*free_replies)(fp_replies_t *replies) noexcept nogil
         int32_t (*collect)(
             const fp_request_pool_t *pool, fp_slice_t digests, fp_buffer_t *data, fp_buffer_t *error) noexcept nogil
         int32_t (*overdue)(

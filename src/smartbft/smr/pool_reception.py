@@ -97,7 +97,8 @@ class Reception:
         self._detach(entry)
         others = session.pending.get(entry.number, [])
         others.sort(key=lambda other: not other.verified)
-        self._advance(session)
+        if entry.verified:
+            self._advance(session)
         self._forget_if_empty(session)
 
     def _advance(self, session: Session) -> None:
@@ -303,6 +304,7 @@ class Reception:
         if any(other.verified for other in rivals if other is not entry):
             if not entry.named:
                 self._discard(entry)
+            self._advance(session)  # it may have got its place only now
             return
         rivals.remove(entry)
         rivals.insert(0, entry)

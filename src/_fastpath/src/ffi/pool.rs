@@ -72,7 +72,9 @@ pub struct Table {
     pub decide: unsafe extern "C" fn(*const PoolHandle, Batch, u64, *mut Buffer) -> i32,
     pub executed: unsafe extern "C" fn(*const PoolHandle, Batch, Slice, *const ExecutionFields, *mut Buffer) -> i32,
     pub release: unsafe extern "C" fn(*const PoolHandle, Batch, *mut Buffer) -> i32,
-    pub take_replies: unsafe extern "C" fn(*const PoolHandle, *mut Buffer) -> i32,
+    pub take_replies: unsafe extern "C" fn(*const PoolHandle, *mut *mut Replies) -> i32,
+    pub next_replies: unsafe extern "C" fn(*mut Replies, *mut u64, *mut Slice) -> i32,
+    pub free_replies: unsafe extern "C" fn(*mut Replies),
     pub collect: unsafe extern "C" fn(*const PoolHandle, Slice, *mut Buffer, *mut Buffer) -> i32,
     pub overdue: unsafe extern "C" fn(*const PoolHandle, u64, usize, *mut Buffer) -> i32,
     pub oldest_pending: unsafe extern "C" fn(*const PoolHandle, *mut i64) -> i32,
@@ -341,21 +343,44 @@ unsafe extern "C" fn release(pool: *const PoolHandle, batch: Batch, error: *mut 
     unsafe { with(pool, |pool| report(pool.release(batch.digests.as_bytes(), batch.data.as_bytes()), error)) }
 }
 
-/// `replies` gets `u64 source | u64 length | frames` repeated, native integers.
-unsafe extern "C" fn take_replies(pool: *const PoolHandle, replies: *mut Buffer) -> i32 {
+/// What waited for the clients' connections, on its way to the caller.
+pub struct Replies {
+    waiting: std::vec::IntoIter<(u64, Vec<u8>)>,
+    current: Vec<u8>,
+}
+
+/// Null if nothing waits; else to be freed with `free_replies`.
+unsafe extern "C" fn take_replies(pool: *const PoolHandle, replies: *mut *mut Replies) -> i32 {
     // SAFETY: the caller passes a live pool and a place for the outcome.
     unsafe {
         with(pool, |pool| {
             let waiting = pool.take_replies();
-            let mut packed = Vec::with_capacity(waiting.iter().map(|(_, frames)| 16 + frames.len()).sum());
-            for (source, frames) in waiting {
-                packed.extend_from_slice(&source.to_ne_bytes());
-                packed.extend_from_slice(&(frames.len() as u64).to_ne_bytes());
-                packed.extend_from_slice(&frames);
-            }
-            hand_over(replies, packed);
+            *replies = match waiting.is_empty() {
+                true => std::ptr::null_mut(),
+                false => Box::into_raw(Box::new(Replies { waiting: waiting.into_iter(), current: Vec::new() })),
+            };
             OK
         })
+    }
+}
+
+/// 1 and the frames for one source, valid until the next call; 0 at the end.
+unsafe extern "C" fn next_replies(replies: *mut Replies, source: *mut u64, frames: *mut Slice) -> i32 {
+    // SAFETY: the caller passes what `take_replies` made, and places for the outcome.
+    guard(|| unsafe {
+        let replies = &mut *replies;
+        let Some((next, bytes)) = replies.waiting.next() else { return 0 };
+        replies.current = bytes;
+        *source = next;
+        *frames = Slice { data: replies.current.as_ptr(), length: replies.current.len() };
+        1
+    })
+}
+
+unsafe extern "C" fn free_replies(replies: *mut Replies) {
+    if !replies.is_null() {
+        // SAFETY: it came from `take_replies`, and the caller lets go of it.
+        drop(unsafe { Box::from_raw(replies) });
     }
 }
 
@@ -510,6 +535,8 @@ static TABLE: Table = Table {
     executed,
     release,
     take_replies,
+    next_replies,
+    free_replies,
     collect,
     overdue,
     oldest_pending,

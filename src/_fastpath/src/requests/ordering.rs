@@ -22,6 +22,14 @@ pub enum Verdict {
     SessionInvalid = 6,
 }
 
+/// The sessions that a batch in the making opens.
+#[derive(Default)]
+struct Opened {
+    room: usize,
+    count: usize,
+    of_key: Map<[u8; KEY_BYTES], usize>,
+}
+
 /// Digests of a proposal, resolved.
 #[derive(Default)]
 pub struct Resolved {
@@ -56,7 +64,8 @@ impl RequestPool {
     fn choose(&mut self, max_requests: usize, max_bytes: usize, timestamp: u64) -> Vec<u32> {
         let mut chosen = Vec::with_capacity(max_requests.min(self.ready()));
         let mut bytes = 0;
-        let mut opened: Vec<u32> = Vec::new();
+        let mut opened =
+            Opened { room: self.sessions.room(timestamp, self.sessions.waiting_count()), ..Opened::default() };
         // The sessions that had a request in the previous round; the first round goes along the ring.
         let mut round: Vec<u32> = Vec::new();
         let mut session = self.sessions.ring.head;
@@ -114,17 +123,18 @@ impl RequestPool {
     }
 
     /// Whether a batch with this timestamp may contain requests of a session, beside the sessions it opens already.
-    fn may_propose(&mut self, session: u32, timestamp: u64, opened: &mut Vec<u32>) -> bool {
+    fn may_propose(&self, session: u32, timestamp: u64, opened: &mut Opened) -> bool {
         let id = self.sessions.slab[session].id;
         if self.sessions.slab[session].is_open() {
             return !self.sessions.lapsed(session, timestamp);
         }
-        let of_key = opened.iter().filter(|other| self.sessions.slab[**other].id.key == id.key).count();
+        let of_key = opened.of_key.entry(id.key).or_insert(0);
         let may = self.sessions.admissible(id.number, timestamp)
-            && self.sessions.has_room(timestamp, opened.len())
-            && self.sessions.key_has_room(&id.key, timestamp, of_key);
+            && opened.count < opened.room
+            && self.sessions.key_has_room(&id.key, timestamp, *of_key);
         if may {
-            opened.push(session);
+            opened.count += 1;
+            *of_key += 1;
         }
         may
     }
@@ -234,13 +244,12 @@ impl RequestPool {
 
     fn all_may_open(&mut self, opened: &[SessionId], timestamp: u64) -> bool {
         let mut of_key: Map<[u8; KEY_BYTES], usize> = Map::default();
-        opened.iter().enumerate().all(|(before, id)| {
+        let each_may = opened.iter().all(|id| {
             let taken = of_key.entry(id.key).or_insert(0);
             *taken += 1;
-            self.sessions.admissible(id.number, timestamp)
-                && self.sessions.has_room(timestamp, before)
-                && self.sessions.key_has_room(&id.key, timestamp, *taken - 1)
-        })
+            self.sessions.admissible(id.number, timestamp) && self.sessions.key_has_room(&id.key, timestamp, *taken - 1)
+        });
+        each_may && self.sessions.room(timestamp, opened.len()) == opened.len()
     }
 
     /// The batch was decided: cursors advance, sessions open and lapse, other requests with its numbers are dropped.
@@ -325,7 +334,7 @@ impl RequestPool {
         state.routes.push_back(Route { digest, source });
         state.ordered = number;
         state.received = state.received.max(number);
-        state.last_activity = timestamp;
+        self.sessions.touch(session, timestamp);
         session
     }
 

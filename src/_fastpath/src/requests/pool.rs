@@ -264,8 +264,11 @@ impl RequestPool {
             self.retreat(session, number);
         }
         let entry = self.detach(slot);
-        self.promote_candidate(session, number);
-        self.advance(session);
+        // Only then: whoever sends many bad copies of one number must not make us look through them for each.
+        if entry.is_verified() {
+            self.promote_candidate(session, number);
+            self.advance(session);
+        }
         self.settle_session(session);
         entry
     }

@@ -180,6 +180,8 @@ pub struct SessionTable {
     keys: Map<[u8; KEY_BYTES], KeyUse>,
     /// Open sessions by the start of their lease, which may be out of date on the early side (see `settle`).
     leases: BTreeSet<(u64, u32)>,
+    /// Leases listed under earlier times than this are up to date.
+    settled: u64,
     /// Sessions of the other two standings by session number and key.
     waiting: BTreeMap<(u64, [u8; KEY_BYTES]), u32>,
     unverified: BTreeMap<(u64, [u8; KEY_BYTES]), u32>,
@@ -195,6 +197,7 @@ impl SessionTable {
             index: Map::default(),
             keys: Map::default(),
             leases: BTreeSet::new(),
+            settled: 0,
             waiting: BTreeMap::new(),
             unverified: BTreeMap::new(),
             walk: 0,
@@ -232,7 +235,10 @@ impl SessionTable {
     /// Brings the leases that seem to be over at `timestamp` up to date; afterwards those that still are, really are.
     fn settle(&mut self, timestamp: u64) {
         let bound = timestamp.saturating_sub(self.limits.lease);
-        let seeming: Vec<(u64, u32)> = self.leases.range(..(bound, 0)).copied().collect();
+        if bound <= self.settled {
+            return;
+        }
+        let seeming: Vec<(u64, u32)> = self.leases.range((self.settled, 0)..(bound, 0)).copied().collect();
         for (since, slot) in seeming {
             let leased_from = self.slab[slot].leased_from();
             if leased_from != since {
@@ -241,6 +247,14 @@ impl SessionTable {
                 self.slab[slot].lease_listed = leased_from;
             }
         }
+        self.settled = bound;
+    }
+
+    /// A request of an open session was ordered: its lease starts again. Where it is listed is put right by `settle`.
+    pub fn touch(&mut self, slot: u32, timestamp: u64) {
+        let session = &mut self.slab[slot];
+        session.last_activity = timestamp;
+        self.settled = self.settled.min(session.lease_listed);
     }
 
     /// Open sessions whose lease is over at `timestamp`.
@@ -257,16 +271,20 @@ impl SessionTable {
         stale.into_iter().flatten().collect()
     }
 
-    /// How many more sessions could be open at `timestamp`, beside those that wait and `taken` others: whether any.
-    pub fn has_room(&mut self, timestamp: u64, taken: usize) -> bool {
-        let used = self.leases.len() + taken;
-        if used < self.limits.max_sessions {
-            return true;
+    /// How many more sessions may be open at `timestamp`, counted up to `most`.
+    pub fn room(&mut self, timestamp: u64, most: usize) -> usize {
+        let free = self.limits.max_sessions.saturating_sub(self.leases.len());
+        if free >= most {
+            return most;
         }
         self.settle(timestamp);
-        let needed = used - self.limits.max_sessions + 1;
         let bound = timestamp.saturating_sub(self.limits.lease);
-        self.leases.range(..(bound, 0)).take(needed).count() == needed
+        free + self.leases.range(..(bound, 0)).take(most - free).count()
+    }
+
+    /// Whether one more session may be open at `timestamp`, beside `taken` others that are not open yet.
+    pub fn has_room(&mut self, timestamp: u64, taken: usize) -> bool {
+        self.room(timestamp, taken + 1) > taken
     }
 
     /// As `has_room`, for the sessions of one key.

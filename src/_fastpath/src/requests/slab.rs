@@ -43,6 +43,10 @@ impl<T> Slab<T> {
         place.value.take().expect("a slot is removed once")
     }
 
+    pub fn get(&self, slot: u32) -> Option<&T> {
+        self.slots.get(slot as usize)?.value.as_ref()
+    }
+
     /// Distinguishes the values that a slot held over time.
     pub fn generation(&self, slot: u32) -> u32 {
         self.slots[slot as usize].generation

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::index::Map;
 use super::slab::{Linked, List, Slab};
-use crate::wire::{push_frame_header, KIND_REPLY};
+use crate::wire::{push_frame_header, FRAME_HEADER_BYTES, KIND_REPLY};
 
 /// Link number of an entry's place: one of the verification queues, or the ready requests.
 pub const PLACE: usize = 0;
@@ -24,6 +24,8 @@ pub struct Source {
     pub unverified: usize,
     in_turn: bool,
     out: Vec<u8>,
+    /// As much as was taken the last time: about as much as will come again.
+    expected_out: usize,
 }
 
 /// All connections, by number. The order in which they are served is that of the two queues, never that of the map.
@@ -119,6 +121,7 @@ impl Sources {
         }
         if state.out.is_empty() {
             self.with_replies.push_back(source);
+            state.out.reserve_exact(state.expected_out.max(FRAME_HEADER_BYTES + payload.len()));
         }
         push_frame_header(&mut state.out, KIND_REPLY, payload.len());
         state.out.extend_from_slice(payload);
@@ -130,6 +133,7 @@ impl Sources {
         let mut taken = Vec::with_capacity(self.with_replies.len());
         while let Some(source) = self.with_replies.pop_front() {
             if let Some(state) = self.map.get_mut(&source) {
+                state.expected_out = state.out.len();
                 taken.push((source, std::mem::take(&mut state.out)));
             }
         }

@@ -15,7 +15,6 @@ pub const REFUSED: u8 = 2;
 #[derive(Clone)]
 pub struct VerifyItem {
     slot: u32,
-    generation: u32,
     pub bytes: Arc<[u8]>,
 }
 
@@ -64,8 +63,7 @@ impl RequestPool {
             };
             let entry = &mut self.entries[slot];
             entry.place = Place::AtVerifier;
-            let bytes = entry.bytes.clone();
-            items.push(VerifyItem { slot, generation: self.entries.generation(slot), bytes });
+            items.push(VerifyItem { slot, bytes: Arc::clone(&entry.bytes) });
         }
         self.counters.signature_checks += items.len() as u64;
         (!items.is_empty()).then_some(VerifyJob { prefix: self.domains.signature_prefix, items })
@@ -76,7 +74,8 @@ impl RequestPool {
     pub fn apply_verdicts(&mut self, job: &VerifyJob, mask: &[u8]) -> Vec<(u64, u64)> {
         let mut bad: Vec<(u64, u64)> = Vec::new();
         for (item, verdict) in job.items.iter().zip(mask) {
-            if !self.entries.holds(item.slot, item.generation) {
+            // The very same bytes: neither another request in the slot nor one of another pool will do.
+            if !self.entries.get(item.slot).is_some_and(|entry| Arc::ptr_eq(&entry.bytes, &item.bytes)) {
                 continue;
             }
             match *verdict {
@@ -122,6 +121,8 @@ impl RequestPool {
                 self.counters.duplicates += 1;
                 self.discard(slot);
             }
+            // The session may have got its place only now.
+            self.advance(session);
             return;
         }
         self.put_first(slot);
