@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from kit.requests import TestClient
 
 from smartbft._fastpath.pool import split_requests
 from smartbft.core.effects import Execute
@@ -16,7 +17,6 @@ from smartbft.runtime import executor as module
 from smartbft.runtime.executor import SliceExecutor, ThreadExecutor
 from smartbft.smr.application import BatchStateMachine, ExecutionContext, StateMachine
 from smartbft.smr.per_operation import as_batch
-from tests.kit.requests import TestClient
 
 Run = Callable[[Callable[[], Awaitable[None]]], None]
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from kit.requests import TestClient
 
 from smartbft import (
     ConfigError,
@@ -30,7 +31,6 @@ from smartbft.net.handshake import NO_CHANNEL, ClientDialer, Identity, ReplicaDi
 from smartbft.runtime.status import thread_times
 from smartbft.smr.application import ExecutionContext
 from smartbft.testnet import Testnet, create_testnet
-from tests.kit.requests import TestClient
 
 Run = Callable[[Callable[[], Awaitable[None]]], None]
 

@@ -8,6 +8,7 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kit.requests import CHAIN, TestClient
 
 from smartbft._fastpath.frames import REQUEST
 from smartbft._fastpath.pool import (
@@ -22,7 +23,6 @@ from smartbft._fastpath.pool import (
 from smartbft.crypto.signatures import Ed25519Signer
 from smartbft.errors import LocalProtocolError, MalformedMessage
 from smartbft.runtime.requests import ReplyCollector, RequestBuilder
-from tests.kit.requests import CHAIN, TestClient
 
 DIGEST = b"d" * 32
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from smartbft.config import Address, Genesis, GenesisMember, ReplicaConfig
-from smartbft.config.replica import Persistence, Transport
+from smartbft.config.replica import Persistence, SignatureCheck, Transport
 from smartbft.crypto.certificates import fingerprint, make_certificate
 from smartbft.crypto.signatures import Ed25519Signer, Signer
 from smartbft.errors import LocalProtocolError
@@ -34,6 +34,7 @@ class LocalCluster:
         application: makes the application of one replica, in its initial state.
         persistence: ``memory``, ``async`` or ``sync``; with the latter two a stopped replica finds its log again.
         transport: ``plain`` (the cluster never leaves this process) or ``tls``.
+        signature_check: ``parallel``, or ``sequential`` for applications that check signatures themselves.
         folder: where homes and logs are kept; None for a temporary folder, removed at the end.
         parameters: protocol parameters; the defaults are those of a genesis.
 
@@ -51,6 +52,7 @@ class LocalCluster:
         persistence: Persistence = "memory",
         *,
         transport: Transport = "plain",
+        signature_check: SignatureCheck = "parallel",
         folder: Path | str | None = None,
         parameters: Parameters | None = None,
         segment_bytes: int = DEFAULT_SEGMENT_BYTES,
@@ -62,6 +64,7 @@ class LocalCluster:
         self._temporary = tempfile.TemporaryDirectory(prefix="smartbft-") if folder is None else None
         self.folder = Path(self._temporary.name if self._temporary is not None else str(folder))
         self._segment_bytes = segment_bytes
+        self._signature_check: SignatureCheck = signature_check
         self._record_votes = record_votes
         self._sockets = [(_bind(), _bind()) for _ in range(n)]
         self._secrets = [self._make_secrets(replica) for replica in range(n)]
@@ -110,6 +113,7 @@ class LocalCluster:
             home,
             persistence=self.persistence,
             transport=self.transport,
+            signature_check=self._signature_check,
             record_votes=self._record_votes,
             segment_bytes=self._segment_bytes,
         )
