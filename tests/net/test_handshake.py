@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smartbft._fastpath.frames import HELLO, MESSAGE, REQUEST
+from smartbft._fastpath.hashing import derive_key
 from smartbft.crypto.signatures import Ed25519Signer
 from smartbft.errors import FrameError, HandshakeError, LocalProtocolError, MalformedMessage, RemoteProtocolError
 from smartbft.limits import MAX_HELLO_BYTES
@@ -95,6 +96,20 @@ def test_bytes_may_arrive_one_by_one_and_what_follows_is_handed_on() -> None:
     assert accepting.receive(proof + following) == b""
     assert accepting.peer == Peer(0, view=0, level=2)
     assert accepting.remainder == following
+
+
+def test_the_bytes_are_those_of_the_documentation() -> None:
+    """docs/wire-format.md, "Handshake", spelled out."""
+    dialing, accepting = dialer(), acceptor()
+    dialers = b"\x96\x02\xc4\x20" + CHAIN + b"\xc4\x20" + NONCE_A + b"\x00\x00\x02"
+    acceptors = b"\x96\x02\xc4\x20" + CHAIN + b"\xc4\x20" + NONCE_B + b"\x01\x00\x02"
+    assert dialing.start() == frame(b"\x01\x00" + dialers)
+    welcome = accepting.receive(dialing.start())
+    domain = derive_key("smartbft v1 handshake", CHAIN)
+    proof = SIGNERS[1].sign(domain + b"\x01" + CERTIFICATE + dialers + acceptors)
+    assert welcome == frame(b"\x01\x00" + acceptors) + frame(b"\x01\x00\x92\x03\xc4\x40" + proof)
+    proof = SIGNERS[0].sign(domain + b"\x00" + CERTIFICATE + dialers + acceptors)
+    assert dialing.receive(welcome) == frame(b"\x01\x00\x92\x03\xc4\x40" + proof)
 
 
 # --- who is not ---
