@@ -231,17 +231,22 @@ cdef class VerifyJob:
     def __dealloc__(self) -> None:
         pool_table.jobs.free(self.job)
 
+    cdef fp_job_t *handle(self) except NULL:
+        if self.job == NULL:
+            raise TypeError("jobs come from RequestPool.take_unverified")
+        return self.job
+
     @property
     def count(self) -> int:
         """How many requests."""
-        return pool_table.jobs.count(self.job)
+        return pool_table.jobs.count(self.handle())
 
     @property
     def data(self) -> bytes:
         """The requests as a request list."""
         cdef fp_buffer_t out
         if self.list_bytes is None:
-            check_status(pool_table.jobs.list(self.job, &out), NULL)
+            check_status(pool_table.jobs.list(self.handle(), &out), NULL)
             self.list_bytes = take_buffer(&out)
         return self.list_bytes
 
@@ -250,7 +255,7 @@ cdef class VerifyJob:
         cdef size_t number
         cdef fp_buffer_t out
         cdef list result = []
-        for number in range(pool_table.jobs.count(self.job)):
+        for number in range(pool_table.jobs.count(self.handle())):
             check_status(pool_table.jobs.item(self.job, number, &out), NULL)
             item = take_buffer(&out)
             result.append((item[:32], item[32:96], item[96:]))
@@ -258,7 +263,7 @@ cdef class VerifyJob:
 
     def run(self) -> bytes:
         """Verify here and now, on this thread; returns the mask."""
-        mask = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> pool_table.jobs.count(self.job))
+        mask = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> pool_table.jobs.count(self.handle()))
         cdef uint8_t *out = <uint8_t *> PyBytes_AsString(mask)
         cdef int32_t status
         with nogil:
@@ -301,7 +306,7 @@ cdef class Verifier:
         cdef int32_t status
         if self.closed:
             raise LocalProtocolError("the verifier is closed")
-        status = pool_table.jobs.verifier_submit(self.verifier, job.job, self.next_number)
+        status = pool_table.jobs.verifier_submit(self.verifier, job.handle(), self.next_number)
         if status == FP_INVALID:
             raise LocalProtocolError("a forked process needs a verifier of its own")
         check_status(status, NULL)
@@ -452,9 +457,10 @@ cdef class RequestPool:
         cdef View view = View(mask)
         cdef fp_slice_t verdicts = view.slice()
         cdef fp_buffer_t bad
+        cdef fp_job_t *handle = job.handle()
         cdef int32_t status
         with nogil:
-            status = pool_table.apply_verdicts(self.pool, job.job, verdicts, &bad)
+            status = pool_table.apply_verdicts(self.pool, handle, verdicts, &bad)
         if status == FP_INVALID:
             raise ValueError(f"a mask of {view.view.len} bytes for a job of {job.count} requests")
         check_status(status, NULL)

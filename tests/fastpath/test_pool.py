@@ -364,3 +364,13 @@ def test_a_dropped_connection_gets_nothing():
     p.pool.release(*batch)
     assert p.answered() == []
     assert p.receive(r(1, 2), source=2) == 1
+
+
+def test_a_job_of_another_pool_changes_nothing():
+    p, other = Pool(), Pool()
+    p.receive(r(verdict=BAD))
+    other.receive(r(verdict=BAD))
+    job = p.pool.take_unverified(1)
+    assert other.pool.take_unverified(1).data == job.data
+    assert other.pool.apply_verdicts(job, b"\1") == []
+    assert other.pool.ready() == 0

@@ -254,6 +254,8 @@ def test_impossible_parameters(change):
 
 def test_jobs_cannot_be_made_up():
     with pytest.raises(TypeError):
+        _ = VerifyJob.__new__(VerifyJob).count
+    with pytest.raises(TypeError):
         VerifyJob()
 
 

@@ -31,7 +31,8 @@ DUPLICATE: int
 NOT_CONTIGUOUS: int
 SESSION_INVALID: int
 
-def encode_request(key: bytes, session: int, sequence: int, operation: Buffer, signature: bytes) -> bytes: ...
+def encode_request(key: bytes, session: int, sequence: int, operation: Buffer, signature: bytes) -> bytes:
+    """The canonical bytes of a request. Raises ValueError: a field is out of its bounds."""
 def request_digests(chain_id: bytes, data: Buffer) -> bytes:
     """Digests of the requests of a request list. Raises RemoteProtocolError: malformed."""
 
@@ -98,12 +99,14 @@ class RequestPool:
         """As `admit` for bodies named by a proposal: taken even if the pool holds another request with that number, and
         put at the front of the verification queue. The limits on sources do not apply."""
     def drop_source(self, source: int) -> None:
-        """The connection is gone: its unverified requests and its reply route are forgotten."""
+        """The connection is gone: its requests that are not at the verifier yet and its reply route are forgotten."""
     def take_unverified(self, max_requests: int) -> VerifyJob | None:
         """The next requests to verify: prioritised ones first, then round-robin over sources, oldest first."""
     def apply_verdicts(self, job: VerifyJob, mask: Buffer) -> list[tuple[int, int]]:
         """Mask bytes: 1 valid, 0 bad signature, 2 refused by the application's check. Returns `(source, bad)` for each
-        source with bad signatures."""
+        source with bad signatures. Requests that were dropped or decided meanwhile are passed over.
+
+        Raises ValueError: not one verdict per request."""
     # proposing and voting
     def ready(self) -> int:
         """Requests a leader could propose now (verified, contiguous from the ordered prefix)."""
@@ -117,25 +120,34 @@ class RequestPool:
         the arguments only."""
     def decide(self, digests: Buffer, data: Buffer, timestamp: int) -> None:
         """The batch was decided at agreed time `timestamp`: ordered cursors advance, sessions open and lapse, other
-        pending requests with these numbers are dropped."""
+        pending requests with these numbers are dropped. An empty batch only moves the agreed time.
+
+        Raises LocalProtocolError: it does not follow the decided prefix (`check` would not be VALID), or the time does not
+        advance; nothing has changed."""
     def executed(self, digests: Buffer, data: Buffer, results: Buffer, instance: int, view: int, timestamp: int, level: int) -> None:
-        """Store the replies in the sessions' reply caches (deterministic state)."""
+        """Store the replies in the sessions' reply caches (deterministic state).
+
+        Raises LocalProtocolError: not one result per request, or not the next numbers of their sessions."""
     def release(self, digests: Buffer, data: Buffer) -> None:
-        """Replies may leave: route them to the clients' connections (`take_replies`) and answer retransmissions."""
+        """Replies may leave: route them to the clients' connections (`take_replies`) and answer retransmissions.
+
+        Raises LocalProtocolError: the batch was not executed."""
     def take_replies(self) -> list[tuple[int, bytes]]:
         """`(source, frames)`: what waits to be written to each client connection, as complete REPLY frames."""
     def collect(self, digests: Buffer) -> bytes:
         """Request list of those among `digests` that the pool holds verified (for peers that lack them)."""
     # timers
     def oldest_pending(self) -> int:
-        """Arrival time (microseconds) of the oldest request that a leader could propose, or -1."""
+        """Arrival time (microseconds) of the oldest request that a leader could propose, or -1. A request that waited
+        behind a gap counts from when the gap was filled."""
     def overdue(self, before: int, max_bytes: int) -> bytes:
         """Request list of the ready requests that arrived before `before`, with their pending predecessors, oldest first."""
     agreed_time: int
     def set_accepting(self, accepting: bool) -> None:
         """False: every new request is refused with OVERLOADED (the disk is filling up, a queue is full)."""
     def session(self, key: bytes, session: int) -> tuple[int, int, int] | None:
-        """Cursors `(received, ordered, executed)` of a session."""
+        """Cursors `(received, ordered, executed)` of a session: every number up to `received` is ordered, or pending
+        here, verified and reachable without a gap. None: neither open nor with a pending request."""
     def cached_reply(self, key: bytes, session: int, sequence: int) -> bytes | None: ...
     def stats(self) -> dict[str, int]:
         """`pending`, `verified`, `unverified`, `bytes`, `sessions`, `admitted`, `duplicates`, `bad_signatures`,
