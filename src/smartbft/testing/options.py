@@ -197,6 +197,7 @@ def _log_uniform(draw: random.Random, low: int, high: int) -> int:
 def _parameters(draw: random.Random, options: SimulationOptions) -> Parameters:
     return Parameters(
         max_batch_requests=draw.choice((1, 3, 8, 64)),
+        max_batch_bytes=draw.choice((2_500, 1024 * 1024, 1024 * 1024)),
         window=max(options.in_flight, draw.choice((2, 8, 64))),
         clock_skew=CLOCK_SKEW,
         request_timeout=draw.choice((100_000, 500_000, 2_000_000)),

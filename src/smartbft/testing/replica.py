@@ -95,8 +95,12 @@ class SimulatedReplica:
         self._world = world
         self._scheduler = world.scheduler
         self._disk = disk
+        # Bound once: these are called at every event.
+        self._core_step = self.core.step
+        self._validate = world.validator.validate
+        self._note_received = world.checkers.votes.received
         self._clock = EPOCH + world.scenario.clock_offsets[id]
-        self._peers = [peer for peer in world.replica_ids if peer != id]
+        self._peers = [(host.id, host.deliver_message) for host in world.hosts if host.id != id]
         self._readers: dict[int, FrameReader] = {}
         self._bad_signatures: dict[int, int] = {}
         self._timers: dict[Timer, int] = {}
@@ -147,7 +151,7 @@ class SimulatedReplica:
 
     def _step(self, event: Input) -> None:
         handlers = self._handlers
-        for effect in self.core.step(event, self._scheduler.now + self._clock):
+        for effect in self._core_step(event, self._scheduler.now + self._clock):
             handlers[type(effect)](effect)
         if self._jobs < VERIFY_JOBS_IN_FLIGHT:
             self._pump_verifier()
@@ -158,8 +162,8 @@ class SimulatedReplica:
         """Bytes of a protocol message from a peer, through the product's decoder and validation."""
         try:
             message = decode(data)
-            self._world.checkers.votes.received(self.id, sender, message)
-            verified = self._world.validator.validate(sender, message)
+            self._note_received(self.id, sender, message)
+            verified = self._validate(sender, message)
         except RemoteProtocolError as error:
             raise PropertyViolation(
                 "no false accusation", f"replica {self.id} refused replica {sender}: {error}"
@@ -225,8 +229,9 @@ class SimulatedReplica:
         world.checkers.sent(self.id, effect.message)
         data = encode(effect.message)
         packet = (self.id, data, crc32(data))
-        for peer in self._peers:
-            world.network.send(self.id, peer, world.hosts[peer].deliver_message, packet)
+        send = world.network.send
+        for peer, deliver in self._peers:
+            send(self.id, peer, deliver, packet)
 
     def _send(self, effect: Send) -> None:
         self._send_to(effect.to, effect.message)
@@ -358,6 +363,8 @@ class Host:
         self.replica: SimulatedReplica | None = None
         self.lives = 0
         self._world = world
+        self._scheduler = world.scheduler
+        self._note = world.trace.note
 
     def start(self) -> None:
         """Start the replica; without a log (memory mode) it knows nothing of earlier lives."""
@@ -380,8 +387,7 @@ class Host:
     def deliver_message(self, packet: tuple[int, bytes, int]) -> None:
         """The network hands over a message of a peer; lost if nobody is there."""
         sender, data, checksum = packet
-        world = self._world
-        world.trace.note(world.scheduler.now, Kind.MESSAGE, self.id, sender << 32 | checksum, data)
+        self._note(self._scheduler.now, Kind.MESSAGE, self.id, sender << 32 | checksum, data)
         if self.replica is not None:
             self.replica.receive(sender, data)
 

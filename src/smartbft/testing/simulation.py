@@ -11,19 +11,17 @@ from functools import partial
 from smartbft._fastpath.hashing import derive_key
 from smartbft._fastpath.pool import RequestPool
 from smartbft.core.chassis import Chassis, Ordering
-from smartbft.core.recovery import recover
 from smartbft.core.replica import Replica
 from smartbft.core.validation import Validator
 from smartbft.crypto.domains import Domains
-from smartbft.errors import invariant
 from smartbft.limits import MAX_LOG_QUEUE_BYTES, MAX_POOL_BYTES, MAX_POOL_REQUESTS
 from smartbft.protocols.mod_smart import ModSmart
 from smartbft.smr.application import BatchStateMachine, StateMachine
 from smartbft.smr.per_operation import as_batch
 from smartbft.testing.application import AppendLog, random_operation
+from smartbft.testing.audit import applications, audit
 from smartbft.testing.checkers import Checkers, PropertyViolation
 from smartbft.testing.clients import SimulatedClient
-from smartbft.testing.disk import read_log
 from smartbft.testing.network import SimulatedNetwork
 from smartbft.testing.options import PERSISTENCE_LEVELS, Crash, Isolation, SimulationOptions, draw_scenario
 from smartbft.testing.replica import EPOCH, Host
@@ -188,7 +186,9 @@ class Simulation:
         self.advance(0)
         while not (self.healed and self._is_finished()):
             self.advance(FINISHED_EVERY)
-        self._audit()
+        audit(self)
+        if self._invariant is not None:
+            self._invariant([getattr(one, "machine", one) for one in applications(self)])
         return self._report()
 
     def advance(self, events: int) -> None:
@@ -350,38 +350,6 @@ class Simulation:
         self.trace.note(self.scheduler.now, Kind.CONNECTED, here, there)
         if replica is not None:
             replica.peer_connected(there)
-
-    # After the run
-
-    def _audit(self) -> None:
-        """12 and 5: equal applications everywhere, and each log tells the whole agreed history on its own."""
-        applications = []
-        for host in self.hosts:
-            invariant(host.replica is not None, "a finished run has a replica down")
-            if host.replica is not None:
-                applications.append(host.replica.application)
-        if len({application.snapshot() for application in applications}) != 1:
-            raise PropertyViolation("equal state", "the applications differ after the same instances")
-        if self.scenario.persistence != "memory":
-            for host in self.hosts:
-                self._audit_log(host)
-        if self._invariant is not None:
-            self._invariant([getattr(application, "machine", application) for application in applications])
-
-    def _audit_log(self, host: Host) -> None:
-        state = recover(read_log(host.disk, self.chain_id, host.id), self.domains)
-        if len(state.decisions) != self.decided:
-            raise PropertyViolation(
-                "durability", f"the log of replica {host.id} holds {len(state.decisions)} of {self.decided} decisions"
-            )
-        for decided in state.decisions:
-            self.checkers.agreement.recovered(host.id, decided.instance, decided.proof.digest)
-            self.checkers.provability.check(decided.instance, decided.proof.digest, decided.proof)
-            batch = self.checkers.order.batch(decided.instance)
-            if batch is None or batch[2] != decided.data:
-                raise PropertyViolation(
-                    "durability", f"the log of replica {host.id} holds other requests in instance {decided.instance}"
-                )
 
 
 def simulate(options: SimulationOptions) -> SimulationReport:
