@@ -278,7 +278,7 @@ class SimulatedReplica:
         if self.dead or self._timers.get(timer) != number:
             return
         del self._timers[timer]
-        self._world.trace.note(self._scheduler.now, Kind.TIMER, self.id, timer, timer)
+        self._world.trace.note(self._scheduler.now, Kind.TIMER, self.id, timer, timer.name)
         self._step(TimerFired(timer))
 
     # The log

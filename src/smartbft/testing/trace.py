@@ -8,6 +8,9 @@ from collections.abc import Iterable
 
 from blake3 import blake3
 
+from smartbft.errors import MalformedMessage
+from smartbft.messages import Proof, decode
+
 _EVENT = struct.Struct("<QBHQ")  # time, kind, who, detail
 _CHUNK_BYTES = 64 * 1024
 
@@ -79,7 +82,7 @@ class TextTrace(Trace):
     def note(self, now: int, kind: Kind, who: int, detail: int, subject: object = None) -> None:
         """As `Trace.note`, and keep a line."""
         super().note(now, kind, who, detail, subject)
-        text = "" if subject is None else f" {_shorten(subject)}"
+        text = "" if subject is None else f" {_describe(subject)}"
         self._lines.append(f"{now:>12} {kind.name.lower():<10} {who:>5} {detail:016x}{text}")
 
     def lines(self) -> Iterable[str]:
@@ -87,7 +90,21 @@ class TextTrace(Trace):
         return self._lines
 
 
-def _shorten(subject: object) -> str:
-    """A text of bounded length: byte fields of messages can hold whole batches."""
-    text = str(subject) if isinstance(subject, str) else repr(subject)
-    return text if len(text) <= 300 else f"{text[:300]}..."
+def _describe(subject: object) -> str:
+    """A short text: an encoded protocol message by its fields; byte strings show their beginning and length."""
+    if not isinstance(subject, bytes):
+        return str(subject)
+    try:
+        message = decode(subject)
+    except MalformedMessage:
+        return _abbreviate(subject)
+    fields = ", ".join(f"{name}={_abbreviate(getattr(message, name))}" for name in message.__struct_fields__)
+    return f"{type(message).__name__}({fields})"
+
+
+def _abbreviate(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.hex() if len(value) <= 8 else f"{value[:8].hex()}..[{len(value)}]"
+    if isinstance(value, Proof):
+        return f"Proof(instance={value.instance}, signers={[signer for signer, _ in value.signatures]})"
+    return str(value)

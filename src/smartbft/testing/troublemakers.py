@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # Honest requests that a troublemaker can still forge or replay.
 RECENT_REQUESTS = 16
+# What one troublemaker does in a run at most: some runs are long in virtual time.
+MOST_DEEDS = 80
 # Session numbers that are out of bounds, microseconds from the present.
 LONG_AGO = 10 * 3600 * 1_000_000
 FAR_AHEAD = 600 * 1_000_000
@@ -33,7 +35,17 @@ class Troublemaker:
         operation: makes an operation from a sequence number.
     """
 
-    __slots__ = ("_mischief", "_operation", "_sequence", "_session", "_world", "endpoint", "signer", "source")
+    __slots__ = (
+        "_deeds_left",
+        "_mischief",
+        "_operation",
+        "_sequence",
+        "_session",
+        "_world",
+        "endpoint",
+        "signer",
+        "source",
+    )
 
     def __init__(
         self, world: Simulation, index: int, signer: Signer, session: int, operation: Callable[[int], bytes]
@@ -45,6 +57,7 @@ class Troublemaker:
         self.signer = signer
         self._session = session
         self._sequence = 0
+        self._deeds_left = MOST_DEEDS
         self._mischief: tuple[Callable[[], None], ...] = (
             self._forge,
             self._forge,
@@ -62,8 +75,9 @@ class Troublemaker:
     def wake(self, _: None = None) -> None:
         """Do something wrong, and again a little later, until the network is healed."""
         world = self._world
-        if world.healed:
+        if world.healed or not self._deeds_left:
             return
+        self._deeds_left -= 1
         draw = world.scheduler.random
         self._mischief[int(draw.random() * len(self._mischief))]()
         world.scheduler.after(world.scheduler.between(1, world.scenario.mischief_pause), self.wake)
