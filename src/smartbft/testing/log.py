@@ -21,6 +21,9 @@ class SimulatedLog(Protocol):
     def recovered(self) -> list[ParsedRecord]:
         """The records found when the log was opened, `(kind, instance, body)`."""
 
+    def written(self) -> list[ParsedRecord]:
+        """The records that the operating system has: what a peer that is behind can be served from."""
+
     def append(self, records: tuple[Record, ...]) -> int:
         """Queue records; returns the sequence number of the last."""
 
@@ -41,6 +44,10 @@ class MemoryLog:
         self._stopped = False
 
     def recovered(self) -> list[ParsedRecord]:
+        """Nothing."""
+        return []
+
+    def written(self) -> list[ParsedRecord]:
         """Nothing."""
         return []
 
@@ -139,6 +146,10 @@ class DiskLog:
 
     def recovered(self) -> list[ParsedRecord]:
         """The records found when the log was opened."""
+        return list(self._records)
+
+    def written(self) -> list[ParsedRecord]:
+        """The records that were recovered or written since, in order."""
         return self._records
 
     # Appending
@@ -185,6 +196,7 @@ class DiskLog:
         data = self._encoder.encode(record.kind, record.instance, record.parts)
         self._disk.write(self._file, self._offset, data)
         self._offset += len(data)
+        self._records.append((record.kind, record.instance, b"".join(record.parts)))
 
     def _finish_sync(self, _: None) -> None:
         if self._stopped:

@@ -48,7 +48,7 @@ from smartbft.messages import Decision, Message, decode, encode
 from smartbft.smr.application import ExecutionContext
 from smartbft.testing.checkers import PropertyViolation
 from smartbft.testing.clients import parse_replies
-from smartbft.testing.disk import SimulatedDisk, read_log
+from smartbft.testing.disk import SimulatedDisk
 from smartbft.testing.log import DiskLog, MemoryLog, SimulatedLog
 from smartbft.testing.trace import Kind
 from smartbft.types import Parameters
@@ -244,8 +244,7 @@ class SimulatedReplica:
 
     def _serve_decisions(self, effect: ServeDecisions) -> None:
         world = self._world
-        records = read_log(self._disk, world.chain_id, self.id)
-        for decided in decisions_in(records, world.domains, effect.first, effect.last):
+        for decided in decisions_in(self.log.written(), world.domains, effect.first, effect.last):
             self._send_to(
                 effect.to,
                 Decision(
