@@ -62,7 +62,7 @@ impl Preparer {
         });
         let for_thread = Arc::clone(&shared);
         let thread =
-            std::thread::Builder::new().name("smartbft-prepare".into()).spawn(move || for_thread.run(&on_fatal))?;
+            std::thread::Builder::new().name("smartbft-log-zf".into()).spawn(move || for_thread.run(&on_fatal))?;
         Ok(Preparer { shared, thread: Some(thread) })
     }
 
