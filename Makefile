@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CRATE := src/_fastpath
-NATIVE := $(wildcard $(CRATE)/*.pyx $(CRATE)/*.pxd src/smartbft/_fastpath/*.pxd $(CRATE)/include/*.h) \
+NATIVE := $(wildcard $(CRATE)/*.pyx $(CRATE)/*.pxi $(CRATE)/*.pxd src/smartbft/_fastpath/*.pxd $(CRATE)/include/*.h) \
           $(CRATE)/Cargo.toml $(CRATE)/Cargo.lock $(shell find $(CRATE)/src -name '*.rs')
 
 .PHONY: demo venv build test wheel lint format clean
@@ -41,7 +41,7 @@ test: build
 lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	PATH="$(abspath $(BIN)):$$PATH" cython-lint $(CRATE)/*.pyx src/smartbft/_fastpath/*.pxd
+	PATH="$(abspath $(BIN)):$$PATH" cython-lint $(CRATE)/*.pyx $(CRATE)/*.pxi src/smartbft/_fastpath/*.pxd
 	$(BIN)/lint-imports
 	cd $(CRATE) && cargo fmt --check
 	cd $(CRATE) && cargo clippy --locked --release --all-targets --target-dir ../../build/cargo -- -D warnings
