@@ -34,7 +34,7 @@ class ReplicaConfig:
         replica: its id in the genesis.
         home: its folder; all paths are below it, so the folder can be moved.
         persistence: ``memory`` (nothing on disk), ``async`` (the operating system has it), ``sync`` (on disk).
-        transport: ``tls`` (1.3, both ends authenticated between replicas), or ``plain``: TCP in the clear, for measurements.
+        transport: ``tls`` (replicas authenticate each other), or ``plain``: TCP in the clear, for measurements only.
         signature_check: ``parallel`` before ordering, or ``sequential`` inside the application (benchmarks only).
         record_votes: log votes before they leave. False is unsafe across restarts and for comparison only.
         verify_threads: threads that check signatures; 0 chooses.
