@@ -193,6 +193,16 @@ def test_line_18_19_a_forwarded_request_is_received_like_a_clients(cluster: Clus
     assert cluster.executions() == [[data]] * 4
 
 
+@pytest.mark.parametrize("garbage", [b"\x01", b"\x05\0\0\0short", (116).to_bytes(4, "little") + bytes(116)])
+def test_line_18_19_a_forwarded_list_that_is_none_costs_its_sender_the_channel(
+    cluster: Cluster, garbage: bytes
+) -> None:
+    follower = cluster.followers[0]
+    follower.receive(3, Forward(0, 0, TestClient().requests(b"a") + garbage))
+    assert [penalty.peer for penalty in follower.penalties()] == [3]
+    assert follower.pool.stats()["pending"] == 0
+
+
 def test_line_18_19_a_second_expiry_forwards_again_with_growing_pauses(cluster: Cluster) -> None:
     timeout = cluster.parameters.request_timeout
     follower = cluster.followers[0]

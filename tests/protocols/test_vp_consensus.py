@@ -148,6 +148,19 @@ def test_bodies_nobody_asked_for_are_refused(cluster: Cluster) -> None:
     assert "does not name" in follower.penalties()[0].reason
 
 
+@pytest.mark.parametrize("garbage", [b"\x01", b"\x05\0\0\0short", bytes(200), (116).to_bytes(4, "little") + bytes(116)])
+def test_bodies_that_are_no_request_list_cost_their_sender_the_channel_and_nothing_else(
+    cluster: Cluster, garbage: bytes
+) -> None:
+    follower = cluster.followers[0]
+    data = TestClient().requests(b"a")
+    follower.receive(cluster.leader.id, Propose(0, 0, 1, Value(NOW, request_digests(CHAIN, data)).encode()))
+    follower.receive(3, RequestBodies(0, 0, 1, garbage))
+    assert [penalty.peer for penalty in follower.penalties()] == [3]
+    follower.receive(cluster.leader.id, RequestBodies(0, 0, 1, data))
+    assert sent(follower, Write)
+
+
 def test_only_bodies_of_the_live_proposal_are_served(cluster: Cluster) -> None:
     secret = TestClient(5).requests(b"not proposed")
     cluster.leader.admit(TestClient().requests(b"a"))

@@ -43,7 +43,7 @@ from smartbft.core.recovery import Decided, RecoveredState
 from smartbft.core.safety import VoteGuard
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import Signer
-from smartbft.errors import LocalProtocolError, invariant
+from smartbft.errors import LocalProtocolError, RemoteProtocolError, invariant
 from smartbft.limits import (
     LIVE_INSTANCES,
     MAX_EXECUTION_BACKLOG,
@@ -188,9 +188,16 @@ class Replica:
         elif isinstance(message, FetchDecisions):
             self._catch_up.on_fetch(sender, message)
         elif isinstance(message, Forward):
-            self.pool.admit(message.data, 0, self.now)
+            self._on_forward(sender, message)
         else:
             self.ordering.on_message(sender, message)
+
+    def _on_forward(self, sender: int, message: Forward) -> None:
+        """Requests that were not ordered in time; the pool parses all of them before it takes the first."""
+        try:
+            self.pool.admit(message.data, 0, self.now)
+        except RemoteProtocolError as error:
+            self.penalise(sender, f"sent a FORWARD that holds no request list: {error}")
 
     def _on_executed(self, instance: int, results: bytes) -> None:
         """Algorithm 2, lines 16-17: replies exist now; they leave when the decision is durable."""

@@ -12,6 +12,7 @@ from smartbft.core.effects import Broadcast, Record
 from smartbft.core.inputs import Timer
 from smartbft.core.records import PROPOSED, WRITTEN, accept_record, value_record
 from smartbft.core.recovery import RecoveredVotes
+from smartbft.errors import RemoteProtocolError
 from smartbft.limits import DIGEST_BYTES
 from smartbft.messages import Accept, FetchRequests, Message, Proof, Propose, RequestBodies, Write
 from smartbft.types import Value
@@ -136,11 +137,14 @@ class VPConsensus:
             return
         named = Value.decode(self.proposal).digests
         wanted = set(_split_digests(named))
-        digests = request_digests(self._chassis.domains.chain_id, message.data)
-        if any(digest not in wanted for digest in _split_digests(digests)):
-            self._chassis.penalise(sender, f"sent requests that the proposal of instance {self.instance} does not name")
+        try:
+            digests = request_digests(self._chassis.domains.chain_id, message.data)
+            if any(digest not in wanted for digest in _split_digests(digests)):
+                raise RemoteProtocolError(f"the proposal of instance {self.instance} does not name them all")
+            self._chassis.pool.admit_body(message.data, self._chassis.now)
+        except RemoteProtocolError as error:
+            self._chassis.penalise(sender, f"sent bodies that are not wanted: {error}")
             return
-        self._chassis.pool.admit_body(message.data, self._chassis.now)
         self.consider()
 
     def bodies(self, digests: bytes) -> bytes:
