@@ -24,6 +24,7 @@ from smartbft.config import (
     parse_size,
 )
 from smartbft.config.toml import format_toml
+from smartbft.crypto.keys import load_signer
 from smartbft.errors import ConfigError, LocalProtocolError
 from smartbft.types import Parameters
 
@@ -155,6 +156,41 @@ def test_a_missing_binary_or_huge_file_is_a_configuration_error(tmp_path: Path) 
         Genesis.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("x = " + "[" * 100_000, "nested too deeply"),
+        (".".join("a" * 3000) + " = 1", "nested too deeply|unknown key"),
+        ("replica = " + "9" * 5000, "is not valid TOML"),
+        ("replica = 1e999", "Expected `int`, got `float`"),
+        ("replica = 99999999999999999999", "out of range|<= 65535"),
+    ],
+    ids=["arrays", "tables", "digits", "infinity", "large"],
+)
+def test_extravagant_toml_is_a_configuration_error(tmp_path: Path, text: str, advice: str) -> None:
+    (tmp_path / "config.toml").write_text(text)
+    with pytest.raises(ConfigError, match=advice):
+        ReplicaConfig.load(tmp_path)
+
+
+@pytest.mark.parametrize("depth", [17, 3000])
+def test_application_parameters_nested_too_deeply_are_refused(tmp_path: Path, depth: int) -> None:
+    path = tmp_path / "genesis.toml"
+    genesis(application_parameters={"here": 1}).dump(path)
+    path.write_text(path.read_text().replace("here = 1", ".".join("a" * depth) + " = 1"))
+    with pytest.raises(ConfigError, match="nested"):
+        Genesis.load(path)
+
+
+def test_a_profile_with_a_null_byte_in_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "profile.toml"
+    path.write_text('genesis = "gene\\u0000sis.toml"')
+    with pytest.raises(ConfigError, match="cannot be read: embedded null"):
+        ClientProfile.load(path)
+    with pytest.raises(ConfigError, match="cannot be read: embedded null"):
+        load_signer(tmp_path / "a\0.key")
+
+
 def test_a_key_of_the_wrong_length_is_refused_in_python_too() -> None:
     with pytest.raises(ConfigError, match=r"members\[0\].consensus_key: must have 32 bytes"):
         genesis(members=(dataclasses.replace(member(0), consensus_key=b"short"),))
@@ -232,6 +268,7 @@ def test_addresses_come_back_as_they_were_written(text: str) -> None:
         "host:",
         "host:0",
         "host:65536",
+        "host:" + "9" * 5000,
         "host:x",
         "host:-1",
         "::1:70",

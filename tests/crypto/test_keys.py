@@ -47,7 +47,18 @@ def test_a_key_that_others_can_reach_is_refused(tmp_path: Path, mode: int) -> No
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\xff" * 64, b"smartbft ed25519 secret\n", b"smartbft ed25519 secret\nzz\n", b"0" * 64]
+    "content",
+    [
+        b"",
+        b"\xff" * 64,
+        b"smartbft ed25519 secret\n",
+        b"smartbft ed25519 secret\nzz\n",
+        b"0" * 64,
+        b"smartbft ed25519 secret\n" + b"0f" * 31 + b"\n",
+        b"smartbft ed25519 secret\n" + b"0f " * 32 + b"\n",  # Python would read these digits
+        b"smartbft ed25519 secret\n" + b"0F" * 32 + b"\n",
+        b"smartbft ed25519 secret\r\n" + b"0f" * 32 + b"\n",
+    ],
 )
 def test_a_file_that_is_no_key_is_refused(tmp_path: Path, content: bytes) -> None:
     write_secret(tmp_path / "a.key", content)

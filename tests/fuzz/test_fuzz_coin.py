@@ -1,4 +1,4 @@
-"""Mutated operations, request lists and snapshots: the native coin and the plain one agree on every byte."""
+"""Mutated operations: the native coin and the plain one agree on every byte (see also `kit.decoders.applications`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from oracles import coin as oracle
 from oracles.coin import Request, request_list, split
 
 from smartbft._fastpath.coin import CoinState
-from smartbft.errors import MalformedMessage
 
 CHAIN = bytes(range(32))
 KEYS = [blake3(bytes([number])).digest() for number in range(4)]
@@ -91,48 +90,3 @@ class ForgetsOneOwner(oracle.Coin):
 def test_a_planted_bug_is_found() -> None:
     with pytest.raises(AssertionError):
         fuzz_operations(ForgetsOneOwner, 20_000, seed=1)
-
-
-def reads_as_list(data: bytes) -> bool:
-    """Whether the bytes are a request list, by the layout of pool.pyi."""
-    try:
-        items = split(data)
-    except AssertionError:
-        return False
-    for item in items:
-        if len(item) < 116 or int.from_bytes(item[48:52], "little") != len(item) - 116 or item[40:48] == bytes(8):
-            return False
-    return True
-
-
-def test_mutated_request_lists() -> None:
-    mutator = Mutator(2)
-    state = CoinState(CHAIN, b"".join(MINTERS))
-    good = request_list([Request(KEYS[0], 1, number, oracle.mint([1], bytes(number))) for number in range(1, 4)])
-    for _ in range(executions()):
-        data = mutator.mutate(good, good)
-        for call in (state.check_batch, state.execute_batch):
-            try:
-                call(data)
-                accepted = True
-            except MalformedMessage:
-                accepted = False
-            assert accepted == reads_as_list(data)
-
-
-def test_mutated_snapshots() -> None:
-    """What is restored is canonical: it gives the same bytes back; what is refused leaves the state as it was."""
-    mutator = Mutator(3, fields=[bytes(32)])
-    state = CoinState(CHAIN, b"".join(MINTERS))
-    state.execute_batch(request_list([Request(KEYS[0], 1, number, oracle.mint([number, 5])) for number in (1, 2, 3)]))
-    good = state.snapshot()
-    current = good
-    for _ in range(executions()):
-        data = mutator.mutate(good, good)
-        try:
-            state.restore(data)
-        except ValueError:
-            pass
-        else:
-            current = data
-        assert state.snapshot() == current

@@ -24,6 +24,7 @@ from smartbft.types import Member, Parameters, View
 _CONTEXT = "smartbft v1 genesis"
 _FORMAT_VERSION = 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_PORT = re.compile(r"[0-9]{1,5}")
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")
 
 # Which parameters are durations and sizes, and the bounds each must keep.
@@ -67,7 +68,7 @@ class Address:
         """Parse ``"host:port"`` or ``"[IPv6 address]:port"``. Raises LocalProtocolError."""
         host, colon, port = text.rpartition(":")
         advice = 'write host:port, e.g. "127.0.0.1:7000" or "[::1]:7000"'
-        if not colon or not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
+        if not colon or not _PORT.fullmatch(port) or not 1 <= int(port) <= 65535:
             raise LocalProtocolError(f'"{text}" has no port from 1 to 65535: {advice}')
         if host.startswith("[") and host.endswith("]"):
             host = host[1:-1]

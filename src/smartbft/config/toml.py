@@ -18,6 +18,8 @@ from smartbft.errors import ConfigError, LocalProtocolError
 
 # A configuration is read whole: a larger file is not one of ours.
 _MAX_FILE_BYTES = 1024 * 1024
+# Of application parameters: what is nested deeper is a mistake, and would exhaust the stack of whoever reads it.
+_MAX_DEPTH = 16
 
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*?)`(?: - at `\$\.?(.*)`)?")
 _INVALID = re.compile(r"(.*?) - at `\$\.?(.*)`", re.DOTALL)
@@ -49,20 +51,24 @@ def read_toml(path: Path, schema: type[Schema]) -> Schema:
             content = file.read(_MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         raise ConfigError("the file does not exist: 'smartbft testnet' writes it", file=str(path)) from None
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", file=str(path)) from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path, which may come from another file
+        raise ConfigError(f"cannot be read: {getattr(error, 'strerror', error)}", file=str(path)) from None
     if len(content) > _MAX_FILE_BYTES:
         raise ConfigError(f"is larger than {_MAX_FILE_BYTES} bytes and cannot be a configuration", file=str(path))
     try:
         tree = tomllib.loads(content.decode())
     except UnicodeDecodeError:
         raise ConfigError("is not UTF-8 text", file=str(path)) from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, or Python's own about numbers with thousands of digits
         raise ConfigError(f"is not valid TOML (is a key given twice?): {error}", file=str(path)) from None
+    except RecursionError:
+        raise ConfigError("is nested too deeply", file=str(path)) from None
     try:
         return msgspec.convert(tree, schema, dec_hook=_decode_custom)
     except msgspec.ValidationError as error:
         raise _explain(error, path, schema) from None
+    except RecursionError:
+        raise ConfigError("is nested too deeply", file=str(path)) from None
 
 
 def write_toml(path: Path, tree: Mapping[str, Any], *, comment: str = "", mode: int = 0o644) -> None:
@@ -94,18 +100,20 @@ def format_toml(tree: Mapping[str, Any]) -> str:
     return "\n".join(lines).strip() + "\n"
 
 
-def check_plain(value: Any, path: str) -> None:
+def check_plain(value: Any, path: str, depth: int = 0) -> None:
     """See that application parameters hold nothing but tables, lists, strings, whole numbers and booleans.
 
     Raises:
         LocalProtocolError: names the place. (Floats and dates have no canonical form and would split the chain id.)
     """
+    if depth > _MAX_DEPTH:
+        raise LocalProtocolError(f"{path} is nested more than {_MAX_DEPTH} levels deep")
     if isinstance(value, Mapping):
         for key, item in value.items():
-            check_plain(item, f"{path}.{key}" if path else str(key))
+            check_plain(item, f"{path}.{key}" if path else str(key), depth + 1)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            check_plain(item, f"{path}[{index}]")
+            check_plain(item, f"{path}[{index}]", depth + 1)
     elif not isinstance(value, str | int):
         kind = type(value).__name__
         raise LocalProtocolError(f"{path} is a {kind}: use strings, whole numbers, booleans, lists and tables")

@@ -7,6 +7,7 @@ derived from it, never stored beside it.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from smartbft.errors import ConfigError
 
 _HEADER = "smartbft ed25519 secret"
 _SEED_BYTES = 32
+_SEED = re.compile(r"[0-9a-f]{64}")
 
 PERMANENT_KEY = "permanent.key"
 CONSENSUS_KEY = "consensus.key"
@@ -47,13 +49,9 @@ def load_signer(path: Path) -> Ed25519Signer:
     lines = read_secret(path).decode(errors="replace").split("\n")
     if len(lines) != 3 or lines[0] != _HEADER or lines[2]:
         raise ConfigError("is not a key file: 'smartbft key new' makes one", file=str(path))
-    try:
-        seed = bytes.fromhex(lines[1])
-    except ValueError:
-        seed = b""
-    if len(seed) != _SEED_BYTES:
-        raise ConfigError("is damaged: its second line must be 64 hexadecimal digits", file=str(path))
-    return Ed25519Signer(seed)
+    if not _SEED.fullmatch(lines[1]):
+        raise ConfigError("is damaged: its second line must be 64 lower-case hexadecimal digits", file=str(path))
+    return Ed25519Signer(bytes.fromhex(lines[1]))
 
 
 def write_secret(path: Path, content: bytes) -> None:
@@ -91,8 +89,8 @@ def read_secret(path: Path) -> bytes:
             content = file.read(65536)
     except FileNotFoundError:
         raise ConfigError("there is no such key: 'smartbft key new' makes one", file=str(path)) from None
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", file=str(path)) from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path, which may come from a profile
+        raise ConfigError(f"cannot be read: {getattr(error, 'strerror', error)}", file=str(path)) from None
     if stat.S_IMODE(mode) & 0o077:
         raise ConfigError(
             f"is open to others (mode {stat.S_IMODE(mode):04o}): chmod 600 it, or make a new key if it may have leaked",

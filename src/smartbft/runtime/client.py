@@ -24,7 +24,6 @@ from smartbft.crypto.signatures import Signer
 from smartbft.errors import (
     Indeterminate,
     LocalProtocolError,
-    MalformedMessage,
     NotEnoughReplies,
     Overloaded,
     Rejected,
@@ -40,6 +39,7 @@ from smartbft.net.connection import Connection, ReadBuffer
 from smartbft.net.tls import dialer_context
 from smartbft.net.transport import Dialer, Target
 from smartbft.runtime.requests import STATUS_NAMES, Outcome, ReplyCollector, ReplyVotes, RequestBuilder, SignedRequest
+from smartbft.runtime.status import decode_answer
 
 _TICK_SECONDS = 0.25
 
@@ -449,10 +449,7 @@ class AsyncClient:
         questions = self._questions[replica]
         if not questions:
             raise RemoteProtocolError(f"replica {replica} answers a question that nobody asked")
-        try:
-            answer = json.loads(payload)
-        except (ValueError, RecursionError) as error:
-            raise MalformedMessage(f"the status of replica {replica} is not JSON: {error}") from None
+        answer = decode_answer(payload)
         question = questions.popleft()
         if not question.done():
             question.set_result(answer)

@@ -21,6 +21,7 @@ class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _decoder = msgspec.json.Decoder(Question)
+_answer_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
 def decode_question(payload: bytes) -> Question:
@@ -34,6 +35,14 @@ def decode_question(payload: bytes) -> Question:
 def encode_answer(answer: dict[str, Any]) -> bytes:
     """The payload of a STATUS-ANSWER frame."""
     return json.dumps(answer, sort_keys=True).encode()
+
+
+def decode_answer(payload: bytes) -> dict[str, Any]:
+    """Raises MalformedMessage: not a JSON object."""
+    try:
+        return _answer_decoder.decode(payload)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise MalformedMessage(f"a status does not decode: {error}") from None
 
 
 def thread_times() -> dict[str, float]:
