@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::device::{Device, SystemDevice};
 use super::encoder::{joined, Encoder};
 use super::fault::FaultyDevice;
-use super::folder::{self, begin_segment, prepare_segment, Folder, Recovered, RecoveredSegment};
+use super::folder::{self, begin_segment, prepare_segment, Folder, Recovered, RecoveredSegment, Urgency};
 use super::format::{record_size, Checksum, Identity, CLOSE_MARK, RECORD_HEADER_SIZE, SEGMENT_HEADER_SIZE};
 use super::notifier::Notifier;
 use super::prepare::Preparer;
@@ -426,7 +426,10 @@ fn first_segment(
     let failed = |error: std::io::Error| LogError::storage("create the log in", path, &error);
     let file = match recovered.spare.take_if(|(spare, _)| *spare == number) {
         Some((_, file)) => file,
-        None => prepare_segment(device, path, number, size, &|| false).map_err(failed)?.expect("nothing stopped it"),
+        None => {
+            let file = prepare_segment(device, path, number, size, &|| Urgency::Now).map_err(failed)?;
+            file.expect("it was wanted")
+        }
     };
     let encoder = begin_segment(device, &file, settings.identity, number, size, recovered.previous).map_err(failed)?;
     Ok((file, encoder))

@@ -16,7 +16,7 @@ const LOCK_FILE: &str = "lock";
 const PREFIX: &str = "segment-";
 const SUFFIX: &str = ".log";
 const UNFINISHED_SUFFIX: &str = ".tmp";
-/// How much is filled with zeros between two syncs: bounds how long the log's own syncs wait for the disk behind it.
+/// How much is filled with zeros at a time.
 const ALLOCATION_STEP: u64 = 1 << 20;
 
 /// A segment's file name.
@@ -100,18 +100,29 @@ pub fn lock(path: &Path) -> Result<File, LogError> {
     Ok(file)
 }
 
-/// Makes the next segment: written under a temporary name, synced, renamed, the folder synced. Nothing when `stop`
-/// became true meanwhile.
+/// How urgently a segment is prepared; asked again and again meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// In small steps, each synced, so that the log's own syncs never wait long for the disk behind one of them.
+    Ahead,
+    /// Somebody waits for it.
+    Now,
+    /// Nobody wants it any more.
+    Never,
+}
+
+/// Makes the next segment: written under a temporary name, synced, renamed, the folder synced. Nothing when it is not
+/// wanted any more.
 pub fn prepare_segment(
     device: &dyn Device,
     folder: &Path,
     number: u64,
     size: u64,
-    stop: &dyn Fn() -> bool,
+    urgency: &dyn Fn() -> Urgency,
 ) -> io::Result<Option<LogFile>> {
     let path = folder.join(segment_name(number));
     let unfinished = path.with_extension(&UNFINISHED_SUFFIX[1..]);
-    let outcome = fill_and_rename(device, &unfinished, &path, size, stop);
+    let outcome = fill_and_rename(device, &unfinished, &path, size, urgency);
     if !matches!(outcome, Ok(Some(_))) {
         // What is left is removed when the folder is opened next.
         let _ = device.remove(&unfinished);
@@ -124,17 +135,18 @@ fn fill_and_rename(
     unfinished: &Path,
     path: &Path,
     size: u64,
-    stop: &dyn Fn() -> bool,
+    urgency: &dyn Fn() -> Urgency,
 ) -> io::Result<Option<LogFile>> {
     let file = uninterrupted(|| device.open(unfinished, true))?;
     let mut offset = 0;
     while offset < size {
-        if stop() {
-            return Ok(None);
-        }
         let end = size.min(offset + ALLOCATION_STEP);
         allocate_all(device, &file, offset, end)?;
-        sync(device, &file)?;
+        match urgency() {
+            Urgency::Never => return Ok(None),
+            Urgency::Now if end < size => {}
+            Urgency::Now | Urgency::Ahead => sync(device, &file)?,
+        }
         offset = end;
     }
     uninterrupted(|| device.rename(unfinished, path))?;

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::device::{is_out_of_space, Device, LogFile};
-use super::folder::prepare_segment;
+use super::folder::{prepare_segment, Urgency};
 use super::LogError;
 
 /// How long after a failure for want of space the next attempt is made, unless the writer is waiting.
@@ -128,8 +128,7 @@ impl Shared {
 
     fn run(&self, on_fatal: &dyn Fn(String)) {
         while let Some(number) = self.next_wanted() {
-            let stop = || self.closing.load(Ordering::Relaxed);
-            match prepare_segment(&*self.device, &self.folder, number, self.size, &stop) {
+            match prepare_segment(&*self.device, &self.folder, number, self.size, &|| self.urgency()) {
                 Ok(Some(file)) => self.hand_over(number, file),
                 Ok(None) => return,
                 Err(error) => {
@@ -142,6 +141,14 @@ impl Shared {
                     self.failed(message, false);
                 }
             }
+        }
+    }
+
+    fn urgency(&self) -> Urgency {
+        match (self.closing.load(Ordering::Relaxed), self.lock().urgent) {
+            (true, _) => Urgency::Never,
+            (false, true) => Urgency::Now,
+            (false, false) => Urgency::Ahead,
         }
     }
 
