@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from smartbft.cli.main import run
+from smartbft.cli.entry import run
 
 
 @dataclass

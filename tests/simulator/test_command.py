@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from smartbft.cli.main import run
+from smartbft.cli.entry import run
 
 SMALL = "--instances 4 --clients 2"
 

@@ -1,5 +1,5 @@
 """The ``smartbft`` command: see ``smartbft --help``. Sub-commands are imported when they are used."""
 
-from smartbft.cli.main import main
+from smartbft.cli.entry import main
 
 __all__ = ["main"]

@@ -12,7 +12,7 @@ from smartbft.cli.output import examples, json_option, print_json, print_table
 from smartbft.cli.parameters import HEX_KEY, profile_option, timeout_option
 from smartbft.cli.run import run
 from smartbft.config import ClientProfile
-from smartbft.errors import LocalProtocolError
+from smartbft.errors import Rejected
 
 if TYPE_CHECKING:
     from smartbft.apps.coin import Coin
@@ -51,7 +51,7 @@ def mint(values: tuple[int, ...], key_name: str, profile: Path, timeout: int, as
     async def invoke(client: AsyncClient) -> tuple[bytes, ...]:
         return coins.decode_created(await client.invoke(coins.mint(values), timeout / 1_000_000)).coin_ids
 
-    created = _with_client(profile, key_name, invoke)
+    created = _with_client(profile, key_name, timeout, invoke)
     _print_coins([coins.Coin(id, value) for id, value in zip(created, values, strict=True)], as_json)
 
 
@@ -89,7 +89,7 @@ def spend(
         created = coins.decode_created(await client.invoke(operation, seconds)).coin_ids
         return [coins.Coin(id, value) for id, (_, value) in zip(created, outputs, strict=True)]
 
-    _print_coins(_with_client(profile, key_name, invoke), as_json)
+    _print_coins(_with_client(profile, key_name, timeout, invoke), as_json)
 
 
 @coin.command(
@@ -108,7 +108,7 @@ def balance(address: bytes | None, key_name: str, profile: Path, timeout: int, a
         asked = address or client.key
         return asked, coins.decode_balance(await client.invoke(coins.balance(asked), timeout / 1_000_000))
 
-    asked, found = _with_client(profile, key_name, invoke)
+    asked, found = _with_client(profile, key_name, timeout, invoke)
     if as_json:
         print_json({"address": asked, "amount": found.amount, "coins": found.coins})
     else:
@@ -133,20 +133,20 @@ def list_coins(address: bytes | None, most: int, key_name: str, profile: Path, t
         operation = coins.coins(address or client.key, most)
         return coins.decode_coins(await client.invoke(operation, timeout / 1_000_000))
 
-    _print_coins(_with_client(profile, key_name, invoke), as_json)
+    _print_coins(_with_client(profile, key_name, timeout, invoke), as_json)
 
 
 def select_coins(owned: Sequence[Coin], amount: int, chosen: Sequence[bytes]) -> list[Coin]:
     """The coins to spend: the chosen ones, or the largest until they suffice.
 
     Raises:
-        LocalProtocolError: a chosen coin is not there, or there is not enough.
+        Rejected: a chosen coin is not there, or there is not enough; nothing was sent.
     """
     if chosen:
         found = {coin.id: coin for coin in owned}
         missing = [id.hex() for id in chosen if id not in found]
         if missing:
-            raise LocalProtocolError(f"this key has no such coin (among its first {len(owned)}): {', '.join(missing)}")
+            raise Rejected(f"this key has no such coin (among its first {len(owned)}): {', '.join(missing)}")
         selected = [found[id] for id in dict.fromkeys(chosen)]
     else:
         selected = []
@@ -156,16 +156,22 @@ def select_coins(owned: Sequence[Coin], amount: int, chosen: Sequence[bytes]) ->
             selected.append(coin)
     total = sum(coin.value for coin in selected)
     if total < amount:
-        raise LocalProtocolError(f"{total} is not enough to pay {amount}: see 'smartbft coin coins'")
+        raise Rejected(f"{total} is not enough to pay {amount}: see 'smartbft coin coins'")
     return selected
 
 
-def _with_client(profile_path: Path, key_name: str, invoke: Callable[[AsyncClient], Awaitable[Result]]) -> Result:
+def _with_client(
+    profile_path: Path, key_name: str, timeout: int, invoke: Callable[[AsyncClient], Awaitable[Result]]
+) -> Result:
     from smartbft.runtime.client import AsyncClient
 
     async def main() -> Result:
-        async with AsyncClient.from_profile(ClientProfile.load(profile_path), key_name) as client:
+        client = AsyncClient.from_profile(ClientProfile.load(profile_path), key_name)
+        try:
+            await client.connect(timeout / 1_000_000)
             return await invoke(client)
+        finally:
+            await client.aclose()
 
     return run(main())
 

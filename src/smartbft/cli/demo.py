@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from smartbft.cli.exit_codes import CheckFailed
-from smartbft.cli.output import console, examples, json_option, print_json, say
+from smartbft.cli.output import examples, json_option, print_json, print_rows, say
 from smartbft.cli.run import run
 from smartbft.config import PERSISTENCE_MODES, TRANSPORTS
 from smartbft.config.replica import Persistence, Transport
@@ -64,9 +64,9 @@ def demo(
 
         print_json(as_dict(measurement))
     else:
-        _print(context(measurement), "what was measured")
-        _print(figures(measurement), "figures")
-        _print(verdicts(measurement), "checks")
+        print_rows(context(measurement), "what was measured")
+        print_rows(figures(measurement), "figures")
+        print_rows(verdicts(measurement), "checks")
     if not measurement.passed:
         failed = "; ".join(f"{check.name} ({check.detail})" for check in measurement.checks if not check.passed)
         raise CheckFailed(f"the demo found a fault: {failed}. Please report it")
@@ -81,14 +81,3 @@ async def _measure(scenario: Scenario, keep: bool, quiet: bool) -> Measurement:
         if keep:
             say(f"the network is in {work.folder}")
         return await measure(scenario, work, progress.report)
-
-
-def _print(rows: list[tuple[str, str]], title: str) -> None:
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column()
-    for name, value in rows:
-        table.add_row(name, value)
-    console().print(table)

@@ -48,6 +48,18 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: st
     console().print(table)
 
 
+def print_rows(rows: Sequence[tuple[str, str]], title: str) -> None:
+    """Names and values on stdout."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for name, value in rows:
+        table.add_row(name, value)
+    console().print(table)
+
+
 def console(*, stderr: bool = False) -> Console:
     """A rich console; wide enough for our tables when the output is not a terminal."""
     from rich.console import Console

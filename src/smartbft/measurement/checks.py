@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from smartbft._fastpath.log import LogParser
 from smartbft._fastpath.pool import request_digests
 from smartbft.apps import create_application
 from smartbft.apps.coin import CoinApplication
@@ -16,7 +15,7 @@ from smartbft.crypto.domains import Domains
 from smartbft.errors import CorruptLog
 from smartbft.limits import DIGEST_BYTES
 from smartbft.smr.application import ExecutionContext
-from smartbft.storage.recovery import RawRecord, segment_number
+from smartbft.storage.reading import read_records
 from smartbft.types import Value
 
 _LAST_INSTANCE = 2**62
@@ -68,7 +67,7 @@ def read_log(folder: Path, genesis: Genesis, replica: int) -> LogContents:
     )
     digests: set[bytes] = set()
     instances = 0
-    for decided in decisions_in(_records(folder, genesis.chain_id, replica), domains, 1, _LAST_INSTANCE):
+    for decided in decisions_in(read_records(folder, genesis.chain_id, replica), domains, 1, _LAST_INSTANCE):
         value = _checked_value(decided, genesis.chain_id)
         seed = domains.seed(decided.instance, decided.proof.digest)
         application.execute_batch(decided.data, ExecutionContext(decided.instance, value.timestamp, seed))
@@ -139,21 +138,6 @@ def clean_exits(exit_codes: Mapping[int, int]) -> Check:
     return Check(
         "replicas stopped cleanly", not wrong, f"exit codes {wrong}" if wrong else f"{len(exit_codes)} replicas"
     )
-
-
-def _records(folder: Path, chain_id: bytes, replica: int) -> Iterable[RawRecord]:
-    """The records of the log in `folder`, one segment in memory at a time."""
-    numbered = sorted((number, path) for path in folder.iterdir() if (number := segment_number(path.name)) is not None)
-    # A prepared segment that was never begun starts with zeros where others have their header.
-    begun = [path for _, path in numbered if _is_begun(path)]
-    parser = LogParser(chain_id, replica)
-    for index, path in enumerate(begun):
-        yield from parser.parse(path.read_bytes(), index == len(begun) - 1)
-
-
-def _is_begun(path: Path) -> bool:
-    with path.open("rb") as file:
-        return any(file.read(64))
 
 
 def _checked_value(decided: Decided, chain_id: bytes) -> Value:

@@ -29,7 +29,6 @@ Report = Callable[[str, float, int], None]
 
 _SETTLE_SECONDS = 20.0
 _UNSIGNED_PER_SECOND = 60_000
-_PROBE_SECONDS = 0.25
 # Request digests and log records of the measured load may well fill this much memory and disk, so it is bounded.
 _MAX_REQUESTS = 1_500_000
 
@@ -142,13 +141,13 @@ class _Run:
         self._report("starting", 0.0, 0)
         async with running(cluster, self._work.lifeline), self._client() as client:
             await connect_to_any(client, _SETTLE_SECONDS)
-            rates = self._verification_rate(sample, _PROBE_SECONDS)
+            rates = self._verification_rate(sample)
             if setup is not None:
                 self._report("minting", 0.0, 0)
                 await self._send_setup(setup)
             load, samples = await self._load(cluster, client, lanes)
             final = await settled(client, _SETTLE_SECONDS)
-            rates += self._verification_rate(sample, _PROBE_SECONDS)
+            rates += self._verification_rate(sample)
             memory = {replica.replica: cpu.resident_bytes(replica.pid) for replica in cluster.replicas}
             self._report("stopping", 0.0, load.total)
         self._report("checking", 0.0, load.total)
@@ -183,8 +182,8 @@ class _Run:
         profile = self._network.profile
         return _Asking(profile.genesis, self._network.signer(), transport=profile.transport)
 
-    def _verification_rate(self, sample: VerificationSample | None, seconds: float) -> list[float]:
-        return [] if sample is None else [verification_rate(sample, seconds)]
+    def _verification_rate(self, sample: VerificationSample | None) -> list[float]:
+        return [] if sample is None else [verification_rate(sample, self._scenario.probe_seconds)]
 
     async def _sign(self, sample: VerificationSample | None) -> tuple[Traffic | None, list[Traffic]]:
         """The setup's and the load's traffic: so much that it cannot run out, for `n` replicas check each signature."""

@@ -10,6 +10,7 @@ import struct
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import msgspec
 
@@ -140,6 +141,11 @@ def equal_traffic(chain_id: bytes, requests: bytes, request_bytes: int, keys: in
     digests = request_digests(chain_id, listed + listed.join(pieces)) if pieces else b""
     size = _FRAME.size + request_bytes
     return Traffic(frames, range(0, len(pieces) * size + 1, size), digests, keys)
+
+
+def split_frames(traffic: Traffic) -> list[bytes]:
+    """The requests in the frames of `traffic`."""
+    return [traffic.frames[start + _FRAME.size : end] for start, end in pairwise(traffic.bounds)]
 
 
 @dataclass(frozen=True)

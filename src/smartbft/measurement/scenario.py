@@ -37,6 +37,7 @@ class Scenario:
         sync_floor_seconds: added to each sync.
         verify_threads: 0 chooses.
         parameters: protocol parameters.
+        probe_seconds: how long each measurement of the machine's verification rate takes.
         name: for people.
     """
 
@@ -59,6 +60,7 @@ class Scenario:
     sync_floor_seconds: float = 0.0
     verify_threads: int = 0
     parameters: Parameters = field(default_factory=Parameters)
+    probe_seconds: float = 0.25
     name: str = ""
 
     def __post_init__(self) -> None:

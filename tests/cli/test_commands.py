@@ -1,0 +1,146 @@
+"""Commands that need no running replica."""
+
+from __future__ import annotations
+
+import json
+import logging
+import stat
+from pathlib import Path
+
+import pytest
+
+from smartbft.apps.coin import Coin
+from smartbft.cli.coin import select_coins
+from smartbft.cli.logs import JsonFormatter, TextFormatter, configure_logging
+from smartbft.cli.status import differing
+from smartbft.errors import Rejected
+from smartbft.testnet import create_testnet, load_testnet
+
+
+def test_testnet_says_what_it_wrote(cli, tmp_path: Path) -> None:
+    outcome = cli("testnet", tmp_path / "net", "-n", 2, "--application", "counter", "--persistence", "async", "--json")
+    assert outcome.code == 0
+    network = load_testnet(tmp_path / "net")
+    found = outcome.json()
+    assert found["chain_id"] == network.genesis.chain_id.hex()
+    assert found["profile"] == str(network.profile.path)
+    assert [row["home"] for row in found["replicas"]] == [str(home) for home in network.homes]
+    assert network.genesis.application == "counter"
+    assert {config.persistence for config in network.replicas} == {"async"}
+
+
+def test_testnet_as_a_table_tells_how_to_go_on(cli, tmp_path: Path) -> None:
+    outcome = cli("testnet", tmp_path / "net", "-n", 1)
+    assert outcome.code == 0
+    assert "replica-0" in outcome.out
+    assert "smartbft start --home" in outcome.err
+
+
+def test_testnet_refuses_a_used_folder(cli, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    outcome = cli("testnet", tmp_path)
+    assert outcome.code == 3
+    assert "is not empty" in outcome.err
+
+
+def test_keys(cli, tmp_path: Path) -> None:
+    made = cli("key", "new", tmp_path / "a.key", "--json")
+    assert made.code == 0
+    assert stat.S_IMODE((tmp_path / "a.key").stat().st_mode) == 0o600
+    shown = cli("key", "show", tmp_path / "a.key")
+    assert shown.out.strip() == made.json()["public_key"]
+    secret = (tmp_path / "a.key").read_text().split("\n")[1]
+    assert secret not in made.out + shown.out
+    assert cli("key", "new", tmp_path / "a.key").code == 3
+    (tmp_path / "a.key").chmod(0o644)
+    assert cli("key", "show", tmp_path / "a.key").code == 3
+
+
+def test_version_names_native_code(cli) -> None:
+    found = cli("version", "--json").json()
+    assert {"smartbft", "native", "python", "system"} <= found.keys()
+    assert cli("version").out.startswith("smartbft")
+
+
+def test_a_folder_in_use_or_a_wrong_replica_is_refused(cli, tmp_path: Path) -> None:
+    network = create_testnet(tmp_path / "net", 1)
+    config = network.replicas[0].config_path
+    config.write_text(config.read_text().replace("replica = 0", "replica = 9"))
+    outcome = cli("start", "--home", network.homes[0])
+    assert outcome.code == 3
+    assert "is not in the genesis" in outcome.err
+
+
+def coins(*values: int) -> list[Coin]:
+    return [Coin(bytes([number]) * 32, value) for number, value in enumerate(values)]
+
+
+@pytest.mark.parametrize(
+    ("amount", "chosen", "expected"),
+    [(7, [], [10]), (10, [], [10]), (12, [], [10, 5]), (15, [], [10, 5]), (1, [2], [1]), (6, [1, 2], [5, 1])],
+)
+def test_coins_are_chosen(amount: int, chosen: list[int], expected: list[int]) -> None:
+    selected = select_coins(coins(10, 5, 1), amount, [bytes([number]) * 32 for number in chosen])
+    assert [coin.value for coin in selected] == expected
+
+
+@pytest.mark.parametrize(("amount", "chosen"), [(17, []), (2, [2]), (1, [7])])
+def test_too_few_coins_are_refused(amount: int, chosen: list[int]) -> None:
+    with pytest.raises(Rejected):
+        select_coins(coins(10, 5, 1), amount, [bytes([number]) * 32 for number in chosen])
+
+
+def test_a_chosen_coin_counts_once() -> None:
+    with pytest.raises(Rejected, match="not enough"):
+        select_coins(coins(10), 20, [bytes(32), bytes(32)])
+
+
+def facts(digest: str, instance: int) -> dict[str, object]:
+    return {"digest": digest, "digest_instance": instance}
+
+
+def test_digests_are_compared_after_the_same_instance_only() -> None:
+    assert differing({0: facts("aa", 5), 1: facts("bb", 6), 2: {}, 3: facts("aa", 5)}) == ""
+    found = differing({0: facts("aa", 5), 1: facts("bb", 5), 2: facts("cc", 7)})
+    assert found == "instance 5: 0=aa, 1=bb"
+
+
+def record(message: str, **extra: object) -> logging.LogRecord:
+    made = logging.makeLogRecord({"name": "smartbft.x", "levelname": "INFO", "msg": message, "created": 0.0})
+    vars(made).update(extra)
+    return made
+
+
+def test_text_logs_are_one_line_of_pairs() -> None:
+    line = TextFormatter({"replica": 2}).format(record('a "b"\nc', peer=1, empty=""))
+    assert line == (
+        "time=1970-01-01T00:00:00.000000Z level=info logger=smartbft.x replica=2 "
+        'message="a \\"b\\"\\nc" peer=1 empty=""'
+    )
+
+
+def test_json_logs_are_one_object_a_line() -> None:
+    line = JsonFormatter({"replica": 2}).format(record("a\nb", path=Path("x")))
+    assert "\n" not in line
+    assert json.loads(line) == {
+        "time": "1970-01-01T00:00:00.000000Z",
+        "level": "info",
+        "logger": "smartbft.x",
+        "replica": 2,
+        "message": "a\nb",
+        "path": "x",
+    }
+
+
+def test_logging_is_configured_once(capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        configure_logging("info")
+        configure_logging("warning", "json", replica=1)
+        logging.getLogger("smartbft.test").warning("once")
+        logging.getLogger("smartbft.test").info("never")
+        assert json.loads(capsys.readouterr().err)["message"] == "once"
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
