@@ -4,6 +4,8 @@ The parts a program needs; everything is imported when it is first used:
 
 `StateMachine`, `BatchStateMachine`, `ExecutionContext`, `LocalOptions`
     what is replicated (`smartbft.smr.application`)
+`open_result`, `split_requests`, `join_results`
+    results and request lists, for clients of a `StateMachine` and for a `BatchStateMachine` in Python
 `Replica`
     one replica inside an asyncio program (`smartbft.runtime.node`)
 `AsyncClient`, `Client`
@@ -27,6 +29,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from smartbft._fastpath.pool import join_results, split_requests
     from smartbft.config import ClientProfile, Genesis, ReplicaConfig
     from smartbft.errors import (
         ClientError,
@@ -47,7 +50,13 @@ if TYPE_CHECKING:
     from smartbft.runtime.client import AsyncClient
     from smartbft.runtime.local import LocalCluster
     from smartbft.runtime.node import Replica
-    from smartbft.smr.application import BatchStateMachine, ExecutionContext, LocalOptions, StateMachine
+    from smartbft.smr.application import (
+        BatchStateMachine,
+        ExecutionContext,
+        LocalOptions,
+        StateMachine,
+        open_result,
+    )
 
 __all__ = [
     "AsyncClient",
@@ -74,6 +83,9 @@ __all__ = [
     "SmartBFTError",
     "StateMachine",
     "StorageError",
+    "join_results",
+    "open_result",
+    "split_requests",
 ]
 
 _HOMES = {
@@ -88,6 +100,9 @@ _HOMES = {
     "Replica": "smartbft.runtime.node",
     "ReplicaConfig": "smartbft.config",
     "StateMachine": "smartbft.smr.application",
+    "join_results": "smartbft._fastpath.pool",
+    "open_result": "smartbft.smr.application",
+    "split_requests": "smartbft._fastpath.pool",
 }
 
 
