@@ -5,8 +5,6 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
-import msgspec
-
 from smartbft.errors import LocalProtocolError, MalformedMessage
 from smartbft.limits import DIGEST_BYTES, KEY_BYTES, MAX_BATCH_REQUESTS, MAX_MEMBERS
 from smartbft.quorum import max_faulty, quorum
@@ -75,7 +73,8 @@ class View:
 _TIMESTAMP = struct.Struct("<Q")
 
 
-class Value(msgspec.Struct, frozen=True, gc=False):
+@dataclass(frozen=True, slots=True)
+class Value:
     """What a consensus instance decides: the agreed time and the digests of the requests, in order.
 
     Attributes:

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 from smartbft.core.effects import Record
 from smartbft.errors import CorruptLog, MalformedMessage
-from smartbft.limits import DIGEST_BYTES, MAX_PROOF_BYTES, VALUE_HEADER_BYTES
 from smartbft.messages import Proof, decode_proof, encode_proof
-from smartbft.types import Parameters, Value
+from smartbft.types import Value
 
 VALUE = 1
 ACCEPT = 2
@@ -55,15 +54,6 @@ class DecisionRecord:
     proof: Proof
     value: bytes
     data: bytes
-
-
-def largest_body_bytes(parameters: Parameters) -> int:
-    """The most bytes that the body of a record can have on a chain with these parameters.
-
-    It is a DECISION with proof, value and requests; a segment of the log must be able to hold it.
-    """
-    value = VALUE_HEADER_BYTES + DIGEST_BYTES * parameters.max_batch_requests
-    return _VALUE.size + MAX_PROOF_BYTES + value + parameters.max_batch_bytes
 
 
 def value_record(instance: int, view: int, regency: int, flags: int, value: bytes, data: bytes) -> Record:

@@ -11,18 +11,16 @@ from dataclasses import asdict
 from typing import Any
 
 from smartbft import limits
-from smartbft._fastpath.log import HEADER_SIZE, SEGMENT_HEADER_SIZE
 from smartbft._fastpath.pool import RequestPool, Verifier
 from smartbft.config import Genesis, ReplicaConfig
 from smartbft.core.effects import ServeDecisions
-from smartbft.core.records import largest_body_bytes
 from smartbft.core.recovery import RecoveredState, recover
 from smartbft.core.replica import ASYNC_LEVEL, MEMORY_LEVEL, SYNC_LEVEL
 from smartbft.core.replica import Replica as Core
 from smartbft.core.validation import Validator
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import Ed25519MemberVerifier
-from smartbft.errors import ConfigError, LocalProtocolError
+from smartbft.errors import LocalProtocolError
 from smartbft.protocols.mod_smart import ModSmart
 from smartbft.runtime.clients import ClientGate
 from smartbft.runtime.driver import Driver
@@ -132,7 +130,6 @@ class RunningReplica:
         if self._level == MEMORY_LEVEL:
             return RecoveredState()
         config = self._config
-        _check_segment_size(config, self._genesis)
 
         def read() -> tuple[ReplicaLog, RecoveredState]:
             log = ReplicaLog(
@@ -324,15 +321,3 @@ class RunningReplica:
 def _no_log_to_serve_from(effect: ServeDecisions) -> None:
     """In memory mode the core answers from its own memory and never asks for this."""
     raise LocalProtocolError(f"there is no log to serve decisions {effect.first} to {effect.last} from")
-
-
-def _check_segment_size(config: ReplicaConfig, genesis: Genesis) -> None:
-    """A record lies in one segment: the largest batch that the genesis allows must fit."""
-    needed = SEGMENT_HEADER_SIZE + HEADER_SIZE + largest_body_bytes(genesis.parameters)
-    if config.segment_bytes < needed:
-        raise ConfigError(
-            f"{config.segment_bytes} bytes cannot hold a record with the largest batch of the genesis:"
-            f" choose at least {needed} bytes",
-            file=str(config.home / "config.toml"),
-            field="segment_size",
-        )

@@ -277,8 +277,7 @@ class Durability:
         if record.kind == DECISION:
             self.decided[replica] = max(self.decided[replica], record.instance)
         elif self._check_votes:
-            # Without the requests, which may be long and say nothing about votes.
-            self._store_vote(replica, record.kind, record.instance, b"".join(record.parts[:2]))
+            self._store_vote(replica, record.kind, record.instance, b"".join(record.parts))
 
     def _store_vote(self, replica: int, kind: int, instance: int, body: bytes) -> None:
         votes = self._votes[replica]

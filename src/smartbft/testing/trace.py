@@ -31,7 +31,6 @@ class Kind(enum.IntEnum):
     CLIENT = 11
     HEALED = 12
     CUT = 13
-    CLOCK = 14
 
 
 class Trace:
