@@ -172,6 +172,20 @@ def test_frames_of_one_iteration_leave_in_one_write() -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize("secure", [False, True])
+def test_small_frames_do_not_wait_for_acknowledgements(tls: list[tuple[ssl.SSLContext, bytes]], secure: bool) -> None:
+    async def scenario() -> None:
+        async with Pair(tls=tls[0] if secure else None) as pair:
+            pair.dial()
+            for owner in (pair.accepting, pair.dialing):
+                connection = await owner.opened_now.get()
+                assert connection._transport is not None
+                sock = connection._transport.get_extra_info("socket")
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+    run(scenario)
+
+
 def test_a_lost_connection_is_dialed_again() -> None:
     async def scenario() -> None:
         async with Pair() as pair:

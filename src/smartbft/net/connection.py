@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from typing import Protocol, cast
 
@@ -99,6 +100,7 @@ class Connection(asyncio.BufferedProtocol):
         """Check the certificate, greet, and start the clock of the handshake."""
         self._transport = cast(asyncio.Transport, transport)
         self.address = _describe(transport.get_extra_info("peername"))
+        _send_at_once(transport.get_extra_info("socket"))
         self._transport.set_write_buffer_limits(high=self._limits.write_high_water)
         self._timer = self._loop.call_later(self._limits.handshake_timeout, self._handshake_expired)
         if self._certificate is not None and self._certificate != _certificate_of(transport):
@@ -248,6 +250,12 @@ class Connection(asyncio.BufferedProtocol):
         self._pauses &= ~reason
         if had and not self._pauses and self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
+
+
+def _send_at_once(sock: socket.socket | None) -> None:
+    """Small frames must not wait for acknowledgements (asyncio sees to it only for sockets that it made itself)."""
+    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _certificate_of(transport: asyncio.BaseTransport) -> bytes | None:
