@@ -28,7 +28,6 @@ from smartbft.apps import counter
 from smartbft.config import Address, Genesis
 from smartbft.limits import MAX_BAD_SIGNATURES_PER_SOURCE
 from smartbft.net.handshake import NO_CHANNEL, ClientDialer, Identity, ReplicaDialer
-from smartbft.runtime.status import thread_times
 from smartbft.smr.application import ExecutionContext
 from smartbft.testnet import Testnet, create_testnet
 
@@ -276,9 +275,3 @@ def test_a_peer_that_breaks_the_protocol_is_dropped_and_must_wait(run: Run) -> N
             assert counter.decode_value(await client.invoke(counter.add(1))) == 1
 
     run(scenario)
-
-
-def test_thread_times_name_the_threads() -> None:
-    times = thread_times()
-    assert times["loop"] > 0
-    assert all(seconds >= 0 for seconds in times.values())

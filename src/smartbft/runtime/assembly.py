@@ -29,7 +29,7 @@ from smartbft.runtime.journal import Journal, Log
 from smartbft.runtime.network import Network, Secrets
 from smartbft.runtime.peers import PeerChannels
 from smartbft.runtime.serving import DecisionServer
-from smartbft.runtime.status import decode_question, encode_answer, thread_times
+from smartbft.runtime.status import Question, StatusDesk, decode_question, encode_answer, thread_times
 from smartbft.runtime.verification import VerificationPump
 from smartbft.smr.application import BatchStateMachine
 from smartbft.storage import ReplicaLog
@@ -101,6 +101,7 @@ class RunningReplica:
             failed=fail,
         )
         self._network = Network(genesis, self._id, secrets, self._level, self._peers, self._clients)
+        self._desk = StatusDesk(self._facts, self._about_the_state)
         self._pump: VerificationPump | None = None
         self._replay_until = 0
 
@@ -216,6 +217,7 @@ class RunningReplica:
 
     def halt(self) -> None:
         """Say nothing more: whatever is not on its way by now must not leave."""
+        self._desk.close()
         if self._driver is not None:
             self._driver.stop()
         for descriptor in self._readers:
@@ -275,20 +277,17 @@ class RunningReplica:
     # --- status ---
 
     def _answer(self, payload: bytes, reply: Callable[[bytes], None]) -> None:
-        question = decode_question(payload)
-        if not question.digest:
-            reply(encode_answer(self._facts()))
-            return
-        self._ask_digest(lambda facts: reply(encode_answer(facts)))
+        self._desk.ask(decode_question(payload), lambda facts: reply(encode_answer(facts)))
 
     async def status(self, digest: bool) -> dict[str, Any]:
+        """What `smartbft.runtime.node.Replica.status` returns."""
         if not digest:
             return self._facts()
         answer: asyncio.Future[dict[str, Any]] = self._loop.create_future()
-        self._ask_digest(lambda facts: None if answer.done() else answer.set_result(facts))
+        self._desk.ask(Question(digest=True), lambda facts: None if answer.done() else answer.set_result(facts))
         return await answer
 
-    def _ask_digest(self, done: Callable[[dict[str, Any]], None]) -> None:
+    def _about_the_state(self, done: Callable[[dict[str, Any]], None]) -> None:
         executor = self._executor
         if executor is None:
             raise LocalProtocolError("the replica is not started")
@@ -298,7 +297,7 @@ class RunningReplica:
                 "digest_instance": instance,
                 "application": application.facts(),
             },
-            lambda about_the_state: done({**self._facts(), **about_the_state}),
+            done,
         )
 
     def _facts(self) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 
 from smartbft._fastpath.frames import REQUEST, STATUS, STATUS_ANSWER, FrameReader, frame
 from smartbft._fastpath.pool import RequestPool
 from smartbft.errors import RemoteProtocolError
-from smartbft.limits import MAX_REQUEST_BYTES, MAX_STATUS_QUESTION_BYTES
+from smartbft.limits import MAX_OPEN_QUESTIONS, MAX_REQUEST_BYTES, MAX_STATUS_QUESTION_BYTES
 from smartbft.net.connection import Connection
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class ClientGate:
         self._failed = failed
         self._connections: dict[int, Connection] = {}
         self._sources: dict[Connection, int] = {}
+        self._questions: dict[Connection, deque[bytes]] = {}
         self._last_source = 0
         self._paused = False
 
@@ -92,13 +94,13 @@ class ClientGate:
 
     def received(self, connection: Connection, frames: list[tuple[int, bytes]]) -> None:
         """The requests of this read are in the pool already; what is left are questions."""
-        if frames:
-            for _, payload in frames:
-                self._question(payload, lambda answer: connection.write(frame(STATUS_ANSWER, answer)))
+        for _, payload in frames:
+            self._put_question(connection, payload)
         self._arrived()
 
     def closed(self, connection: Connection, error: Exception | None) -> None:
         """Forget the connection's unverified requests and its reply routes."""
+        self._questions.pop(connection, None)
         source = self._sources.pop(connection, None)
         if source is not None:
             del self._connections[source]
@@ -110,3 +112,26 @@ class ClientGate:
     def failed(self, error: BaseException) -> None:
         """Our own code raised."""
         self._failed(error)
+
+    # --- questions: one at a time per connection, so that answers come in their order ---
+
+    def _put_question(self, connection: Connection, payload: bytes) -> None:
+        questions = self._questions.setdefault(connection, deque())
+        questions.append(payload)
+        if len(questions) > MAX_OPEN_QUESTIONS:
+            raise RemoteProtocolError(f"more than {MAX_OPEN_QUESTIONS} questions are waiting for their answers")
+        if len(questions) == 1:
+            self._question(payload, lambda answer: self._answered(connection, answer))
+
+    def _answered(self, connection: Connection, answer: bytes) -> None:
+        questions = self._questions.get(connection)
+        if questions is None:  # the connection is gone
+            return
+        connection.write(frame(STATUS_ANSWER, answer))
+        questions.popleft()
+        if not questions:
+            return
+        try:
+            self._question(questions[0], lambda later: self._answered(connection, later))
+        except RemoteProtocolError as error:
+            connection.fail(error)

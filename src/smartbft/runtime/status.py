@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from smartbft.errors import MalformedMessage
+from smartbft.limits import MAX_DIGEST_SHARE, STATUS_INTERVAL_SECONDS
 
 
 class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,6 +46,76 @@ def decode_answer(payload: bytes) -> dict[str, Any]:
         return _answer_decoder.decode(payload)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise MalformedMessage(f"a status does not decode: {error}") from None
+
+
+Facts = dict[str, Any]
+_Done = Callable[[Facts], None]
+
+
+class StatusDesk:
+    """Answers questions, many with one answer: whoever asks, and however often, the replica has work to do.
+
+    Args:
+        facts: what the replica's parts count.
+        about_the_state: asks the application between two batches; calls back with digest, instance and figures.
+    """
+
+    def __init__(self, facts: Callable[[], Facts], about_the_state: Callable[[_Done], None]) -> None:
+        self._facts = facts
+        self._about_the_state = about_the_state
+        self._loop = asyncio.get_running_loop()
+        self._plain: list[_Done] = []
+        self._with_digest: list[_Done] = []
+        self._plain_at = 0.0
+        self._digest_at = 0.0
+        self._digest_began: float | None = None
+        self._timers: set[asyncio.TimerHandle] = set()
+
+    def ask(self, question: Question, done: _Done) -> None:
+        """Have `done` called with the answer, soon."""
+        waiting = self._with_digest if question.digest else self._plain
+        waiting.append(done)
+        if len(waiting) == 1:
+            if not question.digest:
+                self._at(self._plain_at, self._tell)
+            elif self._digest_began is None:
+                self._at(self._digest_at, self._digest)
+
+    def close(self) -> None:
+        """Answer nobody any more."""
+        for timer in self._timers:
+            timer.cancel()
+        self._plain.clear()
+        self._with_digest.clear()
+
+    def _at(self, when: float, callback: Callable[[], None]) -> None:
+        def due() -> None:
+            self._timers.discard(timer)
+            callback()
+
+        timer = self._loop.call_at(when, due)
+        self._timers.add(timer)
+
+    def _tell(self) -> None:
+        waiting, self._plain = self._plain, []
+        self._plain_at = self._loop.time() + STATUS_INTERVAL_SECONDS
+        facts = self._facts()
+        for done in waiting:
+            done(facts)
+
+    def _digest(self) -> None:
+        self._digest_began = self._loop.time()
+        self._about_the_state(self._digested)
+
+    def _digested(self, state: Facts) -> None:
+        now = self._loop.time()
+        took = now - (self._digest_began or now)
+        self._digest_began = None
+        self._digest_at = now + max(STATUS_INTERVAL_SECONDS, took * (1 / MAX_DIGEST_SHARE - 1))
+        waiting, self._with_digest = self._with_digest, []
+        facts = self._facts() | state
+        for done in waiting:
+            done(facts)
 
 
 def thread_times() -> dict[str, float]:

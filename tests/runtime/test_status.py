@@ -1,0 +1,115 @@
+"""Questions about the status: many askers, one answer; no asker keeps the replica from its work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from smartbft import LocalCluster
+from smartbft._fastpath.frames import STATUS, frame
+from smartbft.apps import counter
+from smartbft.errors import MalformedMessage
+from smartbft.limits import MAX_OPEN_QUESTIONS, STATUS_INTERVAL_SECONDS
+from smartbft.runtime.status import Facts, Question, StatusDesk, decode_question, thread_times
+
+Run = Callable[[Callable[[], Awaitable[None]]], None]
+
+
+class Replica:
+    """Counts how often it is asked; digests come when the test says so."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.digests: list[Callable[[Facts], None]] = []
+        self.desk = StatusDesk(self.facts, self.digests.append)
+
+    def facts(self) -> Facts:
+        self.looks += 1
+        return {"looks": self.looks}
+
+
+def test_everybody_who_asks_meanwhile_gets_the_same_answer(run: Run) -> None:
+    async def scenario() -> None:
+        replica = Replica()
+        answers: list[Facts] = []
+        for _ in range(1000):
+            replica.desk.ask(Question(), answers.append)
+        while len(answers) < 1000:
+            await asyncio.sleep(0)
+        assert replica.looks == 1
+        before = asyncio.get_running_loop().time()
+        replica.desk.ask(Question(), answers.append)
+        while len(answers) < 1001:
+            await asyncio.sleep(0)
+        assert asyncio.get_running_loop().time() >= before + 0.5 * STATUS_INTERVAL_SECONDS
+        assert replica.looks == 2
+
+    run(scenario)
+
+
+def test_one_digest_at_a_time(run: Run) -> None:
+    async def scenario() -> None:
+        replica = Replica()
+        answers: list[Facts] = []
+        for _ in range(10):
+            replica.desk.ask(Question(digest=True), answers.append)
+        while not replica.digests:
+            await asyncio.sleep(0)
+        replica.desk.ask(Question(digest=True), answers.append)
+        assert len(replica.digests) == 1
+        replica.digests[0]({"digest": "d"})
+        assert answers == [{"looks": 1, "digest": "d"}] * 11
+        replica.desk.ask(Question(digest=True), answers.append)
+        while len(replica.digests) < 2:
+            await asyncio.sleep(0)
+        replica.desk.close()
+
+    run(scenario)
+
+
+def test_a_closed_desk_answers_nobody(run: Run) -> None:
+    async def scenario() -> None:
+        replica = Replica()
+        replica.desk.ask(Question(), lambda facts: pytest.fail("answered"))
+        replica.desk.close()
+        await asyncio.sleep(2 * STATUS_INTERVAL_SECONDS)
+
+    run(scenario)
+
+
+def test_answers_come_in_the_order_of_the_questions(run: Run) -> None:
+    async def scenario() -> None:
+        async with LocalCluster(1, counter.Counter) as cluster, cluster.client() as client:
+            asked = [client.status(0, digest=number % 2 == 0) for number in range(MAX_OPEN_QUESTIONS)]
+            answers = await asyncio.gather(*asked)
+            assert ["digest" in answer for answer in answers] == [True, False] * (MAX_OPEN_QUESTIONS // 2)
+
+    run(scenario)
+
+
+def test_too_many_open_questions_close_the_connection(run: Run) -> None:
+    async def scenario() -> None:
+        async with LocalCluster(1, counter.Counter) as cluster, cluster.client() as client:
+            connection = client._connections[0]
+            client._questions[0].extend(asyncio.get_running_loop().create_future() for _ in range(100))
+            connection.send(frame(STATUS, b"{}") * 100)
+            await connection.done
+            while not client.connected:
+                await asyncio.sleep(0.01)
+            assert (await client.status(0))["replica"] == 0
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("payload", [b"", b"[]", b'{"digest": 1}', b'{"other": 1}', b"\xff", b"[" * 10_000])
+def test_malformed_questions(payload: bytes) -> None:
+    with pytest.raises(MalformedMessage, match="question about the status"):
+        decode_question(payload)
+
+
+def test_thread_times_name_the_threads() -> None:
+    times = thread_times()
+    assert times["loop"] > 0
+    assert all(seconds >= 0 for seconds in times.values())
