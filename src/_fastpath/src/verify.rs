@@ -23,8 +23,9 @@ use sha2::{Digest, Sha512};
 
 /// Signatures per batch equation: beyond this the gain per signature is small, and points fall out of the cache.
 pub const BATCH: usize = 256;
-/// The last batches of a list are made smaller, down to this, so that all threads finish together.
-pub const SMALLEST_BATCH: usize = 64;
+/// The last batches of a list are made smaller, so that all threads finish together, but not so small that the equation
+/// is solved by the method for few points, which costs a tenth more per signature.
+pub const SMALLEST_BATCH: usize = 96;
 /// Groups of at most this many are checked singly: an equation costs about as much.
 const SINGLY: usize = 2;
 
@@ -257,7 +258,7 @@ impl Schedule {
         if self.threads == 1 {
             return remaining.min(BATCH);
         }
-        remaining.div_ceil(2 * self.threads).clamp(SMALLEST_BATCH, BATCH).min(remaining)
+        remaining.div_ceil(self.threads).clamp(SMALLEST_BATCH, BATCH).min(remaining)
     }
 }
 
