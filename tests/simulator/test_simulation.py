@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 
 import pytest
@@ -11,13 +12,18 @@ from smartbft.testing import PropertyViolation, Simulation, SimulationOptions, r
 from smartbft.testing.options import draw_scenario
 
 
+# Continuous integration runs more.
+SEEDS = int(os.environ.get("SMARTBFT_SIM_SEEDS", "50"))
+
+
 @pytest.mark.slow
-def test_tens_of_seeds_keep_every_promise():
-    result = run_campaign(SimulationOptions(instances=25), 60)
+@pytest.mark.parametrize(("n", "instances"), [(4, 25), (7, 15)])
+def test_many_seeds_keep_every_promise(n: int, instances: int):
+    result = run_campaign(SimulationOptions(n=n, instances=instances), SEEDS)
     assert result.failures == []
-    assert result.seeds == 60
-    assert result.instances >= 60 * 25
-    assert result.crashes > 20
+    assert result.seeds == SEEDS
+    assert result.instances >= SEEDS * instances
+    assert result.crashes > SEEDS // 4
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 7])
