@@ -34,6 +34,10 @@ _BATCH = join_requests([_request(coin.mint([5, 7])), _request(coin.balance(_KEY)
 _state = CoinState(CHAIN, _KEY)
 _state.execute_batch(_MINT)
 _SNAPSHOT = _state.snapshot()
+_other_state = CoinState(CHAIN, _KEY)
+_other_state.restore(_SNAPSHOT)
+# Beyond it the state is restored: the checks that look at every coin stay quick.
+_MOST_COINS = 200
 _COINS = [_SNAPSHOT[at : at + 32] for at in (64, 136)]
 _OPERATIONS = [
     coin.mint([5, 7], b"memo"),
@@ -46,27 +50,27 @@ _OPERATIONS = [
 
 def _run_coin(data: bytes) -> bytes:
     """Both entrances: what the check lets through and what is executed; money is conserved."""
-    state = CoinState(CHAIN, _KEY)
-    state.execute_batch(_MINT)
-    before = state.digest()
+    if _state.coins() > _MOST_COINS:
+        if _state.supply() != _state.minted():
+            raise AssertionError("money was made or lost")
+        _state.restore(_SNAPSHOT)
+    before = _state.coins(), _state.minted()
     try:
-        passed = state.check_batch(data)
+        passed = _state.check_batch(data)
     except MalformedMessage:
-        _refused_by_all(state, data)
-        if state.digest() != before:
+        _refused_by_all(data)
+        if (_state.coins(), _state.minted()) != before:
             raise AssertionError("a part of a malformed batch was executed") from None
         raise
-    results = state.execute_batch(data)
-    if state.supply() != state.minted():
-        raise AssertionError("money was made or lost")
+    results = _state.execute_batch(data)
     if len(passed) != len(split_requests(data)) or len(results) < 4 * len(passed):
         raise AssertionError("not one verdict and one result per request")
     return data
 
 
-def _refused_by_all(state: CoinState, data: bytes) -> None:
+def _refused_by_all(data: bytes) -> None:
     """What the coin refuses as a request list, everybody does."""
-    for decode in (state.execute_batch, split_requests):
+    for decode in (_state.execute_batch, split_requests):
         try:
             decode(data)
         except MalformedMessage:
@@ -84,19 +88,22 @@ def _decode_operation(operation: bytes) -> None:
         struct.unpack_from("<32sQ" if operation[0] == coin.SPEND else "<B", operation, 1)
 
 
+_restored_from = [_SNAPSHOT]
+
+
 def _restore_coin(snapshot: bytes) -> bytes:
-    before = _state.digest()
     try:
-        _state.restore(snapshot)
+        _other_state.restore(snapshot)
     except ValueError:
-        if _state.digest() != before:
+        if _other_state.snapshot() != _restored_from[0]:
             raise AssertionError("a refused snapshot changed the state") from None
         raise
+    _restored_from[0] = snapshot
     return snapshot
 
 
 def _encode_coin(_: bytes) -> bytes:
-    return _state.snapshot()
+    return _other_state.snapshot()
 
 
 def _sorted_coins(snapshot: bytes) -> bytes:

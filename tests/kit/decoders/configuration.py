@@ -91,9 +91,10 @@ def _from(name: str, load: Callable[[Path], Any], **beside: bytes) -> Callable[[
 
 def _load_genesis(path: Path) -> None:
     genesis = Genesis.load(path)
-    again = path.with_name("again.toml")
-    genesis.dump(again)
-    if Genesis.load(again) != genesis or Genesis.load(again).chain_id != genesis.chain_id:
+    written = path.with_name("again.toml")
+    genesis.dump(written)
+    again = Genesis.load(written)
+    if again != genesis or again.chain_id != genesis.chain_id:
         raise AssertionError("written and read again it is another genesis")
 
 

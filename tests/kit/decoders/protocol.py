@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Callable
 from functools import partial
 
 import msgspec
 
 from kit.examples import DIGEST, MESSAGES, PROOF
-from kit.fuzzing import Decoder
+from kit.fuzzing import Decode, Decoder
 from smartbft import messages
 from smartbft._fastpath.pool import EXECUTED, OVERLOADED, SESSION_REFUSED
 from smartbft.crypto.signatures import Ed25519Signer
@@ -97,19 +98,25 @@ def _client_dials(data: bytes) -> bytes:
     return _acceptor(None).receive(data)
 
 
-def _who_answers(data: bytes) -> None:
-    """A dialing client: nobody is taken for replica 1 but by the very bytes of its answer."""
-    dialing = _client_dialer()
-    dialing.start()
-    dialing.receive(data)
-    if dialing.peer is not None and not data.startswith(_CLIENT_WELCOME):
-        raise AssertionError("somebody else was taken for replica 1")
+def _answer_to(make: Callable[[], ReplicaDialer | ClientDialer], honest: bytes) -> Decode:
+    """A dialer: nobody is taken for replica 1 but by the very bytes of its answer, however they are cut."""
+
+    def hear(data: bytes) -> None:
+        dialing = make()
+        dialing.start()
+        cut = len(data) // 2
+        dialing.receive(data[:cut])
+        dialing.receive(data[cut:])
+        if dialing.peer is not None and not data.startswith(honest):
+            raise AssertionError("somebody else was taken for replica 1")
+
+    return hear
 
 
 def _asserting(data: bytes) -> None:
     """Planted bug: an `assert` where the length is checked."""
     assert len(data) < 5 or int.from_bytes(data[:4], "little") <= 1025
-    _who_answers(data)
+    _acceptor(_FOR_REPLICAS).receive(data)
 
 
 def _unversioned(data: bytes) -> object:
@@ -189,7 +196,20 @@ DECODERS = [
     ),
     Decoder("handshake of a replica that dials", _who_dials, [_CONVINCING, _HELLO], RemoteProtocolError, _trusting),
     Decoder("handshake of a client that dials", _client_dials, [_CLIENT_HELLO], RemoteProtocolError, _asserting),
-    Decoder("handshake of a replica that answers", _who_answers, [_CLIENT_WELCOME], RemoteProtocolError, _asserting),
+    Decoder(
+        "answer to a client that dialed",
+        _answer_to(_client_dialer, _CLIENT_WELCOME),
+        [_CLIENT_WELCOME],
+        RemoteProtocolError,
+        _answer_to(_client_dialer, _WELCOME),
+    ),
+    Decoder(
+        "answer to a replica that dialed",
+        _answer_to(_replica_dialer, _WELCOME),
+        [_WELCOME],
+        RemoteProtocolError,
+        _asserting,
+    ),
     Decoder(
         "status question",
         decode_question,

@@ -1,0 +1,431 @@
+"""Bad bytes on real connections: each costs its sender the connection, with a clear reason, and nobody else anything.
+
+What the parts do with such bytes one by one is tested beside them (tests/fastpath, tests/net, tests/fuzz).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import struct
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import msgspec
+import pytest
+from kit.hostile import client_of, client_of_all, peer_of, stranger_at
+from kit.requests import TestClient
+
+from smartbft import AsyncClient, LocalCluster, LocalProtocolError, NotEnoughReplies
+from smartbft._fastpath.frames import HELLO, MESSAGE, REPLY, REQUEST, STATUS, frame
+from smartbft._fastpath.pool import BAD_SIGNATURE, EXECUTED
+from smartbft.apps import counter
+from smartbft.crypto.domains import Domains
+from smartbft.crypto.signatures import Ed25519Signer
+from smartbft.limits import (
+    MAX_BAD_SIGNATURES_PER_SOURCE,
+    MAX_HELLO_BYTES,
+    MAX_MESSAGE_BYTES,
+    MAX_OPERATION_BYTES,
+    MAX_REQUEST_BYTES,
+)
+from smartbft.messages import Accept, FetchDecisions, Proof, Propose, Write, encode
+from smartbft.messages import Decision as DecisionMessage
+from smartbft.net.handshake import NO_CHANNEL, PROTOCOL_VERSION, Acceptor, Identity, ReplicaDialer
+from smartbft.types import Value
+
+Run = Callable[[Callable[[], Awaitable[None]]], None]
+
+
+@pytest.fixture
+def reasons(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
+    """What the replicas logged about connections."""
+    caplog.set_level(logging.INFO, logger="smartbft.runtime")
+    return lambda: caplog.text
+
+
+async def counted(client: AsyncClient, expected: int) -> None:
+    """The others go on: an operation of theirs is executed, once."""
+    assert counter.decode_value(await client.invoke(counter.add(1), timeout=20)) == expected
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Give way to the replicas until something holds; the scenario's timeout bounds it."""
+    while not condition():
+        await asyncio.sleep(0)
+
+
+async def peers(cluster: LocalCluster, replica: int, expected: list[int]) -> None:
+    """Wait until a replica has channels to exactly these."""
+    while (await cluster.replicas[replica].status())["peers"] != expected:
+        await asyncio.sleep(0)
+
+
+# --- before the handshake ---
+
+
+def hello(*fields: object, version: int = PROTOCOL_VERSION) -> bytes:
+    return frame(HELLO, struct.pack("<H", version) + msgspec.msgpack.encode(fields))
+
+
+def header(length: int, kind: int) -> bytes:
+    return struct.pack("<IB", length, kind)
+
+
+NONCE = bytes(32)
+STRANGERS = {
+    "length 0": (header(0, HELLO), "length 0"),
+    "length limit + 1": (header(MAX_HELLO_BYTES + 2, HELLO), f"length {MAX_HELLO_BYTES + 2}"),
+    "length 2^31": (header(2**31, HELLO), "length 2147483648"),
+    "length 2^63": (struct.pack("<Q", 2**63), "not with kind 0"),
+    "another protocol version": (hello(1, NONCE, NONCE, version=2), "protocol version 2, this one 1"),
+    "another chain": (hello(1, bytes(32), NONCE), "on chain 0000000000000000, this one on"),
+    "no HELLO": (frame(REQUEST, b"x" * 200), f"not with kind {REQUEST}"),
+    "another protocol": (b"GET / HTTP/1.1\r\n\r\n", "not with kind"),
+    "not canonical": (frame(HELLO, b"\1\0\xdc\0\3\1\xc4\x20" + NONCE + b"\xc4\x20" + NONCE), "canonical"),
+    "no MessagePack": (frame(HELLO, b"\1\0" + b"\xc1" * 40), "does not decode"),
+}
+
+
+@pytest.mark.parametrize("stranger", STRANGERS)
+@pytest.mark.parametrize("port", ["clients", "replicas"])
+def test_strangers_are_turned_away_with_a_reason(
+    run: Run, reasons: Callable[[], str], stranger: str, port: str
+) -> None:
+    said, reason = STRANGERS[stranger]
+
+    async def scenario() -> None:
+        async with LocalCluster(4, counter.Counter) as cluster, cluster.client() as client:
+            member = cluster.genesis.members[1]
+            address = member.client_address if port == "clients" else member.replica_address
+            async with stranger_at(address) as connection:
+                await connection.send(said)
+                assert await connection.closed() == b""
+                await until(lambda: reason in reasons())
+                await counted(client, 1)
+
+    run(scenario)
+
+
+def test_a_truncated_hello_and_nothing_more_is_closed_and_forgotten(run: Run) -> None:
+    async def scenario() -> None:
+        async with LocalCluster(4, counter.Counter) as cluster, cluster.client() as client:
+            for member in cluster.genesis.members:
+                whole = hello(1, cluster.genesis.chain_id, NONCE)
+                for length in (1, 4, 5, len(whole) - 1):
+                    async with stranger_at(member.client_address) as connection:
+                        await connection.send(whole[:length])
+                        connection.writer.write_eof()
+                        assert await connection.closed() == b""
+            await counted(client, 1)
+
+    run(scenario)
+
+
+def test_a_forged_sender_id_is_turned_away(run: Run, reasons: Callable[[], str]) -> None:
+    """Somebody with a key of his own says that he is replica 0."""
+
+    async def scenario() -> None:
+        async with LocalCluster(4, counter.Counter) as cluster, cluster.client() as client:
+            member = cluster.genesis.members[3]
+            forger = Identity(0, Ed25519Signer(os.urandom(32)), 0, 0)
+            dialer = ReplicaDialer(
+                cluster.genesis.chain_id, forger, 3, member.permanent_key, os.urandom(32), NO_CHANNEL
+            )
+            async with stranger_at(member.replica_address) as connection:
+                await connection.introduce(dialer)
+                assert await connection.closed() == b""
+                await until(lambda: "claims to be replica 0 but lacks the permanent key" in reasons())
+                await peers(cluster, 3, [0, 1, 2])
+                await counted(client, 1)
+
+    run(scenario)
+
+
+# --- clients ---
+
+CLIENTS = {
+    "length 0": (header(0, REQUEST), "length 0"),
+    "length limit + 1": (header(MAX_REQUEST_BYTES + 2, REQUEST), f"the limit is {MAX_REQUEST_BYTES}"),
+    "length 2^31": (header(2**31, REQUEST), "2147483647 bytes of payload"),
+    "length 2^63": (struct.pack("<Q", 2**63), "length 0"),
+    "unknown kind": (header(1, 99), "unknown kind 99"),
+    "a kind for replicas": (frame(MESSAGE, b"x"), f"unknown kind {MESSAGE}"),
+    "a kind for clients' ears": (frame(REPLY, bytes(60)), f"unknown kind {REPLY}"),
+    "no request": (frame(REQUEST, b"x"), "a request of 1 bytes"),
+    "an operation shorter than it says": (
+        frame(REQUEST, bytes(48) + struct.pack("<I", 9) + bytes(72)),
+        "declares an operation of 9",
+    ),
+    "sequence number 0": (frame(REQUEST, bytes(116)), "sequence number 0"),
+    "no question": (frame(STATUS, b"[1]"), "does not decode"),
+    "a second HELLO": (frame(HELLO, b""), f"unknown kind {HELLO}"),
+}
+
+
+@pytest.mark.parametrize("bad", CLIENTS)
+def test_a_clients_bad_bytes_cost_it_the_connection(run: Run, reasons: Callable[[], str], bad: str) -> None:
+    said, reason = CLIENTS[bad]
+
+    async def scenario() -> None:
+        async with (
+            LocalCluster(4, counter.Counter) as cluster,
+            cluster.client() as client,
+            client_of(cluster, 1) as connection,
+        ):
+            await connection.send(said)
+            await connection.closed()
+            await until(lambda: reason in reasons())
+            await counted(client, 1)
+            assert (await cluster.replicas[1].status())["clients"] == 1
+
+    run(scenario)
+
+
+def test_what_came_before_the_bad_bytes_counts(run: Run) -> None:
+    """A good request, then one that is cut short and not well-formed: the first is executed, the second never was."""
+
+    async def scenario() -> None:
+        async with LocalCluster(4, counter.Counter) as cluster, cluster.client() as client:
+            author = TestClient(9, chain_id=cluster.genesis.chain_id, session=client.session)
+            good = author.request(counter.add(1))
+            async with client_of_all(cluster) as connections:
+                for connection in connections:
+                    await connection.send(frame(REQUEST, good))
+                for connection in connections:
+                    await connection.reply(EXECUTED)
+                    await connection.send(frame(REQUEST, good[:-1]))
+                    await connection.closed()
+            await counted(client, 2)
+
+    run(scenario)
+
+
+def test_the_largest_operation_is_served_and_a_larger_one_is_told_to_the_caller(run: Run) -> None:
+    async def scenario() -> None:
+        async with LocalCluster(4, counter.Counter) as cluster, cluster.client() as client:
+            author = TestClient(9, chain_id=cluster.genesis.chain_id, session=client.session)
+            async with client_of(cluster, 1) as connection:
+                await connection.send(frame(REQUEST, author.request(bytes(MAX_OPERATION_BYTES))))
+                with pytest.raises(LocalProtocolError, match="at most 65536 are allowed"):
+                    await client.invoke(bytes(MAX_OPERATION_BYTES + 1))
+                await counted(client, 1)
+                assert (await cluster.replicas[1].status())["clients"] == 2
+
+    run(scenario)
+
+
+def test_a_flood_of_bad_signatures_costs_only_the_flooder(run: Run, reasons: Callable[[], str]) -> None:
+    """Somebody floods every replica while others are served: he loses his connections, again and again."""
+
+    async def scenario() -> None:
+        async with LocalCluster(4, counter.Counter) as cluster, cluster.client() as client:
+            flooder = TestClient(9, chain_id=cluster.genesis.chain_id, session=client.session)
+            bad = [flooder.request(counter.add(1), number, good=False) for number in range(1, 65)]
+            flood = b"".join(frame(REQUEST, request) for request in bad)
+            thrown_out = 0
+
+            async def attack(replica: int) -> None:
+                nonlocal thrown_out
+                while True:
+                    async with client_of(cluster, replica) as connection:
+                        await connection.send(flood)
+                        while await connection.read():
+                            await connection.send(flood)
+                        thrown_out += 1
+
+            attacks = [asyncio.create_task(attack(replica)) for replica in range(4)]
+            for number in range(1, 51):
+                await counted(client, number)
+            await until(lambda: thrown_out >= 8)
+            for task in attacks:
+                task.cancel()
+            await asyncio.gather(*attacks, return_exceptions=True)
+            assert "too many requests with bad signatures" in reasons()
+            await counted(client, 51)
+            for replica in cluster.replicas.values():
+                assert (await replica.status())["pool"]["bad_signatures"] > MAX_BAD_SIGNATURES_PER_SOURCE
+
+    run(scenario)
+
+
+def test_requests_of_another_chain_are_bad_signatures(run: Run) -> None:
+    """A request that was good elsewhere is refused here, and the number is free for the client's own."""
+
+    async def scenario() -> None:
+        async with LocalCluster(4, counter.Counter) as cluster, cluster.client() as client:
+            elsewhere = TestClient(9, chain_id=bytes(32), session=client.session)
+            here = TestClient(9, chain_id=cluster.genesis.chain_id, session=client.session)
+            replayed, own = elsewhere.request(counter.add(100)), here.request(counter.add(1))
+            async with client_of_all(cluster) as connections:
+                for connection in connections:
+                    await connection.send(frame(REQUEST, replayed))
+                    await connection.reply(BAD_SIGNATURE)
+                for connection in connections:
+                    await connection.send(frame(REQUEST, own))
+                for connection in connections:
+                    assert counter.decode_value(await connection.reply(EXECUTED)) == 1
+            await counted(client, 2)
+
+    run(scenario)
+
+
+def test_a_replayed_request_is_executed_once(run: Run) -> None:
+    """Whoever sends a request again gets the stored reply."""
+
+    async def scenario() -> None:
+        async with LocalCluster(4, counter.Counter) as cluster, cluster.client() as client:
+            author = TestClient(9, chain_id=cluster.genesis.chain_id, session=client.session)
+            request = frame(REQUEST, author.request(counter.add(1)))
+            for _ in range(3):
+                async with client_of_all(cluster) as connections:
+                    for connection in connections:
+                        await connection.send(request, request)
+                    for connection in connections:
+                        assert counter.decode_value(await connection.reply(EXECUTED)) == 1
+            await counted(client, 2)
+
+    run(scenario)
+
+
+# --- replicas with a stolen key ---
+
+DIGEST = bytes(range(32))
+VALUE = Value(1, DIGEST).encode()
+PEERS = {
+    "length 0": (header(0, MESSAGE), "length 0"),
+    "length limit + 1": (header(MAX_MESSAGE_BYTES + 2, MESSAGE), f"the limit is {MAX_MESSAGE_BYTES}"),
+    "length 2^31": (header(2**31, MESSAGE), "2147483647 bytes of payload"),
+    "length 2^63": (struct.pack("<Q", 2**63), "length 0"),
+    "a client's frame": (frame(REQUEST, bytes(200)), f"unknown kind {REQUEST}"),
+    "no MessagePack": (frame(MESSAGE, b"\xc1"), "does not decode"),
+    "truncated": (frame(MESSAGE, encode(Write(0, 0, 1, DIGEST))[:-1]), "does not decode"),
+    "not canonical": (frame(MESSAGE, b"\x95\x02\x00\x00\xcc\x01\xc4\x20" + DIGEST), "canonical"),
+    "another view": (frame(MESSAGE, encode(Write(7, 0, 1, DIGEST))), "view 7"),
+    "a proposal that is not his": (frame(MESSAGE, encode(Propose(0, 0, 1, VALUE))), "replica 1 leads regency 0"),
+    "an unsigned ACCEPT": (frame(MESSAGE, encode(Accept(0, 0, 1, DIGEST, bytes(64)))), "bad signature"),
+    "a decision without a quorum": (
+        frame(MESSAGE, encode(DecisionMessage(0, 0, 1, VALUE, b"", Proof(0, 0, 1, DIGEST, ())))),
+        "proof of instance 1 is for another value",
+    ),
+}
+
+
+@pytest.mark.parametrize("bad", PEERS)
+def test_a_replicas_bad_bytes_cost_it_the_channel(run: Run, reasons: Callable[[], str], bad: str) -> None:
+    said, reason = PEERS[bad]
+
+    async def scenario() -> None:
+        async with LocalCluster(4, counter.Counter) as cluster, cluster.client() as client:
+            await cluster.stop(0)
+            async with peer_of(cluster, 3, own=0) as connection:
+                await connection.send(said)
+                await connection.closed()
+                await until(lambda: reason in reasons())
+                await counted(client, 1)
+                await peers(cluster, 3, [1, 2])
+
+    run(scenario)
+
+
+def test_a_request_signature_is_no_vote(run: Run, reasons: Callable[[], str]) -> None:
+    """Replica 0's consensus key signs the right bytes in the domain of requests: worth nothing as an ACCEPT."""
+
+    async def scenario() -> None:
+        async with LocalCluster(4, counter.Counter) as cluster, cluster.client() as client:
+            await cluster.stop(0)
+            domains = Domains(cluster.genesis.chain_id)
+            statement = domains.accept_payload(0, 0, 1, DIGEST)[32:]
+            signature = cluster._secrets[0].consensus.sign(domains.request_prefix + statement)
+            async with peer_of(cluster, 3, own=0) as connection:
+                await connection.say(Accept(0, 0, 1, DIGEST, signature))
+                await connection.closed()
+            await until(lambda: "ACCEPT of replica 0 for instance 1 has a bad signature" in reasons())
+            await counted(client, 1)
+
+    run(scenario)
+
+
+def test_a_vote_is_no_request_signature(run: Run) -> None:
+    """A request signed in the domain of votes, by a member's key: refused; the same one signed properly is not."""
+
+    async def scenario() -> None:
+        async with LocalCluster(4, counter.Counter) as cluster, cluster.client() as client:
+            domains = Domains(cluster.genesis.chain_id)
+            signer, operation = cluster._secrets[0].consensus, counter.add(5)
+            unsigned = struct.pack("<32sQQI", signer.public_key, client.session, 1, len(operation)) + operation
+            as_vote = signer.sign(domains.accept_payload(0, 0, 1, DIGEST)[:32] + unsigned)
+            async with client_of_all(cluster) as connections:
+                for connection in connections:
+                    await connection.send(frame(REQUEST, unsigned + as_vote))
+                    await connection.reply(BAD_SIGNATURE)
+                for connection in connections:
+                    await connection.send(frame(REQUEST, unsigned + signer.sign(domains.request_prefix + unsigned)))
+                for connection in connections:
+                    assert counter.decode_value(await connection.reply(EXECUTED)) == 5
+            await counted(client, 6)
+
+    run(scenario)
+
+
+def test_questions_for_what_nobody_has_are_harmless(run: Run) -> None:
+    """A peer asks for decisions that are not there and ranges that make no sense, over and over."""
+
+    async def scenario() -> None:
+        async with LocalCluster(4, counter.Counter) as cluster, cluster.client() as client:
+            await cluster.stop(0)
+            async with peer_of(cluster, 3, own=0) as connection:
+                for first, last in [(1, 0), (0, 2**62), (2**62, 2**62), (5, 1)] * 50:
+                    await connection.say(FetchDecisions(0, 0, first, last))
+                await counted(client, 1)
+
+    run(scenario)
+
+
+# --- replicas that lie to a client ---
+
+
+def test_a_reply_in_another_replicas_name_costs_the_liar_the_clients_trust(run: Run) -> None:
+    """A man in the middle of nothing: replica 0's place is taken by somebody with its key who answers as replica 1."""
+
+    async def scenario() -> None:
+        async with LocalCluster(4, counter.Counter) as cluster:
+            await cluster.stop(0)
+            asked = asyncio.Event()
+
+            async def lie(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                identity = Identity(0, cluster._secrets[0].permanent, 0, 0)
+                accepting = Acceptor(cluster.genesis.chain_id, identity, None, os.urandom(32), NO_CHANNEL)
+                while accepting.peer is None:
+                    writer.write(accepting.receive(await reader.read(65536)))
+                writer.write(frame(REPLY, struct.pack("<HBBIQQ", 1, 0, 0, 0, 1, 1) + bytes(32) + b"\0lie"))
+                assert await reader.read() is not None
+                asked.set()
+                writer.close()
+
+            address = cluster.genesis.members[0].client_address
+            for listener in cluster._sockets[0]:
+                listener.close()
+            server = await asyncio.start_server(lie, address.host, address.port)
+            async with cluster.client() as client:
+                await counted(client, 1)
+                await asked.wait()
+                await counted(client, 2)
+            server.close()
+
+    run(scenario)
+
+
+def test_a_client_of_another_chain_reaches_nobody(run: Run) -> None:
+    """The genesis that a client has differs in one parameter: no replica talks to it, and it says so."""
+
+    async def scenario() -> None:
+        async with LocalCluster(4, counter.Counter) as cluster:
+            other = replace(cluster.genesis, chain_name="other")
+            stranger = AsyncClient(other, Ed25519Signer(os.urandom(32)), transport="plain", persistence="memory")
+            with pytest.raises(NotEnoughReplies, match="0 of 4 replicas could be reached"):
+                await stranger.connect(timeout=0.2)
+            await stranger.aclose()
+
+    run(scenario)

@@ -1,0 +1,174 @@
+"""Bad disks under a whole cluster: full, failing, damaged, in use. What was acknowledged is there afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from smartbft import AsyncClient, CorruptLog, DurabilityLost, LocalCluster, Overloaded, Replica, StorageError
+from smartbft.apps import counter, key_value
+from smartbft.runtime import assembly
+from smartbft.storage import ReplicaLog
+from smartbft.types import Parameters
+
+Run = Callable[[Callable[[], Awaitable[None]]], None]
+Faults = Callable[[int, list[tuple[str, int, str]]], None]
+
+SEGMENT = 64 * 1024
+QUICK = Parameters(request_timeout=400_000, resend_interval=50_000, progress_interval=50_000)
+
+
+@pytest.fixture
+def faults(monkeypatch: pytest.MonkeyPatch) -> Faults:
+    """Gives the logs of replicas that are started from now on a fault plan; an empty one for a good disk."""
+    plans: dict[int, list[tuple[str, int, str]]] = {}
+
+    def opened(folder: Path, chain_id: bytes, replica: int, **settings: object) -> ReplicaLog:
+        return partial(ReplicaLog, folder, chain_id, replica, **settings)(fault_plan=plans.get(replica, []))
+
+    monkeypatch.setattr(assembly, "ReplicaLog", opened)
+    return plans.__setitem__
+
+
+def key(number: int) -> bytes:
+    return b"key %d" % number
+
+
+async def put(client: AsyncClient, number: int, seconds: float = 20.0) -> None:
+    result = await client.invoke(key_value.put(key(number), bytes(1000)), seconds)
+    assert key_value.decode_value(result) is None
+
+
+async def all_there(client: AsyncClient, count: int) -> None:
+    """Every acknowledged value is there."""
+    for number in range(count):
+        assert key_value.decode_value(await client.invoke(key_value.get(key(number)))) == bytes(1000)
+
+
+async def fill(client: AsyncClient, first: int) -> int:
+    """Put until the replicas are overloaded; returns how many puts there were."""
+    number = first
+    while True:
+        try:
+            await put(client, number, 1.0)
+        except Overloaded:
+            return number
+        number += 1
+
+
+def test_a_disk_that_fills_up_refuses_in_time_and_loses_nothing(run: Run, faults: Faults, tmp_path: Path) -> None:
+    """No disk has room for a third segment: clients are told, nobody stops, and all goes on once there is room."""
+
+    async def scenario() -> None:
+        for replica in range(4):
+            faults(replica, [("allocate", k, "ENOSPC") for k in range(4, 2000)])
+        cluster = LocalCluster(4, key_value.KeyValueStore, "sync", folder=tmp_path, segment_bytes=SEGMENT)
+        async with cluster:
+            async with cluster.client() as client:
+                count = await fill(client, 0)
+                assert count > 20, "the first segments were used"
+                for replica in cluster.replicas.values():
+                    status = await replica.status()
+                    assert status["executed"] >= count
+                    assert status["pool"]["refused"] > 0
+            for replica in range(4):
+                await cluster.stop(replica)
+                faults(replica, [])
+            for replica in range(4):
+                await cluster.start(replica)
+            async with cluster.client() as client:
+                await all_there(client, count)
+                await put(client, count + 1)
+
+    run(scenario)
+
+
+def test_one_full_disk_stops_nobody_else(run: Run, faults: Faults, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        faults(3, [("allocate", k, "ENOSPC") for k in range(3, 2000)])
+        cluster = LocalCluster(
+            4, key_value.KeyValueStore, "sync", folder=tmp_path, segment_bytes=SEGMENT, parameters=QUICK
+        )
+        async with cluster, cluster.client() as client:
+            # Far beyond what the two segments of replica 3 take.
+            for number in range(80):
+                await put(client, number)
+            await all_there(client, 80)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(("call", "fault"), [("write", "EIO"), ("write", "ENOSPC"), ("sync", "EIO")])
+def test_a_disk_that_fails_stops_its_replica_and_nobody_else(
+    run: Run, faults: Faults, tmp_path: Path, call: str, fault: str
+) -> None:
+    async def scenario() -> None:
+        faults(0, [(call, k, fault) for k in range(25, 1000)])
+        cluster = LocalCluster(4, key_value.KeyValueStore, "sync", folder=tmp_path, parameters=QUICK)
+        async with cluster:
+            async with cluster.client() as client:
+                number = 0
+                ended = asyncio.create_task(cluster.replicas[0].wait())
+                while not ended.done():
+                    await put(client, number)
+                    number += 1
+                with pytest.raises(DurabilityLost):
+                    await ended
+                for more in range(number, number + 10):
+                    await put(client, more)
+                number += 10
+            for replica in range(4):
+                await cluster.stop(replica)
+                faults(replica, [])
+            for replica in range(4):
+                await cluster.start(replica)
+            async with cluster.client() as client:
+                await all_there(client, number)
+
+    run(scenario)
+
+
+def test_a_log_that_is_damaged_in_the_middle_is_named_and_its_replica_does_not_start(
+    run: Run, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        cluster = LocalCluster(
+            4, key_value.KeyValueStore, "sync", folder=tmp_path, segment_bytes=SEGMENT, parameters=QUICK
+        )
+        async with cluster, cluster.client() as client:
+            for number in range(60):
+                await put(client, number)
+            await cluster.stop(2)
+            damaged = min((tmp_path / "replica-2" / "data").glob("segment-*"))
+            content = bytearray(damaged.read_bytes())
+            content[SEGMENT // 2] ^= 0x10
+            damaged.write_bytes(content)
+            with pytest.raises(CorruptLog) as caught:
+                await cluster.start(2)
+            assert caught.value.segment == damaged.name
+            assert SEGMENT // 2 - 3000 < caught.value.offset <= SEGMENT // 2
+            assert damaged.name in str(caught.value)
+            assert damaged.read_bytes() == bytes(content), "nothing is cut or repaired"
+            for number in range(60, 70):
+                await put(client, number)
+            await all_there(client, 70)
+
+    run(scenario)
+
+
+def test_a_data_folder_in_use_is_refused_and_its_owner_goes_on(run: Run, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with LocalCluster(4, counter.Counter, "sync", folder=tmp_path) as cluster, cluster.client() as client:
+            running = cluster.replicas[1]
+            second = Replica(
+                running.config, counter.Counter(), genesis=cluster.genesis, secrets=cluster._secrets[1]
+            )
+            with pytest.raises(StorageError, match="in use"):
+                await second.start()
+            assert counter.decode_value(await client.invoke(counter.add(1))) == 1
+
+    run(scenario)
