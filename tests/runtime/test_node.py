@@ -267,11 +267,15 @@ def test_a_peer_that_breaks_the_protocol_is_dropped_and_must_wait(run: Run) -> N
                     writer.write(dialer.receive(await reader.read(4096)))
                 return reader, writer
 
-            for payload in (b"garbage", b"\x93\x09\x07\x00"):
+            for payload in [b"garbage", b"\x93\x09\x07\x00"] * 5:
                 reader, writer = await attack()
                 writer.write(frame(MESSAGE, payload))
                 assert await reader.read() is not None
                 writer.close()
+            # The rightful owner of the key is let in again.
+            await cluster.start(0)
+            while 0 not in (await cluster.replicas[3].status())["peers"]:
+                await asyncio.sleep(0.01)
             assert counter.decode_value(await client.invoke(counter.add(1))) == 1
 
     run(scenario)

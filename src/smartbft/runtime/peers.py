@@ -97,9 +97,10 @@ class PeerChannels:
                 logger.info("a connection from %s failed: %s", connection.address, error)
             return
         peer = connection.peer.replica
-        if self._channels.get(peer) is connection:
-            del self._channels[peer]
-            logger.info("replica %d is disconnected: %s", peer, error or "closed")
+        if self._channels.get(peer) is not connection:
+            return  # replaced by a newer one, or never let in: waiting for the end of a penalty is no new offence
+        del self._channels[peer]
+        logger.info("replica %d is disconnected: %s", peer, error or "closed")
         if isinstance(error, RemoteProtocolError):
             self._penalise(peer, error)
 
