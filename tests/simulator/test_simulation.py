@@ -11,7 +11,6 @@ from smartbft.smr.application import ExecutionContext, StateMachine
 from smartbft.testing import PropertyViolation, Simulation, SimulationOptions, run_campaign, run_seed
 from smartbft.testing.options import draw_scenario
 
-
 # Continuous integration runs more.
 SEEDS = int(os.environ.get("SMARTBFT_SIM_SEEDS", "50"))
 
