@@ -81,7 +81,12 @@ class Indeterminate(ClientError):
 
 
 class Rejected(ClientError):
-    """The replicas refused the request; it was not executed. `code` is the reply status or the application's code."""
+    """The request was refused: it was not executed, or changed nothing.
+
+    Attributes:
+        code: the application's own, 1 to 255, where its `execute` refused; 0 where the replicas refused the request
+            before it was ordered (its `check`, or a bad signature).
+    """
 
     def __init__(self, message: str, code: int = 0) -> None:
         self.code = code

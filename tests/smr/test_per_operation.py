@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from kit.requests import TestClient
 
 from smartbft import limits
 from smartbft._fastpath.pool import encode_request, join_requests, join_results
@@ -67,8 +70,10 @@ def test_results_come_in_order_with_their_codes(echo: PerOperation) -> None:
 
 
 def test_the_application_sees_the_agreed_context_and_never_the_empty_operation(echo: PerOperation) -> None:
-    echo.execute_batch(batch(b"", b"one", b""), CONTEXT)
-    assert echo.machine.seen == [(b"one", CONTEXT)]
+    clients = TestClient(1), TestClient(2)
+    requests = [client.request(operation) for operation in (b"", b"one") for client in clients]
+    echo.execute_batch(join_requests(requests), CONTEXT)
+    assert echo.machine.seen == [(b"one", replace(CONTEXT, client=client.public_key)) for client in clients]
 
 
 def test_slices_give_way_after_each_operation(echo: PerOperation) -> None:

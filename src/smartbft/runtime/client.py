@@ -403,7 +403,7 @@ class AsyncClient:
             self._wake()
             return
         name = STATUS_NAMES[outcome.status]
-        _fail(pending.future, Rejected(f"the replicas refuse the request: {name}", outcome.status))
+        _fail(pending.future, Rejected(f"the replicas refuse the request before it is ordered: {name}"))
         self._fill_in_order(sequence)
 
     def _fill_in_order(self, sequence: int) -> None:

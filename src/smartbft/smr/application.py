@@ -37,11 +37,14 @@ class ExecutionContext:
         timestamp: agreed time of the batch, microseconds since the epoch; grows from batch to batch.
         seed: 32 bytes, ``H(chain id, instance, value digest)``. Nobody but the leader of the instance could know it
             beforehand, who could also try several: good enough to spread load, not to draw lots for money.
+        client: public key (32 bytes) of the client that signed the operation, for `StateMachine.execute`; empty for
+            `BatchStateMachine.execute_batch`, where each request names its own.
     """
 
     instance: int
     timestamp: int
     seed: bytes
+    client: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

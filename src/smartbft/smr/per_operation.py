@@ -47,8 +47,12 @@ class PerOperation(BatchStateMachine):
         Raises:
             InvariantViolation: as `execute_batch`.
         """
-        for position, (_, _, _, operation, _) in enumerate(split_requests(data)):
-            yield self._execute(operation, context, position) if operation else b""
+        instance, timestamp, seed = context.instance, context.timestamp, context.seed
+        for position, (client, _, _, operation, _) in enumerate(split_requests(data)):
+            if operation:
+                yield self._execute(operation, ExecutionContext(instance, timestamp, seed, client), position)
+            else:
+                yield b""
 
     def check_batch(self, data: bytes) -> bytes:
         """One byte per request of a request list: 1 where the operation passes `StateMachine.check`, else 0."""
