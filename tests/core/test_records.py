@@ -17,6 +17,7 @@ from smartbft.core.records import (
     WRITTEN,
     accept_record,
     decision_record,
+    largest_body_bytes,
     parse_accept,
     parse_decision,
     parse_value,
@@ -26,7 +27,7 @@ from smartbft.core.recovery import decisions_in, recover
 from smartbft.crypto.domains import Domains
 from smartbft.errors import CorruptLog
 from smartbft.messages import Proof
-from smartbft.types import Value
+from smartbft.types import Parameters, Value
 
 DOMAINS = Domains(CHAIN)
 value_bytes = st.builds(
@@ -65,6 +66,16 @@ def a_proof(value: bytes, instance: int = 1) -> Proof:
 def test_decision_record_round_trip(value: bytes, data: bytes) -> None:
     parsed = parse_decision(body(decision_record(1, a_proof(value), value, data)))
     assert (parsed.proof, parsed.value, parsed.data) == (a_proof(value), value, data)
+
+
+def test_no_body_is_larger_than_the_bound() -> None:
+    parameters = Parameters(max_batch_requests=3, max_batch_bytes=1000)
+    value = Value(2**64 - 1, bytes(96)).encode()
+    proof = Proof(2**62, 2**62, 2**62, bytes(32), tuple((2**16 - 1, bytes(64)) for _ in range(7)))
+    data = bytes(1000 + 3 * 4)
+    bound = largest_body_bytes(parameters, 7)
+    assert bound - 100 < len(body(decision_record(1, proof, value, data))) <= bound
+    assert len(body(value_record(1, 2**62, 2**62, 3, value, data))) <= bound
 
 
 @given(st.sampled_from([parse_value, parse_accept, parse_decision]), st.binary(max_size=200))

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from smartbft import (
-    AsyncClient,
-    CorruptLog,
-    DurabilityLost,
-    Indeterminate,
-    LocalCluster,
-    Overloaded,
-    Replica,
-    StorageError,
-)
+from smartbft import AsyncClient, CorruptLog, DurabilityLost, LocalCluster, Overloaded, Replica, StorageError
 from smartbft.apps import counter, key_value
+from smartbft.limits import MAX_REQUEST_BYTES
 from smartbft.runtime import assembly
 from smartbft.storage import ReplicaLog
 from smartbft.types import Parameters
@@ -28,8 +20,10 @@ from smartbft.types import Parameters
 Run = Callable[[Callable[[], Awaitable[None]]], None]
 Faults = Callable[[int, list[tuple[str, int, str]]], None]
 
-SEGMENT = 64 * 1024
-QUICK = Parameters(request_timeout=400_000, resend_interval=50_000, progress_interval=50_000)
+SEGMENT = 72 * 1024
+# Batches that fit into such segments.
+SMALL = Parameters(max_batch_requests=64, max_batch_bytes=MAX_REQUEST_BYTES)
+QUICK = replace(SMALL, request_timeout=400_000, resend_interval=50_000, progress_interval=50_000)
 
 
 @pytest.fixture
@@ -53,24 +47,21 @@ async def put(client: AsyncClient, number: int, seconds: float = 20.0) -> None:
     assert key_value.decode_value(result) is None
 
 
-async def all_there(client: AsyncClient, numbers: Iterable[int]) -> None:
+async def all_there(client: AsyncClient, count: int) -> None:
     """Every acknowledged value is there."""
-    for number in numbers:
+    for number in range(count):
         assert key_value.decode_value(await client.invoke(key_value.get(key(number)))) == bytes(1000)
 
 
-async def fill(client: AsyncClient) -> list[int]:
-    """Put until all replicas are overloaded; returns the numbers that were acknowledged."""
-    acknowledged = []
-    for number in itertools.count():
+async def fill(client: AsyncClient, first: int) -> int:
+    """Put until the replicas are overloaded; returns how many puts there were."""
+    number = first
+    while True:
         try:
             await put(client, number, 1.0)
-            acknowledged.append(number)
         except Overloaded:
-            break
-        except Indeterminate:  # some replicas refused it and others did not
-            continue
-    return acknowledged
+            return number
+        number += 1
 
 
 def test_a_disk_that_fills_up_refuses_in_time_and_loses_nothing(run: Run, faults: Faults, tmp_path: Path) -> None:
@@ -79,21 +70,25 @@ def test_a_disk_that_fills_up_refuses_in_time_and_loses_nothing(run: Run, faults
     async def scenario() -> None:
         for replica in range(4):
             faults(replica, [("allocate", k, "ENOSPC") for k in range(4, 2000)])
-        cluster = LocalCluster(4, key_value.KeyValueStore, "sync", folder=tmp_path, segment_bytes=SEGMENT)
+        cluster = LocalCluster(
+            4, key_value.KeyValueStore, "sync", folder=tmp_path, segment_bytes=SEGMENT, parameters=SMALL
+        )
         async with cluster:
             async with cluster.client() as client:
-                acknowledged = await fill(client)
-                assert len(acknowledged) > 20, "the first segments were used"
+                count = await fill(client, 0)
+                assert count > 20, "the first segments were used"
                 for replica in cluster.replicas.values():
-                    assert (await replica.status())["pool"]["refused"] > 0
+                    status = await replica.status()
+                    assert status["executed"] >= count
+                    assert status["pool"]["refused"] > 0
             for replica in range(4):
                 await cluster.stop(replica)
                 faults(replica, [])
             for replica in range(4):
                 await cluster.start(replica)
             async with cluster.client() as client:
-                await all_there(client, acknowledged)
-                await put(client, 1_000_000)
+                await all_there(client, count)
+                await put(client, count + 1)
 
     run(scenario)
 
@@ -108,7 +103,7 @@ def test_one_full_disk_stops_nobody_else(run: Run, faults: Faults, tmp_path: Pat
             # Far beyond what the two segments of replica 3 take.
             for number in range(80):
                 await put(client, number)
-            await all_there(client, range(80))
+            await all_there(client, 80)
 
     run(scenario)
 
@@ -138,7 +133,7 @@ def test_a_disk_that_fails_stops_its_replica_and_nobody_else(
             for replica in range(4):
                 await cluster.start(replica)
             async with cluster.client() as client:
-                await all_there(client, range(number))
+                await all_there(client, number)
 
     run(scenario)
 
@@ -166,7 +161,7 @@ def test_a_log_that_is_damaged_in_the_middle_is_named_and_its_replica_does_not_s
             assert damaged.read_bytes() == bytes(content), "nothing is cut or repaired"
             for number in range(60, 70):
                 await put(client, number)
-            await all_there(client, range(70))
+            await all_there(client, 70)
 
     run(scenario)
 

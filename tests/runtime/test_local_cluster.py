@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,8 +146,9 @@ def test_one_follower_down_and_back(run: Run, tmp_path: Path) -> None:
 
 def test_a_late_replica_is_served_from_segments_that_were_closed(run: Run, tmp_path: Path) -> None:
     async def scenario() -> None:
+        parameters = replace(QUICK, max_batch_bytes=128 * 1024)
         cluster = LocalCluster(
-            4, key_value.KeyValueStore, "async", folder=tmp_path, parameters=QUICK, segment_bytes=256 * 1024
+            4, key_value.KeyValueStore, "async", folder=tmp_path, parameters=parameters, segment_bytes=256 * 1024
         )
         async with cluster, cluster.client(retransmit=0.1) as client:
             await cluster.stop(2)

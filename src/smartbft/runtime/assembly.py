@@ -12,15 +12,16 @@ from typing import Any
 
 from smartbft import limits
 from smartbft._fastpath.pool import RequestPool, Verifier
-from smartbft.config import Genesis, ReplicaConfig
+from smartbft.config import Genesis, ReplicaConfig, format_size
 from smartbft.core.effects import ServeDecisions
+from smartbft.core.records import largest_body_bytes
 from smartbft.core.recovery import RecoveredState, recover
 from smartbft.core.replica import ASYNC_LEVEL, MEMORY_LEVEL, SYNC_LEVEL
 from smartbft.core.replica import Replica as Core
 from smartbft.core.validation import Validator
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import Ed25519MemberVerifier
-from smartbft.errors import LocalProtocolError
+from smartbft.errors import ConfigError, LocalProtocolError
 from smartbft.protocols.mod_smart import ModSmart
 from smartbft.runtime.clients import ClientGate
 from smartbft.runtime.driver import Driver
@@ -32,13 +33,25 @@ from smartbft.runtime.serving import DecisionServer
 from smartbft.runtime.status import Question, StatusDesk, decode_question, encode_answer, thread_times
 from smartbft.runtime.verification import VerificationPump
 from smartbft.smr.application import BatchStateMachine
-from smartbft.storage import ReplicaLog
+from smartbft.storage import SEGMENT_OVERHEAD_BYTES, ReplicaLog
 
 logger = logging.getLogger(__name__)
 
 LEVELS = {"memory": MEMORY_LEVEL, "async": ASYNC_LEVEL, "sync": SYNC_LEVEL}
 # The loop thread never waits behind the verifiers.
 _VERIFY_NICE = 10
+
+
+def check_segment_size(config: ReplicaConfig, genesis: Genesis) -> None:
+    """Raises ConfigError: a batch may come that fits in no segment, and every replica would have to stop there."""
+    needed = largest_body_bytes(genesis.parameters, genesis.view.n) + SEGMENT_OVERHEAD_BYTES
+    if config.persistence != "memory" and config.segment_bytes < needed:
+        raise ConfigError(
+            f"{format_size(config.segment_bytes)} cannot hold the largest batch that the genesis allows: "
+            f"choose at least {-(-needed // 1024)}KiB, or smaller batches in the genesis",
+            file=str(config.config_path),
+            field="segment_size",
+        )
 
 
 class RunningReplica:
