@@ -19,6 +19,7 @@ demo: build
 $(VENV)/.stamp: pyproject.toml ci/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "smartbft: needs Python 3.11 or newer ($(PYTHON) is older): make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "smartbft: this Python has no venv: install it, e.g. 'apt install python3-venv'"; exit 1; }
+	@echo "smartbft: installing the tools and building the native code into $(VENV) and build: a few minutes, once"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint ci/constraints.txt setuptools wheel Cython
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint ci/constraints.txt --no-build-isolation --editable '.[bench,test,dev]'

@@ -29,6 +29,11 @@ LIMITED_API = "0x030B0000"  # CPython 3.11
 # What a Rust static library needs from the system (`rustc --print native-static-libs`).
 SYSTEM_LIBRARIES = {"linux": ["dl", "pthread", "m"], "darwin": ["iconv"]}
 
+COMPILE_FLAGS = [
+    *("-O2", "-ffunction-sections", "-fdata-sections", "-fvisibility=hidden"),
+    *("-Wno-sign-compare", "-Wno-discarded-qualifiers"),  # what Cython writes, not what we wrote
+]
+
 PROBE = "#include <Python.h>\n#include <stdint.h>\n_Static_assert(sizeof(uint64_t) == 8, \"C11\");\n"
 
 
@@ -144,7 +149,7 @@ def extension(module: str) -> Extension:
         include_dirs=[str(SOURCES / "include")],
         define_macros=[("Py_LIMITED_API", LIMITED_API)],
         py_limited_api=True,
-        extra_compile_args=["-O2", "-ffunction-sections", "-fdata-sections", "-fvisibility=hidden"] if linux else [],
+        extra_compile_args=COMPILE_FLAGS if linux else [],
         extra_link_args=["-Wl,--exclude-libs,ALL", "-Wl,--gc-sections", "-Wl,-s"] if linux else [],
     )
 
