@@ -4,8 +4,8 @@ Run with ``pytest benchmarks/fastpath/bench_pool.py``.
 
 1024 clients with one session each, requests of 310 bytes and replies of 380 (the paper's SPEND), batches of 1024
 requests, eight connections, 64 KiB per reception. Signature checks are not part of it (see ``bench_verify.py``): the
-masks are all ones. One round of a stage handles 4096 requests; the figure that counts is ``us per request`` in the extra
-info, the median over all rounds. `bench_plain_python` is what `feed` costs in plain Python.
+masks are all ones. One round of a stage handles 4096 requests; the figure that counts is ``us per request`` in the
+extra info, the median over all rounds. `bench_plain_python` is what `feed` costs in plain Python.
 """
 
 from __future__ import annotations
