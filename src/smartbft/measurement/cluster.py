@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,11 +98,11 @@ class Measurement:
 
     @property
     def efficiency(self) -> float:
-        """`E`: throughput over what the machine could do if it did nothing but check every signature `n` times."""
+        """`E`: throughput over what the machine could do if it only checked every signature on each replica."""
         if not self.verification_rates:
             return 0.0
         rate = sum(self.verification_rates) / len(self.verification_rates)
-        return self.load.transactions_per_second / (rate / self.scenario.n)
+        return self.load.transactions_per_second / (rate / len(self.replicas))
 
 
 async def measure(
@@ -116,16 +117,25 @@ async def measure(
     Raises:
         NotEnoughReplies, Indeterminate: the cluster did not start, or stopped answering.
     """
-    return await _Run(scenario, work, report or _silent, check).measure()
+    return await Run(scenario, work, report, check=check).measure()
 
 
-class _Run:
-    """The steps of one run and what they hand to each other."""
+class Run:
+    """The steps of one run and what they hand to each other (arguments as for `measure`).
 
-    def __init__(self, scenario: Scenario, work: Workspace, report: Report, check: bool) -> None:
+    `smartbft.measurement.one_replica` overrides which of the replicas are processes, and who stands in for the others.
+
+    Attributes:
+        cluster: the replica processes, once they were started.
+    """
+
+    def __init__(
+        self, scenario: Scenario, work: Workspace, report: Report | None = None, *, check: bool = True
+    ) -> None:
+        self.cluster: ProcessCluster | None = None
         self._scenario = scenario
         self._work = work
-        self._report = report
+        self._report = report or _silent
         self._check = check
         self._seeds = [os.urandom(32) for _ in range(scenario.clients)]
         self._signers = [Ed25519Signer(seed) for seed in self._seeds]
@@ -134,21 +144,49 @@ class _Run:
         self._minted = 0
         self._acknowledged = b""
 
+    # --- who takes part ---
+
+    def _processes(self) -> Testnet:
+        """The part of the network that runs as replica processes: all of it."""
+        return self._network
+
+    def _companions(self) -> AbstractAsyncContextManager[object]:
+        """Whatever else has to run while the replicas do."""
+        return nullcontext()
+
+    def _generator(self, lanes: list[Traffic], window: int) -> LoadGenerator:
+        scenario = self._scenario
+        return LoadGenerator(
+            self._network.genesis,
+            lanes,
+            window=window,
+            needed=self._replies_needed(),
+            tls=scenario.transport == "tls",
+            model=scenario.model,
+        )
+
+    def _replies_needed(self) -> int:
+        return self._scenario.replies_needed
+
+    # --- the steps ---
+
     async def measure(self) -> Measurement:
+        """Do all of it. Call it once."""
         scenario = self._scenario
         sample = None if scenario.load == UNSIGNED else verification_sample(self._signers, scenario.request_bytes)
-        cluster = ProcessCluster(self._network)
+        cluster = self.cluster = ProcessCluster(self._processes())
+        members = [config.replica for config in cluster.network.replicas]
         self._report("signing", 0.0, 0)
         setup, lanes = await self._sign(sample)
         self._report("starting", 0.0, 0)
-        async with running(cluster, self._work.lifeline), self._client() as client:
-            await connect_to_any(client, _SETTLE_SECONDS)
+        async with running(cluster, self._work.lifeline), self._companions(), self._client() as client:
+            await connect_to_any(client, _SETTLE_SECONDS, members)
             rates = self._verification_rate(sample)
             if setup is not None:
                 self._report("minting", 0.0, 0)
                 await self._send_setup(setup)
             load, samples = await self._load(cluster, client, lanes)
-            final = await settled(client, _SETTLE_SECONDS)
+            final = await settled(client, _SETTLE_SECONDS, members)
             rates += self._verification_rate(sample)
             memory = {replica.replica: cpu.resident_bytes(replica.pid) for replica in cluster.replicas}
             self._report("stopping", 0.0, load.total)
@@ -188,10 +226,11 @@ class _Run:
         return [] if sample is None else [verification_rate(sample, self._scenario.probe_seconds)]
 
     async def _sign(self, sample: VerificationSample | None) -> tuple[Traffic | None, list[Traffic]]:
-        """The setup's and the load's traffic: enough, since each of `n` replicas checks every signature."""
+        """The setup's and the load's traffic: enough, since each process checks every signature."""
         scenario, chain_id = self._scenario, self._network.genesis.chain_id
-        rate = _UNSIGNED_PER_SECOND if sample is None else _MOST_EFFICIENT * verification_limit(sample) / scenario.n
-        wanted = rate * (scenario.seconds + scenario.warm_up) + scenario.window
+        checkers = len(self._processes().replicas)
+        rate = _UNSIGNED_PER_SECOND if sample is None else _MOST_EFFICIENT * verification_limit(sample) / checkers
+        wanted = scenario.transactions or rate * (scenario.seconds + scenario.warm_up) + scenario.window
         rounds = math.ceil(min(wanted, _MAX_REQUESTS) / scenario.clients)
         keys = [signer.public_key for signer in self._signers]
         value = 1 if scenario.load == MINT else rounds + 1
@@ -212,17 +251,6 @@ class _Run:
             rounds=rounds,
         )
         return setup, await sign(job, lanes=scenario.model == CLOSED_LOOP)
-
-    def _generator(self, lanes: list[Traffic], window: int) -> LoadGenerator:
-        scenario = self._scenario
-        return LoadGenerator(
-            self._network.genesis,
-            lanes,
-            window=window,
-            needed=scenario.replies_needed,
-            tls=scenario.transport == "tls",
-            model=scenario.model,
-        )
 
     async def _send_setup(self, setup: Traffic) -> None:
         async with self._generator([setup], self._scenario.parameters.window) as generator:
@@ -258,7 +286,7 @@ class _Run:
             return found
         logs = {
             config.replica: checks.read_log(config.data_folder, genesis, config.replica)
-            for config in self._network.replicas
+            for config in self._processes().replicas
         }
         found.append(checks.replayed_state(logs, live))
         if scenario.load != UNSIGNED:

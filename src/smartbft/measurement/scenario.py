@@ -30,6 +30,8 @@ class Scenario:
         window: requests outstanding at once over all clients; 1 per client in a closed loop.
         outputs: of a SPEND: 2 is a payment with change, 1 returns the coin (then the state does not grow).
         seconds, warm_up: length of the measured interval and of what is cut off before it.
+        transactions: if not 0, the load ends after about so many (rounded up to whole rounds of all clients), or with
+            the time.
         n: replicas.
         application: ``coin``, ``coin_ledger``, or `ECHO` for an unsigned load.
         application_sync: whether ``coin_ledger`` syncs its file.
@@ -50,6 +52,7 @@ class Scenario:
     outputs: int = 2
     seconds: float = 10.0
     warm_up: float = 2.0
+    transactions: int = 0
     n: int = 4
     persistence: Persistence = "sync"
     transport: Transport = "plain"

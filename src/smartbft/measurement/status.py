@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Collection
 from typing import Any
 
 from smartbft.errors import NotEnoughReplies, SmartBFTError
@@ -29,29 +30,37 @@ async def ask_all(client: AsyncClient, *, digest: bool = False, within: float = 
     return found
 
 
-async def connect_to_any(client: AsyncClient, within: float) -> None:
-    """Connect to as many replicas as answer in time; fewer than a quorum are fine for asking where they stand."""
+async def connect_to_any(client: AsyncClient, within: float, members: Collection[int] | None = None) -> None:
+    """Connect to as many replicas as answer in time; fewer than a quorum are fine for asking where they stand.
+
+    Args:
+        members: return as soon as these are connected; None waits for all.
+    """
     with contextlib.suppress(NotEnoughReplies):
-        await client.connect(within)
-    members = {member.id for member in client.genesis.members}
+        await client.connect(0.0)  # dials; the waiting is done below, for members instead of for a quorum
+    wanted = set(members or (member.id for member in client.genesis.members))
     deadline = asyncio.get_running_loop().time() + within
-    while members - set(client.connected):
+    while wanted - set(client.connected):
         if asyncio.get_running_loop().time() >= deadline:
             return
         await asyncio.sleep(_POLL_SECONDS)
 
 
-async def settled(client: AsyncClient, within: float) -> dict[int, Facts]:
+async def settled(client: AsyncClient, within: float, members: Collection[int] | None = None) -> dict[int, Facts]:
     """The status with state digest of all replicas, once all have executed the same instances and none is waiting.
+
+    Args:
+        members: the replicas that run; None for all.
 
     Raises:
         NotEnoughReplies: they are not level within `within` seconds.
     """
+    expected = len(client.genesis.members if members is None else members)
     deadline = asyncio.get_running_loop().time() + within
     while True:
         facts = await ask_all(client, digest=True)
         instances = {(answer["decided"], answer["digest_instance"]) for answer in facts.values()}
-        if len(facts) == len(client.genesis.members) and len(instances) == 1 and len(set(next(iter(instances)))) == 1:
+        if len(facts) == expected and len(instances) == 1 and len(set(next(iter(instances)))) == 1:
             return facts
         if asyncio.get_running_loop().time() > deadline:
             shown = {replica: (answer["decided"], answer["executed"]) for replica, answer in sorted(facts.items())}
