@@ -41,7 +41,7 @@ SYNC = 2
 HEADER_SIZE = 72
 SEGMENT_HEADER_SIZE = 512
 
-VERDICTS = ("complete", "torn tail", "corrupt")
+_VERDICTS = ("complete", "torn tail", "corrupt")
 
 # A body shorter than this is copied and hashed faster than the interpreter's lock changes hands.
 cdef size_t RELEASE_GIL_FROM = 2048
@@ -270,7 +270,7 @@ cdef class LogParser:
     @property
     def verdict(self):
         """`complete`, `torn tail` or `corrupt`: of the last segment parsed."""
-        return VERDICTS[self._position().verdict]
+        return _VERDICTS[self._position().verdict]
 
     @property
     def offset(self):

@@ -17,6 +17,7 @@ from smartbft.limits import (
     DIGEST_BYTES,
     MAX_BATCH_BYTES,
     MAX_BATCH_REQUESTS,
+    MAX_FETCH_DIGESTS,
     MAX_FORWARD_BYTES,
     MAX_MEMBERS,
     MAX_REQUEST_BYTES,
@@ -29,7 +30,7 @@ ReplicaId = Annotated[int, msgspec.Meta(ge=0, le=2**16 - 1)]
 Digest = Annotated[bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
 Signature = Annotated[bytes, msgspec.Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
 ValueBytes = Annotated[bytes, msgspec.Meta(min_length=8, max_length=MAX_VALUE_BYTES)]
-Digests = Annotated[bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES * MAX_BATCH_REQUESTS)]
+Digests = Annotated[bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES * MAX_FETCH_DIGESTS)]
 # A request list: each request has a length of four bytes before it.
 BatchData = Annotated[bytes, msgspec.Meta(max_length=MAX_BATCH_BYTES + 4 * MAX_BATCH_REQUESTS)]
 ForwardData = Annotated[bytes, msgspec.Meta(max_length=MAX_FORWARD_BYTES + MAX_REQUEST_BYTES + 4 * MAX_BATCH_REQUESTS)]

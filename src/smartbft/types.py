@@ -6,7 +6,17 @@ import struct
 from dataclasses import dataclass, field
 
 from smartbft.errors import LocalProtocolError, MalformedMessage
-from smartbft.limits import DIGEST_BYTES, KEY_BYTES, MAX_BATCH_REQUESTS, MAX_MEMBERS
+from smartbft.limits import (
+    CLOCK_SKEW_MICROSECONDS,
+    DEFAULT_WINDOW,
+    DIGEST_BYTES,
+    KEY_BYTES,
+    MAX_BATCH_REQUESTS,
+    MAX_MEMBERS,
+    MAX_SESSIONS,
+    MAX_SESSIONS_PER_KEY,
+    SESSION_LEASE_MICROSECONDS,
+)
 from smartbft.quorum import max_faulty, quorum
 
 
@@ -112,11 +122,11 @@ class Parameters:
 
     max_batch_requests: int = 2048
     max_batch_bytes: int = 1024 * 1024
-    window: int = 64
-    max_sessions: int = 65536
-    max_sessions_per_key: int = 16
-    session_lease: int = 3600 * 1_000_000
-    clock_skew: int = 60 * 1_000_000
+    window: int = DEFAULT_WINDOW
+    max_sessions: int = MAX_SESSIONS
+    max_sessions_per_key: int = MAX_SESSIONS_PER_KEY
+    session_lease: int = SESSION_LEASE_MICROSECONDS
+    clock_skew: int = CLOCK_SKEW_MICROSECONDS
     request_timeout: int = 2_000_000
     resend_interval: int = 250_000
     progress_interval: int = 1_000_000
