@@ -131,3 +131,4 @@ class Parameters:
     resend_interval: int = 250_000
     progress_interval: int = 1_000_000
     fetch_grace: int = 20_000
+    batch_delay: int = 5_000

@@ -73,7 +73,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_json_output_is_stable(capsys: pytest.CaptureFixture[str]) -> None:
     print_json({"a": b"\x01\xff", "b": [1, (b"x",)]})
-    assert capsys.readouterr().out.split() == ['{', '"a":', '"01ff",', '"b":', '[', '1,', '[', '"78"', ']', ']', '}']
+    assert capsys.readouterr().out.split() == ["{", '"a":', '"01ff",', '"b":', "[", "1,", "[", '"78"', "]", "]", "}"]
 
 
 def smartbft(*arguments: object) -> subprocess.CompletedProcess[str]:

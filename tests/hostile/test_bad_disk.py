@@ -138,9 +138,7 @@ def test_a_disk_that_fails_stops_its_replica_and_nobody_else(
     run(scenario)
 
 
-def test_a_log_that_is_damaged_in_the_middle_is_named_and_its_replica_does_not_start(
-    run: Run, tmp_path: Path
-) -> None:
+def test_a_log_that_is_damaged_in_the_middle_is_named_and_its_replica_does_not_start(run: Run, tmp_path: Path) -> None:
     async def scenario() -> None:
         cluster = LocalCluster(
             4, key_value.KeyValueStore, "sync", folder=tmp_path, segment_bytes=SEGMENT, parameters=QUICK
@@ -170,9 +168,7 @@ def test_a_data_folder_in_use_is_refused_and_its_owner_goes_on(run: Run, tmp_pat
     async def scenario() -> None:
         async with LocalCluster(4, counter.Counter, "sync", folder=tmp_path) as cluster, cluster.client() as client:
             running = cluster.replicas[1]
-            second = Replica(
-                running.config, counter.Counter(), genesis=cluster.genesis, secrets=cluster._secrets[1]
-            )
+            second = Replica(running.config, counter.Counter(), genesis=cluster.genesis, secrets=cluster._secrets[1])
             with pytest.raises(StorageError, match="in use"):
                 await second.start()
             assert counter.decode_value(await client.invoke(counter.add(1))) == 1

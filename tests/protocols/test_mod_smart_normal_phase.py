@@ -9,7 +9,8 @@ from kit.cluster import Cluster
 from kit.requests import CHAIN, NOW, TestClient
 
 from smartbft._fastpath.pool import request_digests, split_requests
-from smartbft.core.inputs import Timer
+from smartbft.core.effects import SetTimer
+from smartbft.core.inputs import RequestsVerified, Timer
 from smartbft.core.records import DECISION, VALUE, parse_decision
 from smartbft.messages import Accept, Forward, Propose, Write
 from smartbft.types import Parameters, Value
@@ -49,7 +50,7 @@ def test_line_3_only_the_leader_proposes(cluster: Cluster) -> None:
 
 
 def test_line_4_a_batch_is_bounded() -> None:
-    cluster = Cluster(parameters=Parameters(max_batch_requests=3))
+    cluster = Cluster(parameters=Parameters(max_batch_requests=3, batch_delay=0))
     cluster.submit(TestClient().requests(*[b"%d" % i for i in range(10)]))
     cluster.run()
     assert [len(operations(execute.data)) for execute in cluster.nodes[0].executed] == [3, 3, 3, 1]
@@ -269,3 +270,54 @@ def test_line_24_received_ordered_and_executed_are_kept_apart(cluster: Cluster) 
     node.application_blocked = False
     node.complete_application()
     assert node.pool.session(client.public_key, NOW) == (1, 1, 1)
+
+
+def proposals(cluster: Cluster) -> list[int]:
+    """Requests in each proposal that waits in the leader's outbox, per receiver once."""
+    return [
+        Value.decode(m.value).count
+        for _, to, m in cluster.leader.outbox
+        if isinstance(m, Propose) and to == cluster.followers[0].id
+    ]
+
+
+def test_line_4_a_lone_request_is_proposed_at_once(cluster: Cluster) -> None:
+    client = TestClient()
+    for _ in range(3):
+        cluster.submit(client.requests(b"a"))
+        assert proposals(cluster) == [1]
+        cluster.run()
+
+
+def test_line_4_requests_under_verification_may_join_until_the_delay_is_over(cluster: Cluster) -> None:
+    leader = cluster.leader
+    leader.pool.admit(TestClient(1).requests(b"a"), 7, leader.now)
+    job = leader.pool.take_unverified(1)
+    assert job is not None
+    leader.pool.admit(TestClient(2).requests(b"b"), 7, leader.now)
+    leader.pool.apply_verdicts(job, job.run())
+    leader.step(RequestsVerified())
+    assert proposals(cluster) == []
+    assert SetTimer(Timer.BATCH, cluster.parameters.batch_delay) in leader.effects
+    leader.now += cluster.parameters.batch_delay
+    leader.fire(Timer.BATCH)
+    assert proposals(cluster) == [1]
+
+
+def test_line_4_a_batch_waits_for_as_many_as_the_last_had(cluster: Cluster) -> None:
+    clients = [TestClient(number) for number in (1, 2, 3)]
+    cluster.submit(b"".join(client.requests(b"x") for client in clients))
+    cluster.run()
+    cluster.submit(clients[0].requests(b"y") + clients[1].requests(b"y"))
+    assert proposals(cluster) == []
+    cluster.submit(clients[2].requests(b"y"))
+    assert proposals(cluster) == [3]
+
+
+def test_line_4_without_a_delay_nobody_waits() -> None:
+    cluster = Cluster(parameters=Parameters(batch_delay=0))
+    clients = [TestClient(number) for number in (1, 2, 3)]
+    cluster.submit(b"".join(client.requests(b"x") for client in clients))
+    cluster.run()
+    cluster.submit(clients[0].requests(b"y"))
+    assert proposals(cluster) == [1]

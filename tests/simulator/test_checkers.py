@@ -96,8 +96,16 @@ def test_provability_accepts_any_quorum():
         make_proof(signatures=((0, bytes(64)), *make_proof(signers=(1, 2)).signatures)),
     ],
     ids=[
-        "too few", "twice the same", "a stranger", "another instance's", "another regency's", "another value's",
-        "for another instance", "for another value", "for another view", "forged",
+        "too few",
+        "twice the same",
+        "a stranger",
+        "another instance's",
+        "another regency's",
+        "another value's",
+        "for another instance",
+        "for another value",
+        "for another view",
+        "forged",
     ],
 )
 def test_provability_refuses(proof: Proof):

@@ -44,7 +44,9 @@ BAD_ADDRESS: int
 COIN_EXISTS: int
 
 class CoinState:
-    def __init__(self, chain_id: bytes, minters: Buffer, *, receipt_bytes_mint: int = 0, receipt_bytes_spend: int = 0) -> None:
+    def __init__(
+        self, chain_id: bytes, minters: Buffer, *, receipt_bytes_mint: int = 0, receipt_bytes_spend: int = 0
+    ) -> None:
         """`minters`: 32 bytes per authorised issuer. `receipt_bytes_*`: least size of the result of each kind.
 
         Raises:

@@ -33,6 +33,7 @@ SESSION_INVALID: int
 
 def encode_request(key: bytes, session: int, sequence: int, operation: Buffer, signature: bytes) -> bytes:
     """The canonical bytes of a request. Raises ValueError: a field is out of its bounds."""
+
 def request_digests(chain_id: bytes, data: Buffer) -> bytes:
     """Digests of the requests of a request list. Raises RemoteProtocolError: malformed."""
 
@@ -124,7 +125,9 @@ class RequestPool:
 
         Raises LocalProtocolError: it does not follow the decided prefix (`check` would not be VALID), or the time does not
         advance; nothing has changed."""
-    def executed(self, digests: Buffer, data: Buffer, results: Buffer, instance: int, view: int, timestamp: int, level: int) -> None:
+    def executed(
+        self, digests: Buffer, data: Buffer, results: Buffer, instance: int, view: int, timestamp: int, level: int
+    ) -> None:
         """Store the replies in the sessions' reply caches (deterministic state).
 
         Raises LocalProtocolError: not one result per request, or not the next numbers of their sessions."""

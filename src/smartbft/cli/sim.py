@@ -46,9 +46,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="auto: mostly sync.",
 )
-@click.option(
-    "--faults", type=click.Choice(("all", "network", "crashes", "none")), default="all", show_default=True
-)
+@click.option("--faults", type=click.Choice(("all", "network", "crashes", "none")), default="all", show_default=True)
 @click.option("--patience", type=click.IntRange(1), default=120, show_default=True, help="Virtual seconds to finish.")
 @click.option("--mutant", help="Plant this bug, to see it found; 'list' names them.")
 @click.option("--jobs", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes.")
@@ -135,9 +133,7 @@ def _print_report(report: SimulationReport) -> None:
     click.echo(f"trace {report.trace_hash}")
 
 
-def _campaign(
-    options: SimulationOptions, seeds: int, jobs: int, keep_going: bool, as_json: bool, more: str
-) -> None:
+def _campaign(options: SimulationOptions, seeds: int, jobs: int, keep_going: bool, as_json: bool, more: str) -> None:
     """Many seeds, with a progress line where somebody watches."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 

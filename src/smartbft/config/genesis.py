@@ -35,6 +35,7 @@ _DURATIONS = (
     "resend_interval",
     "progress_interval",
     "fetch_grace",
+    "batch_delay",
 )
 _SIZES = ("max_batch_bytes",)
 _HOUR = 3_600_000_000
@@ -50,6 +51,7 @@ _BOUNDS: dict[str, tuple[int, int]] = {
     "resend_interval": (1_000, _HOUR),
     "progress_interval": (1_000, _HOUR),
     "fetch_grace": (0, _HOUR),
+    "batch_delay": (0, _HOUR),
 }
 
 
@@ -247,6 +249,7 @@ class _ParametersFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     resend_interval: Duration = Duration(_DEFAULT.resend_interval)
     progress_interval: Duration = Duration(_DEFAULT.progress_interval)
     fetch_grace: Duration = Duration(_DEFAULT.fetch_grace)
+    batch_delay: Duration = Duration(_DEFAULT.batch_delay)
 
 
 class _GenesisFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

@@ -25,6 +25,7 @@ class Timer(enum.IntEnum):
     FETCH = 4  # bodies that a proposal names and the pool lacks
     HOLD = 5  # a proposal whose timestamp is ahead of our clock
     CATCH_UP = 6  # decisions we asked for and did not get
+    BATCH = 7  # a leader that lets requests under verification join its batch
 
 
 class Start(msgspec.Struct, frozen=True, gc=False):

@@ -60,9 +60,7 @@ def _quorum_off_by_one() -> AbstractContextManager[None]:
 def _accept_before_write_quorum() -> AbstractContextManager[None]:
     approve = VoteGuard.approve_accept
 
-    def approve_at_once(
-        guard: VoteGuard, instance: int, regency: int, digest: bytes, writes: int, needed: int
-    ) -> bool:
+    def approve_at_once(guard: VoteGuard, instance: int, regency: int, digest: bytes, writes: int, needed: int) -> bool:
         return approve(guard, instance, regency, digest, needed, needed)
 
     return _replaced(VoteGuard, "approve_accept", approve_at_once)

@@ -204,6 +204,7 @@ def _parameters(draw: random.Random, options: SimulationOptions) -> Parameters:
         resend_interval=draw.choice((50_000, 100_000, 250_000)),
         progress_interval=draw.choice((100_000, 1_000_000)),
         fetch_grace=draw.choice((1_000, 20_000)),
+        batch_delay=draw.choice((0, 5_000)),
     )
 
 

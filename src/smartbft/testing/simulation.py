@@ -145,9 +145,7 @@ class Simulation:
         if self.scenario.persistence == "memory":
             forgetful = frozenset(id for crash in self.scenario.crashes for id in crash.replicas)
         verifier = self.scheme.member_verifier(self.view)
-        return Checkers(
-            self.view, self.domains, verifier, persistence=self.scenario.persistence, forgetful=forgetful
-        )
+        return Checkers(self.view, self.domains, verifier, persistence=self.scenario.persistence, forgetful=forgetful)
 
     def _make_client(self, index: int, operation: OperationMaker) -> SimulatedClient:
         signer = self.scheme.signer(self._secret(b"client", index))

@@ -240,9 +240,7 @@ DECODERS = [
         _operation_of(_Careless),
         fields=_MARKS,
     ),
-    Decoder(
-        "snapshot of the counter", _restored(Counter()), [Counter(7).snapshot()], ValueError, _short, _snapshot
-    ),
+    Decoder("snapshot of the counter", _restored(Counter()), [Counter(7).snapshot()], ValueError, _short, _snapshot),
     Decoder(
         "snapshot of the key-value store",
         _restored(KeyValueStore()),

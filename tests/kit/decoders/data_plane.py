@@ -64,6 +64,7 @@ def _allocate_then_check(data: bytes) -> None:
         bytearray(int.from_bytes(data[:4], "little"))
     _on_the_port_for_replicas(data)
 
+
 # --- request lists ---
 
 

@@ -32,6 +32,8 @@ class ModSmart:
         self.current = VPConsensus(chassis, chassis.decided + 1, self.regency)
         self.previous: VPConsensus | None = None
         self._chassis = chassis
+        self._last_batch = 0  # requests in our last proposal
+        self._batch_due = 0  # when a wait for more requests ends; 0: nobody waits
         self._early: Inbox[ConsensusMessage] = Inbox(chassis.view.ids, MAX_EARLY_MESSAGES_PER_SENDER)
 
     @property
@@ -102,14 +104,35 @@ class ModSmart:
         chassis = self._chassis
         if self.leader != chassis.id or self.current.proposal is not None or not chassis.may_propose():
             return
-        if not chassis.pool.ready():
+        ready = chassis.pool.ready()
+        if not ready or self._waits_for_more(ready):
             return
+        self._batch_due = 0
         timestamp = max(chassis.now, chassis.agreed_time + 1)
         digests, data = chassis.pool.form_batch(
             chassis.parameters.max_batch_requests, chassis.parameters.max_batch_bytes, timestamp
         )
         if digests:
-            self.current.propose(Value(timestamp, digests), data)
+            value = Value(timestamp, digests)
+            self._last_batch = value.count
+            self.current.propose(value, data)
+
+    def _waits_for_more(self, ready: int) -> bool:
+        """Whether to let more requests join the batch: all of them share one instance's votes and syncs.
+
+        More are on their way while some are being verified, and while fewer are here than the last batch had: clients
+        that wait for a reply come back soon after it. A lone client never waits, and nobody longer than the batch delay.
+        """
+        chassis = self._chassis
+        if ready >= chassis.parameters.max_batch_requests:
+            return False
+        if ready >= self._last_batch and not chassis.pool.stats()["unverified"]:
+            return False
+        if not self._batch_due:
+            self._batch_due = chassis.now + chassis.parameters.batch_delay
+            if chassis.parameters.batch_delay:
+                chassis.set_timer(Timer.BATCH, chassis.parameters.batch_delay)
+        return chassis.now < self._batch_due
 
     def on_decided(self, instance: int) -> None:
         """Algorithm 2, line 12: the instance is over; the next one takes up what came early for it."""
@@ -128,11 +151,14 @@ class ModSmart:
     # Time
 
     def on_timer(self, timer: Timer) -> None:
-        """FETCH: bodies are still missing; HOLD: a proposal's timestamp may be due now."""
+        """FETCH: bodies are still missing; HOLD: a timestamp may be due now; BATCH: the wait for more requests is over."""
         if timer == Timer.FETCH:
             self.current.fetch()
         elif timer == Timer.HOLD:
             self.current.consider()
+        elif timer == Timer.BATCH and self._batch_due:
+            self._batch_due = min(self._batch_due, self._chassis.now)
+            self._propose()
 
     def resend(self, to: int | None) -> None:
         """Send our messages of `i` and `i - 1` again, as far as they are durable."""
