@@ -25,7 +25,7 @@ def test_a_campaign_prints_its_rate(capsys: pytest.CaptureFixture[str]):
     code, out, _ = sim(capsys, f"--seeds 3 --first-seed 5 {SMALL}")
     assert code == 0
     assert out.startswith("3 seeds from 5: 0 failed; ")
-    assert re.search(r"^\d+\.\d seeds per second$", out, re.MULTILINE)
+    assert re.search(r"^\d+\.\d seeds per second; \d+\.\d per second of processor time$", out, re.MULTILINE)
 
 
 def test_a_campaign_in_json(capsys: pytest.CaptureFixture[str]):

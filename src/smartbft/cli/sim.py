@@ -163,7 +163,8 @@ def _print_campaign(result: CampaignResult, options: SimulationOptions, more: st
         f"{result.seeds} seeds from {options.seed}: {len(result.failures)} failed; {result.instances} instances, "
         f"{result.requests} requests, {result.crashes} crashes, {result.virtual_seconds:.0f} virtual seconds"
     )
-    click.echo(f"{result.seeds_per_second:.1f} seeds per second")
+    per_core = result.seeds / result.processor_seconds if result.processor_seconds else 0.0
+    click.echo(f"{result.seeds_per_second:.1f} seeds per second; {per_core:.1f} per second of processor time")
     for failure in result.failures:
         click.echo(f"FAILED {failure.promise}: {failure.message}")
         click.echo(f"  repeat with: {failure.command}{more}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -43,6 +44,7 @@ class CampaignResult:
         instances, requests, events, crashes: sums over them.
         virtual_seconds: simulated time, summed.
         elapsed_seconds: real time.
+        processor_seconds: processor time of this process and, once they have ended, its helpers.
         failures: the seeds that failed, in the order in which they ended.
     """
 
@@ -53,6 +55,7 @@ class CampaignResult:
     crashes: int = 0
     virtual_seconds: float = 0.0
     elapsed_seconds: float = 0.0
+    processor_seconds: float = 0.0
     failures: list[Failure] = field(default_factory=list)
 
     @property
@@ -109,7 +112,7 @@ def run_campaign(
         progress: called after each seed.
     """
     result = CampaignResult()
-    started = time.perf_counter()
+    started, processor_started = time.perf_counter(), _processor_seconds()
     for outcome in _outcomes([replace(options, seed=options.seed + number) for number in range(seeds)], jobs):
         result.add(outcome)
         result.elapsed_seconds = time.perf_counter() - started
@@ -117,7 +120,13 @@ def run_campaign(
             progress(result)
         if result.failures and not keep_going:
             break
+    result.processor_seconds = _processor_seconds() - processor_started
     return result
+
+
+def _processor_seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 @contextmanager
