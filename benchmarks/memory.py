@@ -33,28 +33,26 @@ _POINTS = 10
 
 @dataclass
 class Growth:
-    """Resident bytes of each replica as the transactions go by.
+    """Resident bytes of each replica as the transactions go by; looked at five times a second while the load runs.
 
     Attributes:
         first: transactions of the first point.
-        step: transactions between points.
         points: `(transactions, resident bytes by replica)`.
     """
 
     first: int
-    step: int
     points: list[tuple[int, dict[int, int]]] = field(default_factory=list)
 
     def look(self, run: Run, completed: int) -> None:
-        """Take a point if it is due."""
-        if run.cluster is not None and completed >= self.first + len(self.points) * self.step:
+        """Take a point."""
+        if run.cluster is not None and completed >= self.first:
             sizes = {replica.replica: cpu.resident_bytes(replica.pid) for replica in run.cluster.replicas}
             self.points.append((completed, sizes))
 
-    def end(self, measurement: Measurement) -> None:
-        """The last point: after the load."""
-        sizes = {replica: figures.resident_bytes for replica, figures in measurement.replicas.items()}
-        self.points.append((measurement.load.total, sizes))
+    def shown(self) -> list[tuple[int, dict[int, int]]]:
+        """The first point, the last one, and some between them."""
+        step = max(1, len(self.points) // _POINTS)
+        return [*self.points[:-1:step], self.points[-1]]
 
     def ratio(self) -> float:
         """The last point over the first, of the replica that grew most."""
@@ -85,13 +83,13 @@ def main(first: int, last: int, one_replica: bool, most: float, as_json: bool, *
         warm_up=0.0,
         name="memory",
     )
-    growth = Growth(first, max(1, (last - first) // _POINTS))
+    growth = Growth(first)
     measurement = run(_measure(scenario, growth, one_replica, as_json))
     (start, _), (end, _) = growth.points[0], growth.points[-1]
     if as_json:
         print_json(
             {
-                "points": [{"transactions": at, "resident_bytes": sizes} for at, sizes in growth.points],
+                "points": [{"transactions": at, "resident_bytes": sizes} for at, sizes in growth.shown()],
                 "ratio": growth.ratio(),
                 "passed": growth.ratio() < most,
             }
@@ -99,7 +97,7 @@ def main(first: int, last: int, one_replica: bool, most: float, as_json: bool, *
     else:
         print_rows(context(measurement), "what was measured")
         replicas = sorted(measurement.replicas)
-        rows = [(f"{at:,}", *(mebibytes(sizes[replica]) for replica in replicas)) for at, sizes in growth.points]
+        rows = [(f"{at:,}", *(mebibytes(sizes[replica]) for replica in replicas)) for at, sizes in growth.shown()]
         print_table(("transactions", *(f"replica {replica}" for replica in replicas)), rows, "resident memory")
         say(
             f"after {end:,} transactions {growth.ratio():.2f} times the memory after {start:,} (to stay below {most:g})"
@@ -118,9 +116,7 @@ async def _measure(scenario: Scenario, growth: Growth, one_replica: bool, quiet:
 
         kind = OneReplicaRun if one_replica else Run
         measured = kind(scenario, work, report, check=False)
-        measurement = await measured.measure()
-        growth.end(measurement)
-        return measurement
+        return await measured.measure()
 
 
 if __name__ == "__main__":
