@@ -32,7 +32,7 @@ from smartbft.measurement.processes import workspace
 from smartbft.measurement.report import context, figures
 from smartbft.measurement.requests import SPEND
 from smartbft.measurement.scenario import Scenario
-from smartbft.measurement.suite import save_pyperf, table1
+from smartbft.measurement.suite import check_output, save_pyperf, table1
 from smartbft.types import Parameters
 
 # With one replica, throughput over the machine's verification rate is not the E of a cluster.
@@ -57,6 +57,8 @@ _NAMES = {"efficiency E": "throughput / batch verification"}
 @json_option
 def main(repeat: int, role: str, compare_table: bool, output: Path | None, as_json: bool, **options: Any) -> None:
     """Measure one replica whose three peers are played."""
+    if output is not None:
+        check_output(output)
     wanted = _compared(options) if compare_table else [_single(options)]
     results: list[list[Measurement]] = [[] for _ in wanted]
     for number in range(repeat):

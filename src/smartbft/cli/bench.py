@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,10 +17,20 @@ from smartbft.config import PERSISTENCE_MODES, TRANSPORTS
 from smartbft.config.replica import Persistence
 
 if TYPE_CHECKING:
-    from smartbft.measurement.cluster import Measurement
+    from smartbft.measurement.cluster import Measurement, Report
     from smartbft.measurement.scenario import Scenario
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _check_output(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
+    """Refuse a file that cannot be written before measuring for an hour."""
+    from smartbft.measurement.suite import check_output
+
+    if path is not None:
+        check_output(path)
+    return path
+
 
 _SHARED = (
     click.option("--seconds", type=click.FloatRange(0.5, 3600), default=10.0, show_default=True, help="Of each run."),
@@ -32,7 +43,9 @@ _SHARED = (
     click.option("--closed-loop", is_flag=True, help="One connection and one outstanding request per client."),
     click.option("--transport", type=click.Choice(TRANSPORTS), default="plain", show_default=True),
     click.option("--sync-floor", type=DURATION, default="0s", help="Added to each sync, e.g. 4ms: a slower disk."),
-    click.option("-o", "--output", type=click.Path(path_type=Path), help="Write a pyperf file as well."),
+    click.option(
+        "-o", "--output", type=click.Path(path_type=Path), callback=_check_output, help="Write a pyperf file too."
+    ),
 )
 
 
@@ -174,23 +187,18 @@ def _sizes(text: str) -> tuple[int, int]:
 
 
 def _repeat(scenarios: Sequence[Scenario], repeat: int, quiet: bool) -> list[list[Measurement]]:
-    """Each scenario `repeat` times, interleaved, so that a disturbance does not fall on one of them alone."""
-    results: list[list[Measurement]] = [[] for _ in scenarios]
-    for number in range(repeat):
-        for scenario, found in zip(scenarios, results, strict=True):
-            if not quiet:
-                say(f"{scenario.name or scenario.load}: run {number + 1} of {repeat}")
-            found.append(run(_measure(scenario, quiet)))
-    return results
-
-
-async def _measure(scenario: Scenario, quiet: bool) -> Measurement:
+    """Each scenario `repeat` times, with progress on stderr."""
     from smartbft.cli.progress import Progress
-    from smartbft.measurement.cluster import measure
-    from smartbft.measurement.processes import workspace
+    from smartbft.measurement.suite import run_series
 
-    with workspace(prefix="smartbft-bench-") as work, Progress(scenario, quiet=quiet) as progress:
-        return await measure(scenario, work, progress.report)
+    @contextmanager
+    def watch(scenario: Scenario, number: int) -> Iterator[Report]:
+        if not quiet:
+            say(f"{scenario.name or scenario.load}: run {number} of {repeat}")
+        with Progress(scenario, quiet=quiet) as progress:
+            yield progress.report
+
+    return run(run_series(scenarios, repeat, watch))
 
 
 def _save(path: Path | None, results: list[tuple[str, list[Measurement]]]) -> None:

@@ -40,11 +40,15 @@ _MAX_REQUESTS = 1_500_000
 
 @dataclass
 class Sample:
-    """The replicas at one moment: CPU time of their threads, and what they say of themselves."""
+    """The replicas at one moment: CPU time of their threads, and, a little later, what they say of themselves.
 
-    time: float
+    Attributes:
+        completed: transactions completed when the replicas had answered.
+    """
+
     threads: dict[int, cpu.Snapshot]
     facts: dict[int, Facts]
+    completed: int
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class ReplicaFigures:
     Attributes:
         cpu: of its threads.
         signature_checks: requests whose signature it checked.
-        instances: consensus instances decided.
+        instances: consensus instances decided, and `transactions`: completed by the clients meanwhile.
         log: what its log says at the end (see `LogStatistics`); `record_bytes`, `records`, `syncs` and `sync_seconds`
             are those of the interval.
         resident_bytes: memory at the end.
@@ -63,6 +67,7 @@ class ReplicaFigures:
     cpu: cpu.CpuUse
     signature_checks: int
     instances: int
+    transactions: int
     log: dict[str, float]
     resident_bytes: int
 
@@ -89,8 +94,8 @@ class Measurement:
     @property
     def mean_batch(self) -> float:
         """Transactions per consensus instance."""
-        instances = max((figures.instances for figures in self.replicas.values()), default=0)
-        return self.load.completed / instances if instances else 0.0
+        instances = sum(figures.instances for figures in self.replicas.values())
+        return sum(figures.transactions for figures in self.replicas.values()) / instances if instances else 0.0
 
     @property
     def serial_microseconds(self) -> float:
@@ -192,7 +197,8 @@ class Run:
             rates += self._verification_rate(sample)
             memory = {replica.replica: cpu.resident_bytes(replica.pid) for replica in cluster.replicas}
             self._report("stopping", 0.0, load.total)
-        self._report("checking", 0.0, load.total)
+        if scenario.persistence != "memory":
+            self._report("checking", 0.0, load.total)
         found = self._checks(load, final, cluster.exit_codes) if self._check else []
         figures = {replica: _figures(replica, *samples, memory[replica]) for replica in memory}
         return Measurement(scenario, load, figures, found, rates)
@@ -270,7 +276,7 @@ class Run:
                 scenario.seconds,
                 scenario.warm_up,
                 progress=lambda seconds, completed: self._report("load", seconds, completed),
-                at_boundary=lambda: sampling.append(_sample(cluster, client)),
+                at_boundary=lambda: sampling.append(_sample(cluster, client, generator)),
             )
         first, last = await asyncio.gather(*sampling)
         if not load.completed:
@@ -307,13 +313,13 @@ class _Asking(AsyncClient):
         return self
 
 
-def _sample(cluster: ProcessCluster, client: AsyncClient) -> asyncio.Task[Sample]:
+def _sample(cluster: ProcessCluster, client: AsyncClient, load: LoadGenerator) -> asyncio.Task[Sample]:
     """CPU times now; the replicas' own counters as soon as they answer."""
-    now = time.monotonic()
     snapshots = {replica.replica: cpu.threads(replica.pid) for replica in cluster.replicas}
 
     async def complete() -> Sample:
-        return Sample(now, snapshots, await ask_all(client))
+        facts = await ask_all(client)
+        return Sample(snapshots, facts, load.completed)
 
     return asyncio.ensure_future(complete())
 
@@ -332,6 +338,7 @@ def _figures(replica: int, first: Sample, last: Sample, resident_bytes: int) -> 
         cpu=cpu.use(first.threads[replica], last.threads[replica]),
         signature_checks=round(grown("pool", "signature_checks")),
         instances=after.get("decided", 0) - before.get("decided", 0),
+        transactions=last.completed - first.completed,
         log=log,
         resident_bytes=resident_bytes,
     )

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from smartbft.errors import LocalProtocolError
-from smartbft.measurement.cluster import Measurement, as_dict
+from smartbft.measurement.cluster import Measurement, Report, as_dict, measure
 from smartbft.measurement.machine import description
+from smartbft.measurement.processes import workspace
 from smartbft.measurement.requests import MINT, SPEND
 from smartbft.measurement.scenario import Scenario, paper_mint
+
+Watch = Callable[[Scenario, int], AbstractContextManager[Report]]
 
 COLUMNS = ("sequential sync", "sequential async", "parallel sync", "parallel async", "Dura-SMaRt")
 
@@ -95,18 +100,40 @@ def _mean(runs: Sequence[Measurement]) -> tuple[float, float]:
     return statistics.fmean(rates), statistics.stdev(rates) if len(rates) > 1 else 0.0
 
 
-def save_pyperf(path: Path, results: Sequence[tuple[str, Sequence[Measurement]]]) -> None:
-    """Write results as a pyperf file: seconds per committed transaction, so that lower is faster.
+async def run_series(scenarios: Sequence[Scenario], repeat: int, watch: Watch) -> list[list[Measurement]]:
+    """Measure each scenario `repeat` times, interleaved, so that a disturbance does not fall on one of them alone.
+
+    Args:
+        watch: called before each run with the scenario and the number of the run, from 1; returns who is told of the
+            progress of this run.
+    """
+    results: list[list[Measurement]] = [[] for _ in scenarios]
+    for number in range(1, repeat + 1):
+        for scenario, found in zip(scenarios, results, strict=True):
+            with workspace(prefix="smartbft-bench-") as work, watch(scenario, number) as report:
+                found.append(await measure(scenario, work, report))
+    return results
+
+
+def check_output(path: Path) -> None:
+    """See before a long measurement that its results can be saved.
 
     Raises:
-        LocalProtocolError: pyperf is not installed, or the file exists (results are never overwritten).
+        LocalProtocolError: pyperf is not installed, the file exists (results are never overwritten), or its folder does
+            not.
     """
-    try:
-        import pyperf  # type: ignore[import-untyped]
-    except ImportError:
-        raise LocalProtocolError("pyperf is not installed: pip install 'smartbft[bench]'") from None
+    if importlib.util.find_spec("pyperf") is None:
+        raise LocalProtocolError("pyperf is not installed: pip install 'smartbft[bench]'")
     if path.exists():
         raise LocalProtocolError(f"{path} exists: choose another name for the results")
+    if not path.parent.is_dir():
+        raise LocalProtocolError(f"the folder {path.parent} does not exist: make it first")
+
+
+def save_pyperf(path: Path, results: Sequence[tuple[str, Sequence[Measurement]]]) -> None:
+    """Write results as a pyperf file: seconds per committed transaction, so that lower is faster."""
+    import pyperf  # type: ignore[import-untyped]
+
     benchmarks = [
         pyperf.Benchmark([_pyperf_run(pyperf, name, measurement) for measurement in runs]) for name, runs in results
     ]

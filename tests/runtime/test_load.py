@@ -1,0 +1,182 @@
+"""The load generator against a cluster in this process: both client models, standstill, lost replicas, strangers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+
+from smartbft._fastpath.pool import EXECUTED, request_digests
+from smartbft.config import Genesis
+from smartbft.errors import HandshakeError, Indeterminate, NotEnoughReplies
+from smartbft.measurement.echo import Echo
+from smartbft.measurement.requests import UNSIGNED, Job
+from smartbft.measurement.signing import sign
+from smartbft.runtime import load
+from smartbft.runtime.load import CLOSED_LOOP, LoadGenerator, LoadResult, Traffic
+from smartbft.runtime.local import LocalCluster
+
+Run = Callable[[Callable[[], object]], None]
+
+
+async def echo_traffic(genesis: Genesis, keys: int, rounds: int, *, lanes: bool = False) -> list[Traffic]:
+    seeds = [number.to_bytes(32, "little") for number in range(1, keys + 1)]
+    session = genesis.created
+    job = Job(UNSIGNED, genesis.chain_id, session, seeds, seeds, seeds, 1, 1, 16, rounds)
+    return await sign(job, lanes=lanes, processes=1)
+
+
+def cluster(n: int = 4, **options: object) -> LocalCluster:
+    return LocalCluster(n, lambda: Echo(8), signature_check="sequential", **options)
+
+
+def generator(made: LocalCluster, traffic: Sequence[Traffic], **options: object) -> LoadGenerator:
+    values = {"window": 8, "needed": 2, "tls": made.transport == "tls", **options}
+    return LoadGenerator(made.genesis, traffic, **values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("transport", ["plain", "tls"])
+def test_all_traffic_is_executed_and_acknowledged(run: Run, transport: str) -> None:
+    async def scenario() -> None:
+        async with cluster(transport=transport) as made:
+            (traffic,) = await echo_traffic(made.genesis, 16, 10)
+            async with generator(made, [traffic], window=32) as sender:
+                result = await sender.run_all()
+            assert_complete(result, traffic.digests)
+            assert result.clients == 16
+            assert result.connections == 1
+            assert result.window == 32
+
+    run(scenario)
+
+
+def test_closed_loop_clients_have_one_request_outstanding(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    outstanding: list[int] = []
+    received = load._Lane.received
+
+    def watched(lane: load._Lane, replica: int, data: memoryview) -> None:
+        outstanding.append(lane.outstanding)
+        received(lane, replica, data)
+
+    monkeypatch.setattr(load._Lane, "received", watched)
+
+    async def scenario() -> None:
+        async with cluster() as made:
+            lanes = await echo_traffic(made.genesis, 5, 8, lanes=True)
+            async with generator(made, lanes, window=1, model=CLOSED_LOOP) as sender:
+                result = await sender.run(0.5)
+            assert result.connections == 5
+            assert result.total >= 5
+            assert result.statuses == {EXECUTED: result.total}
+
+    run(scenario)
+    assert max(outstanding) == 1
+
+
+def test_the_warm_up_is_cut_and_the_rest_is_measured(run: Run) -> None:
+    marks: list[int] = []
+
+    async def scenario() -> None:
+        async with cluster(1) as made:
+            (traffic,) = await echo_traffic(made.genesis, 16, 4000)
+            seen: list[int] = []
+            async with generator(made, [traffic], needed=1) as sender:
+                result = await sender.run(
+                    0.3,
+                    0.2,
+                    progress=lambda seconds, completed: seen.append(completed),
+                    at_boundary=lambda: marks.append(sender.completed),
+                )
+            assert len(marks) == 2
+            assert 0 < marks[0] < marks[1] <= result.total
+            assert result.completed == marks[1] - marks[0]
+            assert len(result.latencies) == result.completed
+            assert list(result.latencies) == sorted(result.latencies)
+            assert result.latency(0.0) <= result.latency(0.5) <= result.latency(1.0)
+            assert seen == sorted(seen)
+
+    run(scenario)
+
+
+def test_one_silent_replica_does_not_matter_and_too_many_are_reported(run: Run) -> None:
+    async def scenario() -> None:
+        async with cluster() as made:
+            (traffic,) = await echo_traffic(made.genesis, 16, 20)
+            await made.stop(3)
+            async with generator(made, [traffic]) as sender:
+                assert_complete(await sender.run_all(), traffic.digests)
+            await made.stop(2)
+            await made.stop(0)
+            with pytest.raises(NotEnoughReplies, match="only 1 of 4 replicas"):
+                async with generator(made, [traffic], needed=2):
+                    pytest.fail("connected to replicas that are stopped")
+
+    run(scenario)
+
+
+def test_a_standstill_is_an_unknown_outcome(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "STALL_SECONDS", 0.5)
+
+    async def scenario() -> None:
+        async with cluster() as made:
+            (traffic,) = await echo_traffic(made.genesis, 16, 5)
+            for replica in (1, 2):  # the first leader among them: nothing can be ordered
+                await made.stop(replica)
+            with pytest.raises(Indeterminate, match="no quorum answers"):
+                async with generator(made, [traffic]) as sender:
+                    await sender.run_all()
+
+    run(scenario)
+
+
+def test_connections_lost_during_the_load_end_it(run: Run) -> None:
+    async def scenario() -> None:
+        async with cluster() as made:
+            (traffic,) = await echo_traffic(made.genesis, 64, 4000)
+
+            async def stop_three() -> None:
+                for replica in (0, 1, 2):
+                    await made.stop(replica)
+
+            stopping: list[asyncio.Task[None]] = []
+            with pytest.raises(NotEnoughReplies, match="is lost"):
+                async with generator(made, [traffic], window=64) as sender:
+                    await sender.run(30.0, at_boundary=lambda: stopping.append(asyncio.ensure_future(stop_three())))
+            await asyncio.gather(*stopping)
+
+    run(scenario)
+
+
+def test_replicas_of_another_chain_are_refused(run: Run) -> None:
+    async def scenario() -> None:
+        async with cluster() as made:
+            (traffic,) = await echo_traffic(made.genesis, 1, 1)
+            keys = [member.consensus_key for member in made.genesis.members]
+            swapped = tuple(
+                replace(member, permanent_key=key, consensus_key=member.permanent_key)
+                for member, key in zip(made.genesis.members, keys, strict=True)
+            )
+            impostors = replace(made.genesis, members=swapped)
+            sender = LoadGenerator(impostors, [traffic], window=1, needed=2, tls=False)
+            with pytest.raises((HandshakeError, NotEnoughReplies)):
+                async with sender:
+                    pytest.fail("connected to somebody else's replicas")
+
+    run(scenario)
+
+
+def assert_complete(result: LoadResult, digests: bytes) -> None:
+    count = len(digests) // 32
+    assert result.total == count
+    assert result.statuses == {EXECUTED: count}
+    assert {result.acknowledged[i : i + 32] for i in range(0, len(digests), 32)} == {
+        digests[i : i + 32] for i in range(0, len(digests), 32)
+    }
+
+
+def test_traffic_counts_its_digests() -> None:
+    traffic = Traffic(b"", [0], b"", 0)
+    assert traffic.count == 0
+    assert request_digests(bytes(32), b"") == traffic.digests
