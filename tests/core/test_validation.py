@@ -1,4 +1,4 @@
-"""Stateless checks: forged, replayed and cross-domain material is refused, and a good message afterwards still works."""
+"""Stateless checks: forged, replayed and cross-domain material is refused; a good message afterwards still works."""
 
 from __future__ import annotations
 

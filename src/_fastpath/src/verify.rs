@@ -1,25 +1,17 @@
 //! Ed25519 signature checks under the ZIP-215 rules, singly and in batches, with one verdict.
 //!
-//! A single check is `ed25519-zebra`'s. A batch is checked with one equation over all its signatures,
-//!
-//! `8 * (sum(z_i * s_i) * B - sum(z_i * R_i) - sum(z_i * k_i * A_i)) = 0`,
-//!
-//! where `z_i` are random 128-bit coefficients (Bernstein et al., "High-speed high-security signatures", section 5;
-//! the multiplication by the cofactor makes it agree with ZIP-215's single equation). Points are decoded and messages
-//! hashed once; when the equation fails, halves are tried until the culprits stand alone, and what a batch could not
-//! show valid is decided by the single check. So a bad signature is never accepted but with probability 2^-128, and a
-//! good one never refused.
+//! The cryptography is `ed25519-zebra`'s: its single check, and its batch equation over random 128-bit coefficients,
+//! which agree. Here is what surrounds them: batches of the right size, and the search for culprits. When the equation
+//! fails, halves are tried until the culprits stand alone, and what a batch could not show valid is decided by the
+//! single check. So a bad signature is never accepted but with probability 2^-128, and a good one never refused.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
-use curve25519_dalek::constants::ED25519_BASEPOINT_POINT;
-use curve25519_dalek::edwards::{CompressedEdwardsY, EdwardsPoint};
-use curve25519_dalek::scalar::Scalar;
-use curve25519_dalek::traits::{IsIdentity, VartimeMultiscalarMul};
-use ed25519_zebra::{Signature, VerificationKey};
-use sha2::{Digest, Sha512};
+use curve25519_dalek::edwards::CompressedEdwardsY;
+use ed25519_zebra::{batch, Signature, VerificationKey, VerificationKeyBytes};
+use rand_chacha::rand_core::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 
 /// Signatures per batch equation: beyond this the gain per signature is small, and points fall out of the cache.
 pub const BATCH: usize = 256;
@@ -71,94 +63,60 @@ pub fn is_small_order(public_key: &[u8; 32]) -> bool {
 /// Checks all items on this thread; one byte each, 1 where the signature verifies, else 0.
 pub fn verify_batch(items: &[Item<'_>]) -> Vec<u8> {
     let mut mask = Vec::with_capacity(items.len());
-    for batch in items.chunks(BATCH) {
-        mask.extend(Batch::new(batch).map_or_else(|| verify_singly(batch), Batch::verdicts));
+    let mut message = Vec::new();
+    for chunk in items.chunks(BATCH) {
+        let parsed = chunk.iter().map(|item| item.parse(&mut message)).collect();
+        mask.extend(Batch::new(parsed).verdicts());
     }
     mask
 }
 
-fn verify_singly(items: &[Item<'_>]) -> Vec<u8> {
-    items.iter().map(|item| u8::from(item.verify())).collect()
-}
-
 impl Item<'_> {
-    fn verify(&self) -> bool {
-        if self.prefix.is_empty() {
-            return verify(self.public_key, self.signature, self.message);
-        }
-        verify(self.public_key, self.signature, &[self.prefix, self.message].concat())
-    }
-
-    /// `k` of RFC 8032 section 5.1.7: the hash of R, the key and the message, modulo the group's order.
-    fn challenge(&self) -> Scalar {
-        let hash = Sha512::new()
-            .chain_update(&self.signature[..32])
-            .chain_update(self.public_key)
-            .chain_update(self.prefix)
-            .chain_update(self.message);
-        Scalar::from_hash(hash)
+    /// The item with its message hashed; `scratch` is where prefix and message meet.
+    fn parse(&self, scratch: &mut Vec<u8>) -> batch::Item {
+        scratch.clear();
+        scratch.extend_from_slice(self.prefix);
+        scratch.extend_from_slice(self.message);
+        let key = VerificationKeyBytes::from(*self.public_key);
+        batch::Item::from((key, Signature::from(*self.signature), &*scratch))
     }
 }
 
-/// A batch with its points decoded and its coefficients drawn.
-struct Batch<'a> {
-    items: &'a [Item<'a>],
-    /// The distinct public keys that are points: signatures by one key share one term of the equation.
-    keys: Vec<EdwardsPoint>,
-    /// The items whose parts all decode, in the order of `items`.
-    terms: Vec<Term>,
+/// Items to decide together.
+struct Batch {
+    items: Vec<batch::Item>,
+    /// Where the coefficients of the equations come from; `None`: the system has no randomness to give.
+    coefficients: Option<ChaCha8Rng>,
+    /// Counts down with each culprit; at zero the rest is checked singly.
+    patience: usize,
 }
 
-/// What one item adds to the equation.
-struct Term {
-    item: usize,
-    key: usize,
-    nonce_point: EdwardsPoint,
-    coefficient: Scalar,
-    key_coefficient: Scalar,
-    base_coefficient: Scalar,
-}
-
-impl<'a> Batch<'a> {
-    /// `None`: the system has no randomness to give.
-    fn new(items: &'a [Item<'a>]) -> Option<Self> {
+impl Batch {
+    fn new(items: Vec<batch::Item>) -> Self {
         let mut seed = [0u8; 32];
-        getrandom::fill(&mut seed).ok()?;
-        let mut coefficients = blake3::Hasher::new_keyed(&seed).finalize_xof();
-
-        let mut keys = Vec::with_capacity(items.len());
-        let mut key_numbers: HashMap<&[u8; 32], Option<usize>> = HashMap::with_capacity(items.len());
-        let mut terms = Vec::with_capacity(items.len());
-        for (number, item) in items.iter().enumerate() {
-            let key = *key_numbers.entry(item.public_key).or_insert_with(|| {
-                keys.push(CompressedEdwardsY(*item.public_key).decompress()?);
-                Some(keys.len() - 1)
-            });
-            let mut random = [0u8; 16];
-            coefficients.fill(&mut random);
-            terms.extend(key.and_then(|key| Term::new(number, item, key, u128::from_le_bytes(random))));
-        }
-        Some(Batch { items, keys, terms })
+        let coefficients = getrandom::fill(&mut seed).ok().map(|()| ChaCha8Rng::from_seed(seed));
+        let patience = if coefficients.is_some() { items.len().div_ceil(CULPRIT_SHARE) } else { 0 };
+        Batch { items, coefficients, patience }
     }
 
-    fn verdicts(self) -> Vec<u8> {
+    fn verdicts(mut self) -> Vec<u8> {
         let mut mask = vec![0; self.items.len()];
-        let mut patience = self.terms.len().div_ceil(CULPRIT_SHARE);
-        if self.holds(0..self.terms.len()) {
-            self.accept(0..self.terms.len(), &mut mask);
+        let all = 0..self.items.len();
+        if self.items.len() > SINGLY && self.holds(all.clone()) {
+            mask.fill(1);
         } else {
-            self.bisect(0..self.terms.len(), &mut patience, &mut mask);
+            self.bisect(all, &mut mask);
         }
         mask
     }
 
-    /// Decides the terms of a group for which the equation does not hold. `patience` counts down with each culprit.
-    fn bisect(&self, group: Range<usize>, patience: &mut usize, mask: &mut [u8]) {
-        if group.len() <= SINGLY || *patience == 0 {
-            for term in &self.terms[group] {
-                let valid = self.items[term.item].verify();
-                *patience = patience.saturating_sub(usize::from(!valid));
-                mask[term.item] = u8::from(valid);
+    /// Decides the items of a group for which the equation does not hold.
+    fn bisect(&mut self, group: Range<usize>, mask: &mut [u8]) {
+        if group.len() <= SINGLY || self.patience == 0 {
+            for number in group {
+                let valid = self.items[number].clone().verify_single().is_ok();
+                self.patience = self.patience.saturating_sub(usize::from(!valid));
+                mask[number] = u8::from(valid);
             }
             return;
         }
@@ -166,63 +124,28 @@ impl<'a> Batch<'a> {
         let (left, right) = (group.start..middle, middle..group.end);
         if self.holds(left.clone()) {
             // The culprits are all in the right half: no need to ask the equation.
-            self.accept(left, mask);
-            self.bisect(right, patience, mask);
+            mask[left].fill(1);
+            self.bisect(right, mask);
         } else {
-            self.bisect(left, patience, mask);
+            self.bisect(left, mask);
             if self.holds(right.clone()) {
-                self.accept(right, mask);
+                mask[right].fill(1);
             } else {
-                self.bisect(right, patience, mask);
+                self.bisect(right, mask);
             }
         }
     }
 
-    fn accept(&self, group: Range<usize>, mask: &mut [u8]) {
-        for term in &self.terms[group] {
-            mask[term.item] = 1;
+    /// Whether the batch equation holds for a group of items.
+    fn holds(&mut self, group: Range<usize>) -> bool {
+        let Some(coefficients) = &mut self.coefficients else {
+            return false;
+        };
+        let mut equation = batch::Verifier::new();
+        for item in &self.items[group] {
+            equation.queue(item.clone());
         }
-    }
-
-    /// Whether the batch equation holds for a group of terms.
-    fn holds(&self, group: Range<usize>) -> bool {
-        let group = &self.terms[group];
-        let mut base_coefficient = Scalar::ZERO;
-        let mut key_coefficients = vec![Scalar::ZERO; self.keys.len()];
-        for term in group {
-            base_coefficient -= term.base_coefficient;
-            key_coefficients[term.key] += term.key_coefficient;
-        }
-        let (mut scalars, mut points) = (vec![base_coefficient], vec![ED25519_BASEPOINT_POINT]);
-        for (coefficient, key) in key_coefficients.into_iter().zip(&self.keys) {
-            if coefficient != Scalar::ZERO {
-                scalars.push(coefficient);
-                points.push(*key);
-            }
-        }
-        for term in group {
-            scalars.push(term.coefficient);
-            points.push(term.nonce_point);
-        }
-        EdwardsPoint::vartime_multiscalar_mul(&scalars, &points).mul_by_cofactor().is_identity()
-    }
-}
-
-impl Term {
-    /// `None`: R is not a point, or s is not canonical.
-    fn new(number: usize, item: &Item<'_>, key: usize, coefficient: u128) -> Option<Self> {
-        let (nonce_bytes, response_bytes) = item.signature.split_at(32);
-        let nonce_point = CompressedEdwardsY::from_slice(nonce_bytes).ok()?.decompress()?;
-        let response: Scalar = Option::from(Scalar::from_canonical_bytes(response_bytes.try_into().ok()?))?;
-        let coefficient = Scalar::from(coefficient);
-        Some(Term {
-            item: number,
-            key,
-            nonce_point,
-            coefficient,
-            key_coefficient: coefficient * item.challenge(),
-            base_coefficient: coefficient * response,
-        })
+        equation.verify(coefficients).is_ok()
     }
 }
 

@@ -121,7 +121,8 @@ class ModSmart:
         """Whether to let more requests join the batch: all of them share one instance's votes and syncs.
 
         More are on their way while some are being verified, and while fewer are here than the last batch had: clients
-        that wait for a reply come back soon after it. A lone client never waits, and nobody longer than the batch delay.
+        that wait for a reply come back soon after it. A lone client never waits; nobody waits longer than the batch
+        delay.
         """
         chassis = self._chassis
         if ready >= chassis.parameters.max_batch_requests:
@@ -151,7 +152,7 @@ class ModSmart:
     # Time
 
     def on_timer(self, timer: Timer) -> None:
-        """FETCH: bodies are still missing; HOLD: a timestamp may be due now; BATCH: the wait for more requests is over."""
+        """FETCH: bodies are missing; HOLD: a timestamp may be due now; BATCH: the wait for more requests is over."""
         if timer == Timer.FETCH:
             self.current.fetch()
         elif timer == Timer.HOLD:
