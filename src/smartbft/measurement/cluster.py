@@ -104,6 +104,20 @@ class Measurement:
         return 1e6 * busiest / self.load.completed if self.load.completed else 0.0
 
     @property
+    def core_microseconds(self) -> float:
+        """CPU microseconds of all replicas and the clients per transaction; unlike the throughput, hardly disturbed by
+        whatever else the machine does.
+        """
+        spent = sum(figures.cpu.total for figures in self.replicas.values()) + self.load.client_cpu_seconds
+        return 1e6 * spent / self.load.completed if self.load.completed else 0.0
+
+    @property
+    def verify_share(self) -> float:
+        """The part of that time that goes into signature checks: what `E` would be if all cores were busy."""
+        verify = sum(figures.cpu.verify for figures in self.replicas.values())
+        return 1e6 * verify / self.load.completed / self.core_microseconds if self.core_microseconds else 0.0
+
+    @property
     def efficiency(self) -> float:
         """`E`: throughput over what the machine could do if it only checked every signature on each replica."""
         if not self.verification_rates:
@@ -373,6 +387,8 @@ def as_dict(measurement: Measurement) -> dict[str, Any]:
         "latency_seconds": {name: load.latency(q) for name, q in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999))},
         "mean_batch": measurement.mean_batch,
         "serial_microseconds_per_transaction": measurement.serial_microseconds,
+        "core_microseconds_per_transaction": measurement.core_microseconds,
+        "verify_share": measurement.verify_share,
         "verification_rates": measurement.verification_rates,
         "efficiency": measurement.efficiency,
         "client_cpu_seconds": load.client_cpu_seconds,

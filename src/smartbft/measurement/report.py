@@ -24,6 +24,7 @@ def figures(measurement: Measurement) -> list[Row]:
         ("CPU per replica", ", ".join(f"{each.cpu.total / seconds:.2f}" for each in replicas) + " cores"),
         ("  of it signature checks", ", ".join(f"{each.cpu.verify / seconds:.2f}" for each in replicas) + " cores"),
         ("CPU of the clients", f"{load.client_cpu_seconds / seconds:.2f} cores"),
+        ("CPU per transaction, everybody", _core_time(measurement)),
         ("serial cost per transaction", f"{measurement.serial_microseconds:.1f} us (thread '{_busiest(replicas)}')"),
         ("memory per replica", ", ".join(mebibytes(each.resident_bytes) for each in replicas)),
     ]
@@ -58,6 +59,11 @@ def milliseconds(seconds: float) -> str:
 def mebibytes(size: float) -> str:
     """A size."""
     return f"{size / (1 << 20):,.1f} MiB"
+
+
+def _core_time(measurement: Measurement) -> str:
+    share = f", {measurement.verify_share:.0%} of it in signature checks" if measurement.verification_rates else ""
+    return f"{measurement.core_microseconds:.1f} us{share}"
 
 
 def _busiest(replicas: Iterable[ReplicaFigures]) -> str:

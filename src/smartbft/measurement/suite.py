@@ -152,6 +152,7 @@ def _pyperf_run(pyperf: Any, name: str, measurement: Measurement) -> Any:
         **{f"machine_{key}": value for key, value in description().items()},
         "transactions_per_second": load.transactions_per_second,
         "serial_microseconds": measurement.serial_microseconds,
+        "core_microseconds": measurement.core_microseconds,
         "mean_batch": measurement.mean_batch,
         "checks_passed": "yes" if measurement.passed else "no",
         **{f"latency_{quantile}": value for quantile, value in facts["latency_seconds"].items()},
