@@ -29,7 +29,8 @@ MAX_REPLY_BYTES = REPLY_HEADER_BYTES + MAX_RESULT_BYTES
 # Batches. One batch travels in one frame when a peer fetches it, and lies in one record of the log.
 MAX_BATCH_REQUESTS = 8192
 MAX_BATCH_BYTES = 4 * 1024 * 1024
-MAX_VALUE_BYTES = 8 + DIGEST_BYTES * MAX_BATCH_REQUESTS
+VALUE_HEADER_BYTES = 8  # the timestamp, before the digests
+MAX_VALUE_BYTES = VALUE_HEADER_BYTES + DIGEST_BYTES * MAX_BATCH_REQUESTS
 MAX_PROOF_BYTES = 128 + MAX_MEMBERS * (SIGNATURE_BYTES + 8)
 
 # Frames: the largest payload of each kind. A peer's message may carry a batch, its value and its proof.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
+import msgspec
+
 from smartbft.errors import LocalProtocolError, MalformedMessage
 from smartbft.limits import (
     CLOCK_SKEW_MICROSECONDS,
@@ -83,8 +85,7 @@ class View:
 _TIMESTAMP = struct.Struct("<Q")
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(msgspec.Struct, frozen=True, gc=False):
     """What a consensus instance decides: the agreed time and the digests of the requests, in order.
 
     Attributes:

@@ -15,7 +15,7 @@ from smartbft.apps import counter, key_value
 from smartbft.apps.coin import CoinApplication, decode_balance, decode_created, mint, spend
 from smartbft.apps.coin import balance as balance_of
 from smartbft.crypto.signatures import Ed25519Signer
-from smartbft.errors import LocalProtocolError
+from smartbft.errors import ConfigError, LocalProtocolError
 from smartbft.runtime.client import AsyncClient
 from smartbft.smr.application import open_result
 from smartbft.types import Parameters
@@ -213,5 +213,15 @@ def test_with_two_replicas_down_nothing_is_answered_and_then_it_is(run: Run, tmp
                 await client.invoke(counter.add(1), timeout=0.2)
             await cluster.start(3)
             assert counter.decode_value(await client.invoke(counter.add(1))) == 2
+
+    run(scenario)
+
+
+def test_a_segment_that_cannot_hold_the_largest_batch_is_refused(run: Run, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        cluster = LocalCluster(1, counter.Counter, "sync", folder=tmp_path, segment_bytes=64 * 1024)
+        with pytest.raises(ConfigError, match=r"segment_size.*choose at least \d+KiB"):
+            async with cluster:
+                raise AssertionError("it started")
 
     run(scenario)

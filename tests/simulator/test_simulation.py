@@ -57,7 +57,7 @@ def test_scenarios_cover_the_faults():
         assert 1 not in crash.replicas or scenario.persistence != "memory"
     for name in ("loss", "duplication", "straggling"):
         assert any(getattr(scenario.network, name) for scenario in scenarios)
-    for name in ("isolations", "troublemakers", "tell_one"):
+    for name in ("isolations", "troublemakers", "tell_one", "clock_steps"):
         assert any(getattr(scenario, name) for scenario in scenarios)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from smartbft.core.effects import Record
 from smartbft.errors import CorruptLog, MalformedMessage
-from smartbft.limits import DIGEST_BYTES, SIGNATURE_BYTES
+from smartbft.limits import DIGEST_BYTES, SIGNATURE_BYTES, VALUE_HEADER_BYTES
 from smartbft.messages import Proof, decode_proof, encode_proof
 from smartbft.types import Parameters, Value
 
@@ -75,7 +75,7 @@ def decision_record(instance: int, proof: Proof, value: bytes = b"", data: bytes
 
 def largest_body_bytes(parameters: Parameters, n: int) -> int:
     """The most that the body of a record has on a chain of `n` members: that of a DECISION with everything in it."""
-    value = 8 + DIGEST_BYTES * parameters.max_batch_requests
+    value = VALUE_HEADER_BYTES + DIGEST_BYTES * parameters.max_batch_requests
     data = parameters.max_batch_bytes + 4 * parameters.max_batch_requests  # a length before each request
     proof = 128 + n * (SIGNATURE_BYTES + 8)  # as `limits.MAX_PROOF_BYTES`
     return _DECISION.size + proof + value + data

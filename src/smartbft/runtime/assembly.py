@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from smartbft import limits
+from smartbft._fastpath.log import HEADER_SIZE, SEGMENT_HEADER_SIZE
 from smartbft._fastpath.pool import RequestPool, Verifier
 from smartbft.config import Genesis, ReplicaConfig, format_size
 from smartbft.core.effects import ServeDecisions
@@ -33,7 +34,7 @@ from smartbft.runtime.serving import DecisionServer
 from smartbft.runtime.status import Question, StatusDesk, decode_question, encode_answer, thread_times
 from smartbft.runtime.verification import VerificationPump
 from smartbft.smr.application import BatchStateMachine
-from smartbft.storage import SEGMENT_OVERHEAD_BYTES, ReplicaLog
+from smartbft.storage import ReplicaLog
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,8 @@ _VERIFY_NICE = 10
 
 def check_segment_size(config: ReplicaConfig, genesis: Genesis) -> None:
     """Raises ConfigError: a batch may come that fits in no segment, and every replica would have to stop there."""
-    needed = largest_body_bytes(genesis.parameters, genesis.view.n) + SEGMENT_OVERHEAD_BYTES
+    body = largest_body_bytes(genesis.parameters, genesis.view.n)
+    needed = SEGMENT_HEADER_SIZE + HEADER_SIZE + body
     if config.persistence != "memory" and config.segment_bytes < needed:
         raise ConfigError(
             f"{format_size(config.segment_bytes)} cannot hold the largest batch that the genesis allows: "

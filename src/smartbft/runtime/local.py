@@ -67,12 +67,16 @@ class LocalCluster:
         self._signature_check: SignatureCheck = signature_check
         self._record_votes = record_votes
         self._sockets = [(_bind(), _bind()) for _ in range(n)]
-        self._secrets = [self._make_secrets(replica) for replica in range(n)]
-        members = tuple(self._member(replica) for replica in range(n))
-        self.genesis = Genesis(
-            "local", time.time_ns() // 1000, members, parameters or Parameters(), application="local_cluster"
-        )
         self.replicas: dict[int, Replica] = {}
+        try:
+            self._secrets = [self._make_secrets(replica) for replica in range(n)]
+            members = tuple(self._member(replica) for replica in range(n))
+            self.genesis = Genesis(
+                "local", time.time_ns() // 1000, members, parameters or Parameters(), application="local_cluster"
+            )
+        except BaseException:
+            self._release()
+            raise
 
     # --- life ---
 
@@ -96,6 +100,10 @@ class LocalCluster:
         """Stop every replica. Idempotent."""
         for replica in list(self.replicas):
             await self.stop(replica)
+        self._release()
+
+    def _release(self) -> None:
+        """Give ports and folder back."""
         for pair in self._sockets:
             for listener in pair:
                 listener.close()

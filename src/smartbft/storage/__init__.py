@@ -1,11 +1,10 @@
 """The only code that touches files: the durable log, reading it back, looking into it. Knows nothing of consensus."""
 
 from smartbft.storage.inspection import LogReport, RecordSummary, inspect_log, verify_log
-from smartbft.storage.log import SEGMENT_OVERHEAD_BYTES, LogStatistics, PersistenceMode, ReplicaLog
+from smartbft.storage.log import LogStatistics, PersistenceMode, ReplicaLog
 from smartbft.storage.recovery import ParsedSegments, RawRecord, parse_segments
 
 __all__ = [
-    "SEGMENT_OVERHEAD_BYTES",
     "LogReport",
     "LogStatistics",
     "ParsedSegments",

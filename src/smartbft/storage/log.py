@@ -51,10 +51,6 @@ class LogStatistics:
     segments: int
 
 
-#: Bytes of a segment that a record's body cannot have: the segment's header and the record's own.
-SEGMENT_OVERHEAD_BYTES = 512 + 72
-
-
 class ReplicaLog:
     """Appends records, tells when they are released, and reads them back.
 

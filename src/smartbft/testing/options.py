@@ -110,6 +110,24 @@ class Isolation:
 
 
 @dataclass(frozen=True, slots=True)
+class ClockStep:
+    """One planned jump of a replica's clock, forwards or backwards.
+
+    Attributes:
+        replica: whose clock.
+        after_instance: the jump follows the first decision of this instance.
+        offset: of the clock against virtual time from then on, microseconds.
+    """
+
+    replica: int
+    after_instance: int
+    offset: int
+
+
+Fault = Crash | Isolation | ClockStep
+
+
+@dataclass(frozen=True, slots=True)
 class Scenario:
     """Everything that is drawn once per run. Times are microseconds.
 
@@ -125,7 +143,7 @@ class Scenario:
         tell_one: how often a client sends a new request to one replica only.
         troublemakers: clients that break the rules.
         mischief_pause: longest time between two deeds of a troublemaker.
-        crashes, isolations: what goes wrong beside the network.
+        crashes, isolations, clock_steps: what goes wrong beside the network.
     """
 
     real_signatures: bool
@@ -142,6 +160,7 @@ class Scenario:
     mischief_pause: int
     crashes: tuple[Crash, ...]
     isolations: tuple[Isolation, ...]
+    clock_steps: tuple[ClockStep, ...]
 
     def summary(self) -> str:
         """One line for people."""
@@ -179,14 +198,15 @@ def draw_scenario(options: SimulationOptions, leader: int) -> Scenario:
         network=_network(draw, network_faults),
         disk=_disk(draw),
         clock_offsets=_clock_offsets(draw, options.n),
-        verify_delay=_log_uniform(draw, 50, 3_000),
-        execute_delay=_log_uniform(draw, 20, 3_000),
+        verify_delay=_log_uniform(draw, 50, 10_000),
+        execute_delay=_log_uniform(draw, 20, 10_000),
         think_time=_log_uniform(draw, 10, 2_000),
         tell_one=draw.choice((0.0, 0.0, 0.1)) if network_faults else 0.0,
         troublemakers=draw.choice((0, 0, 1, 2)) if network_faults else 0,
         mischief_pause=_log_uniform(draw, 2_000, 50_000),
         crashes=_crashes(draw, options, persistence, leader) if crash_faults else (),
         isolations=_isolations(draw, options) if network_faults else (),
+        clock_steps=_clock_steps(draw, options) if network_faults else (),
     )
 
 
@@ -270,6 +290,17 @@ def _crashes(draw: random.Random, options: SimulationOptions, persistence: str, 
             )
         )
     return tuple(sorted(crashes, key=lambda crash: crash.after_instance))
+
+
+def _clock_steps(draw: random.Random, options: SimulationOptions) -> tuple[ClockStep, ...]:
+    return tuple(
+        ClockStep(
+            replica=draw.randrange(options.n),
+            after_instance=draw.randrange(options.instances),
+            offset=draw.randint(-CLOCK_SKEW, CLOCK_SKEW),
+        )
+        for _ in range(draw.choice((0, 0, 0, 1, 3)))
+    )
 
 
 def _isolations(draw: random.Random, options: SimulationOptions) -> tuple[Isolation, ...]:

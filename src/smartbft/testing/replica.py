@@ -83,9 +83,10 @@ class SimulatedReplica:
         world: the simulation it is part of.
         id: its member id.
         disk: what its earlier lives have written.
+        clock_offset: of its clock against virtual time, microseconds.
     """
 
-    def __init__(self, world: Simulation, id: int, disk: SimulatedDisk) -> None:
+    def __init__(self, world: Simulation, id: int, disk: SimulatedDisk, clock_offset: int) -> None:
         self.id = id
         self.dead = False
         self.executed = 0
@@ -99,7 +100,7 @@ class SimulatedReplica:
         self._core_step = self.core.step
         self._validate = world.validator.validate
         self._note_received = world.checkers.votes.received
-        self._clock = EPOCH + world.scenario.clock_offsets[id]
+        self._clock = EPOCH + clock_offset
         self._peers = [(host.id, host.deliver_message) for host in world.hosts if host.id != id]
         self._readers: dict[int, FrameReader] = {}
         self._bad_signatures: dict[int, int] = {}
@@ -148,6 +149,10 @@ class SimulatedReplica:
         """Stop at once: nothing that was scheduled for this life happens any more."""
         self.dead = True
         self.log.stop()
+
+    def set_clock(self, offset: int) -> None:
+        """The clock jumps."""
+        self._clock = EPOCH + offset
 
     def _step(self, event: Input) -> None:
         handlers = self._handlers
@@ -361,6 +366,7 @@ class Host:
         self.disk = SimulatedDisk()
         self.replica: SimulatedReplica | None = None
         self.lives = 0
+        self.clock_offset = world.scenario.clock_offsets[id]
         self._world = world
         self._scheduler = world.scheduler
         self._note = world.trace.note
@@ -369,7 +375,7 @@ class Host:
         """Start the replica; without a log (memory mode) it knows nothing of earlier lives."""
         world = self._world
         self.lives += 1
-        self.replica = SimulatedReplica(world, self.id, self.disk)
+        self.replica = SimulatedReplica(world, self.id, self.disk, self.clock_offset)
         world.trace.note(world.scheduler.now, Kind.STARTED, self.id, self.lives)
         self.replica.start()
 
@@ -382,6 +388,12 @@ class Host:
         if power:
             self.disk.lose_power(world.scheduler.random)
         world.trace.note(world.scheduler.now, Kind.CRASHED, self.id, power)
+
+    def set_clock(self, offset: int) -> None:
+        """The machine's clock jumps to this offset against virtual time."""
+        self.clock_offset = offset
+        if self.replica is not None:
+            self.replica.set_clock(offset)
 
     def deliver_message(self, packet: tuple[int, bytes, int]) -> None:
         """The network hands over a message of a peer; lost if nobody is there."""

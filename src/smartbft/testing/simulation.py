@@ -23,7 +23,15 @@ from smartbft.testing.audit import applications, audit
 from smartbft.testing.checkers import Checkers, PropertyViolation
 from smartbft.testing.clients import SimulatedClient
 from smartbft.testing.network import SimulatedNetwork
-from smartbft.testing.options import PERSISTENCE_LEVELS, Crash, Isolation, SimulationOptions, draw_scenario
+from smartbft.testing.options import (
+    PERSISTENCE_LEVELS,
+    ClockStep,
+    Crash,
+    Fault,
+    Isolation,
+    SimulationOptions,
+    draw_scenario,
+)
 from smartbft.testing.replica import EPOCH, Host
 from smartbft.testing.scheduler import Scheduler
 from smartbft.testing.signatures import Ed25519Scheme, KeyedHashScheme, SignatureScheme
@@ -125,7 +133,8 @@ class Simulation:
         self.healed = False
         self._ordering = ordering
         self._invariant = invariant
-        self._planned: list[Crash | Isolation] = [*self.scenario.crashes, *self.scenario.isolations]
+        scenario = self.scenario
+        self._planned: list[Fault] = [*scenario.crashes, *scenario.isolations, *scenario.clock_steps]
         self._planned.sort(key=lambda fault: fault.after_instance)
         self._faults_under_way = 0
         self._begun = False
@@ -295,12 +304,19 @@ class Simulation:
 
     # Faults
 
-    def _begin_fault(self, fault: Crash | Isolation) -> None:
+    def _begin_fault(self, fault: Fault) -> None:
         self._faults_under_way += 1
         if isinstance(fault, Crash):
             self.scheduler.after(fault.delay, self._crash, fault)
-        else:
+        elif isinstance(fault, Isolation):
             self.scheduler.after(0, self._isolate, fault)
+        else:
+            self.scheduler.after(0, self._step_clock, fault)
+
+    def _step_clock(self, step: ClockStep) -> None:
+        self.hosts[step.replica].set_clock(step.offset)
+        self.trace.note(self.scheduler.now, Kind.CLOCK, step.replica, step.offset & 0xFFFFFFFF)
+        self._fault_is_over()
 
     def _crash(self, crash: Crash) -> None:
         for id, downtime in zip(crash.replicas, crash.downtime, strict=True):

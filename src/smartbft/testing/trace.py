@@ -31,6 +31,7 @@ class Kind(enum.IntEnum):
     CLIENT = 11
     HEALED = 12
     CUT = 13
+    CLOCK = 14
 
 
 class Trace:
