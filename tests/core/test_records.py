@@ -26,6 +26,7 @@ from smartbft.core.records import (
 from smartbft.core.recovery import decisions_in, recover
 from smartbft.crypto.domains import Domains
 from smartbft.errors import CorruptLog
+from smartbft.limits import MAX_MEMBERS
 from smartbft.messages import Proof
 from smartbft.types import Parameters, Value
 
@@ -71,10 +72,10 @@ def test_decision_record_round_trip(value: bytes, data: bytes) -> None:
 def test_no_body_is_larger_than_the_bound() -> None:
     parameters = Parameters(max_batch_requests=3, max_batch_bytes=1000)
     value = Value(2**64 - 1, bytes(96)).encode()
-    proof = Proof(2**62, 2**62, 2**62, bytes(32), tuple((2**16 - 1, bytes(64)) for _ in range(7)))
-    data = bytes(1000 + 3 * 4)
-    bound = largest_body_bytes(parameters, 7)
-    assert bound - 100 < len(body(decision_record(1, proof, value, data))) <= bound
+    proof = Proof(2**62, 2**62, 2**62, bytes(32), tuple((2**16 - 1, bytes(64)) for _ in range(MAX_MEMBERS)))
+    data = bytes(1000)
+    bound = largest_body_bytes(parameters)
+    assert bound - 300 < len(body(decision_record(1, proof, value, data))) <= bound
     assert len(body(value_record(1, 2**62, 2**62, 3, value, data))) <= bound
 
 

@@ -32,7 +32,7 @@ Faults = Callable[[int, list[tuple[str, int, str]]], None]
 
 SEGMENT = 72 * 1024
 # Batches that fit into such segments.
-SMALL = Parameters(max_batch_requests=64, max_batch_bytes=MAX_REQUEST_BYTES)
+SMALL = Parameters(max_batch_requests=64, max_batch_bytes=4 + MAX_REQUEST_BYTES)
 QUICK = replace(SMALL, request_timeout=400_000, resend_interval=50_000, progress_interval=50_000)
 
 

@@ -171,14 +171,6 @@ def test_plain_tcp_stays_on_this_machine(testnet: Testnet) -> None:
     Replica(testnet.replicas[0], counter.Counter(), genesis=genesis, force_plain=True)
 
 
-def test_a_segment_must_hold_the_largest_batch(testnet: Testnet) -> None:
-    small = replace(testnet.replicas[0], segment_bytes=1 << 20)
-    with pytest.raises(ConfigError, match=r"config.toml: segment_size: 1MiB cannot hold .* at least 1097KiB"):
-        Replica(small, counter.Counter())
-    Replica(replace(small, segment_bytes=1097 << 10), counter.Counter())
-    Replica(replace(small, persistence="memory"), counter.Counter())
-
-
 # --- hostile clients ---
 
 

@@ -41,7 +41,8 @@ _SIZES = ("max_batch_bytes",)
 _HOUR = 3_600_000_000
 _BOUNDS: dict[str, tuple[int, int]] = {
     "max_batch_requests": (1, limits.MAX_BATCH_REQUESTS),
-    "max_batch_bytes": (limits.MAX_REQUEST_BYTES, limits.MAX_BATCH_BYTES),
+    # The largest request must fit, with its length: else it would never be ordered, nor what waits behind it.
+    "max_batch_bytes": (4 + limits.MAX_REQUEST_BYTES, limits.MAX_BATCH_BYTES),
     "window": (1, limits.MAX_WINDOW),
     "max_sessions": (1, limits.MAX_SESSIONS),
     "max_sessions_per_key": (1, limits.MAX_SESSIONS_PER_KEY),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from smartbft.core.effects import Record
 from smartbft.errors import CorruptLog, MalformedMessage
-from smartbft.limits import DIGEST_BYTES, SIGNATURE_BYTES, VALUE_HEADER_BYTES
+from smartbft.limits import DIGEST_BYTES, MAX_PROOF_BYTES, VALUE_HEADER_BYTES
 from smartbft.messages import Proof, decode_proof, encode_proof
 from smartbft.types import Parameters, Value
 
@@ -57,6 +57,15 @@ class DecisionRecord:
     data: bytes
 
 
+def largest_body_bytes(parameters: Parameters) -> int:
+    """The most bytes that the body of a record can have on a chain with these parameters.
+
+    It is a DECISION with proof, value and requests; a segment of the log must be able to hold it.
+    """
+    value = VALUE_HEADER_BYTES + DIGEST_BYTES * parameters.max_batch_requests
+    return _VALUE.size + MAX_PROOF_BYTES + value + parameters.max_batch_bytes
+
+
 def value_record(instance: int, view: int, regency: int, flags: int, value: bytes, data: bytes) -> Record:
     """VALUE: the value and its requests, with the vote that leaves once this is durable."""
     return Record(VALUE, instance, (_VALUE.pack(view, regency, flags, len(value)), value, data))
@@ -71,14 +80,6 @@ def decision_record(instance: int, proof: Proof, value: bytes = b"", data: bytes
     """DECISION: the proof, with value and requests unless the log has them already."""
     encoded = encode_proof(proof)
     return Record(DECISION, instance, (_DECISION.pack(len(encoded), len(value)), encoded, value, data))
-
-
-def largest_body_bytes(parameters: Parameters, n: int) -> int:
-    """The most that the body of a record has on a chain of `n` members: that of a DECISION with everything in it."""
-    value = VALUE_HEADER_BYTES + DIGEST_BYTES * parameters.max_batch_requests
-    data = parameters.max_batch_bytes + 4 * parameters.max_batch_requests  # a length before each request
-    proof = 128 + n * (SIGNATURE_BYTES + 8)  # as `limits.MAX_PROOF_BYTES`
-    return _DECISION.size + proof + value + data
 
 
 def parse_value(body: bytes) -> ValueRecord:

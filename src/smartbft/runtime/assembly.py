@@ -43,19 +43,6 @@ LEVELS = {"memory": MEMORY_LEVEL, "async": ASYNC_LEVEL, "sync": SYNC_LEVEL}
 _VERIFY_NICE = 10
 
 
-def check_segment_size(config: ReplicaConfig, genesis: Genesis) -> None:
-    """Raises ConfigError: a batch may come that fits in no segment, and every replica would have to stop there."""
-    body = largest_body_bytes(genesis.parameters, genesis.view.n)
-    needed = SEGMENT_HEADER_SIZE + HEADER_SIZE + body
-    if config.persistence != "memory" and config.segment_bytes < needed:
-        raise ConfigError(
-            f"{format_size(config.segment_bytes)} cannot hold the largest batch that the genesis allows: "
-            f"choose at least {-(-needed // 1024)}KiB, or smaller batches in the genesis",
-            file=str(config.config_path),
-            field="segment_size",
-        )
-
-
 class RunningReplica:
     """The parts of a replica, put together for one run.
 
@@ -146,6 +133,7 @@ class RunningReplica:
         if self._level == MEMORY_LEVEL:
             return RecoveredState()
         config = self._config
+        _check_segment_size(config, self._genesis)
 
         def read() -> tuple[ReplicaLog, RecoveredState]:
             log = ReplicaLog(
@@ -335,3 +323,15 @@ class RunningReplica:
 def _no_log_to_serve_from(effect: ServeDecisions) -> None:
     """In memory mode the core answers from its own memory and never asks for this."""
     raise LocalProtocolError(f"there is no log to serve decisions {effect.first} to {effect.last} from")
+
+
+def _check_segment_size(config: ReplicaConfig, genesis: Genesis) -> None:
+    """A record lies in one segment: the largest batch that the genesis allows must fit."""
+    needed = SEGMENT_HEADER_SIZE + HEADER_SIZE + largest_body_bytes(genesis.parameters)
+    if config.segment_bytes < needed:
+        raise ConfigError(
+            f"{format_size(config.segment_bytes)} cannot hold a record with the largest batch of the genesis: "
+            f"choose at least {-(-needed // 1024)}KiB, or smaller batches",
+            file=str(config.config_path),
+            field="segment_size",
+        )

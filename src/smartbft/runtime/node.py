@@ -11,7 +11,7 @@ from typing import Any
 
 from smartbft.config import Genesis, ReplicaConfig
 from smartbft.errors import LocalProtocolError, SmartBFTError
-from smartbft.runtime.assembly import RunningReplica, check_segment_size
+from smartbft.runtime.assembly import RunningReplica
 from smartbft.runtime.network import Secrets, check_loopback, load_secrets
 from smartbft.smr.application import BatchStateMachine, StateMachine
 from smartbft.smr.per_operation import as_batch
@@ -59,7 +59,6 @@ class Replica:
         self._secrets = secrets or load_secrets(self.config, self.genesis)
         if self.config.transport == "plain" and not force_plain:
             check_loopback(self.config, self.genesis)
-        check_segment_size(self.config, self.genesis)
         self._parts: RunningReplica | None = None
         self._task: asyncio.Task[Any] | None = None
         self._cancelled = False
