@@ -44,7 +44,7 @@ _NAMES = {"efficiency E": "throughput / batch verification"}
 @click.option("--warm-up", type=click.FloatRange(0, 60), default=2.0, show_default=True, help="Seconds cut off.")
 @click.option("--repeat", type=click.IntRange(1, 100), default=1, show_default=True, help="Runs of each scenario.")
 @click.option("--keys", type=click.IntRange(1, 65536), default=1024, show_default=True, help="Client keys.")
-@click.option("--window", type=click.IntRange(1, 65536), default=4096, show_default=True, help="Outstanding at once.")
+@click.option("--window", type=click.IntRange(1, 65536), default=8192, show_default=True, help="Outstanding at once.")
 @click.option("--max-batch", type=click.IntRange(1, 8192), default=2048, show_default=True, help="Requests per batch.")
 @click.option("--persistence", type=click.Choice(PERSISTENCE_MODES), default="sync", show_default=True)
 @click.option("--sync-floor", type=DURATION, default="0s", help="Added to each sync, e.g. 4ms: a slower disk.")
