@@ -10,48 +10,14 @@ import struct
 import pytest
 from kit.mutation import Mutator, executions
 from kit.pool_twins import RULES, START, make_request, native_pool, verdicts
+from oracles import wire
 
 from smartbft._fastpath.frames import HELLO, MESSAGE, REPLY, REQUEST, FrameReader, ReplyMatcher, frame
 from smartbft._fastpath.pool import encode_request, join_requests, join_results, request_digests, split_requests
 from smartbft.errors import FrameError, LocalProtocolError, MalformedMessage, RemoteProtocolError
 
 LIMITS = {HELLO: 20, REQUEST: 400, MESSAGE: 300}
-OVERHEAD = 116
 FIELDS = [bytes(4), b"\xff" * 4, b"\xff" * 8, b"\x01\0\0\0", b"\0\0\0\x80", b"\0\0\0\0\0\0\0\x80"]
-
-
-def plain_frames(stream: bytes) -> tuple[list[tuple[int, bytes]], bool]:
-    """The whole frames of a stream, and whether an error ends it."""
-    frames = []
-    while len(stream) >= 4:
-        length = int.from_bytes(stream[:4], "little")
-        if length == 0 or length - 1 > max(LIMITS.values()):
-            return frames, True
-        if len(stream) < 5:
-            break
-        if stream[4] not in LIMITS or length - 1 > LIMITS[stream[4]]:
-            return frames, True
-        if len(stream) < 4 + length:
-            break
-        frames.append((stream[4], stream[5 : 4 + length]))
-        stream = stream[4 + length :]
-    return frames, False
-
-
-def plain_requests(data: bytes) -> list[bytes] | None:
-    """The requests of a list, or None if it is malformed."""
-    requests = []
-    while data:
-        length = int.from_bytes(data[:4], "little")
-        request = data[4 : 4 + length]
-        if len(data) < 4 + length or length < OVERHEAD:
-            return None
-        operation, sequence = int.from_bytes(request[48:52], "little"), int.from_bytes(request[40:48], "little")
-        if operation + OVERHEAD != length or sequence == 0:
-            return None
-        requests.append(request)
-        data = data[4 + length :]
-    return requests
 
 
 def some_requests(mutator: Mutator) -> list[bytes]:
@@ -78,7 +44,7 @@ class Streams:
         kinds += [(REQUEST, request) for request in some_requests(self.mutator)]
         stream = b"".join(frame(*random.choice(kinds)) for _ in range(random.randrange(1, 4)))
         mutated, self.last = self.mutator.mutate(stream, self.last), stream
-        expected, broken = plain_frames(mutated)
+        expected, broken = wire.frames(mutated, LIMITS)
         reader = FrameReader(self.limits)
         seen: list[tuple[int, bytes]] = []
         cut = random.randrange(len(mutated) + 1)
@@ -107,9 +73,10 @@ class RequestLists:
         random = self.mutator.random
         data = join_requests(some_requests(self.mutator))
         mutated, self.last = self.mutator.mutate(data, self.last), data
-        expected = plain_requests(mutated)
+        expected = wire.requests(mutated)
         self.judge(mutated, expected)
-        bounded = expected is not None and all(len(one) - OVERHEAD <= RULES.max_operation_bytes for one in expected)
+        most = wire.REQUEST_OVERHEAD + RULES.max_operation_bytes
+        bounded = expected is not None and all(len(one) <= most for one in expected)
         try:
             if random.random() < 0.5:
                 self.pool.admit(mutated, random.randrange(3), self.now)

@@ -48,6 +48,8 @@ class Decoder:
         fields: values that mean something in this format (see `Mutator`).
         mutator: how inputs are made from the seeds.
         working_bytes: memory it takes whatever the input (a read buffer).
+        guide: a parser of the same format in plain Python. Where the decoder is native, a coverage-guided fuzzer sees
+            the branches of this one; whatever it raises is ignored.
         generate: makes an input in a way of its own instead (checksums that fit, signatures that hold).
     """
 
@@ -61,6 +63,7 @@ class Decoder:
     mutator: type[Mutator] = Mutator
     working_bytes: int = 0
     generate: Callable[[Mutator, bytes], bytes] | None = None
+    guide: Decode | None = None
 
     def with_planted_bug(self) -> Decoder:
         """What the fuzz tests must not pass."""

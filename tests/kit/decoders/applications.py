@@ -6,6 +6,9 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+from oracles import coin as oracle
+from oracles import wire
+
 from kit.fuzzing import Decoder
 from kit.requests import CHAIN
 from smartbft._fastpath.coin import CoinState
@@ -80,6 +83,10 @@ def _refused_by_all(data: bytes) -> None:
 
 def _run_operation(operation: bytes) -> None:
     _run_coin(join_requests([_request(operation, 2)]))
+
+
+def _guide(operation: bytes) -> int:
+    return oracle.Coin(CHAIN, [_KEY]).check(operation)
 
 
 def _decode_operation(operation: bytes) -> None:
@@ -213,7 +220,15 @@ _ENTRIES = [struct.pack("<HI", 2, 4) + b"k%d" % n + b"long" for n in range(3)]
 _MARKS = [_KEY, bytes(32), b"\xff" * 8, b"\1", b"\2", b"\3", b"\4", struct.pack("<H", 513), struct.pack("<H", 1025)]
 
 DECODERS = [
-    Decoder("operation of the coin", _run_operation, _OPERATIONS, _REFUSED, _decode_operation, fields=_MARKS),
+    Decoder(
+        "operation of the coin",
+        _run_operation,
+        _OPERATIONS,
+        _REFUSED,
+        _decode_operation,
+        fields=_MARKS,
+        guide=_guide,
+    ),
     Decoder(
         "batch of the coin",
         _run_coin,
@@ -222,6 +237,7 @@ DECODERS = [
         lambda data: _run_coin(data[: len(data) // 8 * 8]),
         lambda data: data,
         _MARKS,
+        guide=lambda data: [_guide(request[52:-64]) for request in wire.requests(data) or ()],
     ),
     Decoder("snapshot of the coin", _restore_coin, [_SNAPSHOT], ValueError, _sorted_coins, _encode_coin, _COINS),
     Decoder("result of the coin", _coin_result, _RESULTS, _REFUSED, _hasty_result),

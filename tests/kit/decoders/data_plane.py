@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
+from oracles import wire
+
 from kit.fuzzing import Decoder
 from kit.mutation import Mutator
 from kit.pool_twins import RULES, START, make_request, native_pool
@@ -17,7 +19,13 @@ from smartbft._fastpath.pool import (
     split_requests,
 )
 from smartbft.errors import RemoteProtocolError
-from smartbft.limits import FRAME_HEADER_BYTES, MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES, MAX_STATUS_QUESTION_BYTES
+from smartbft.limits import (
+    FRAME_HEADER_BYTES,
+    MAX_MESSAGE_BYTES,
+    MAX_REPLY_BYTES,
+    MAX_REQUEST_BYTES,
+    MAX_STATUS_QUESTION_BYTES,
+)
 
 _LENGTHS = [struct.pack("<I", length) for length in (0, 1, 115, 116, 117, 2**31, 2**32 - 1)]
 _LENGTHS += [struct.pack("<I", MAX_REQUEST_BYTES + more) for more in (1, 2)] + [struct.pack("<Q", 2**63), b"\0" * 8]
@@ -139,6 +147,13 @@ def _two_are_enough(data: bytes) -> None:
     _one_voice(data, needed=2)
 
 
+def _guided_requests(data: bytes) -> None:
+    limits = {REQUEST: MAX_REQUEST_BYTES, STATUS: MAX_STATUS_QUESTION_BYTES}
+    for kind, payload in wire.frames(data, limits)[0]:
+        if kind == REQUEST:
+            wire.requests(struct.pack("<I", len(payload)) + payload)
+
+
 def _sealed_frames(mutator: Mutator, data: bytes) -> bytes:
     """A stream of frames whose payloads are mutated, and now and then the whole."""
     random = mutator.random
@@ -167,6 +182,7 @@ DECODERS = [
         _allocate_then_check,
         fields=_LENGTHS,
         generate=_sealed_frames,
+        guide=_guided_requests,
     ),
     Decoder(
         "frames on the port for replicas",
@@ -175,6 +191,7 @@ DECODERS = [
         RemoteProtocolError,
         _allocate_then_check,
         fields=[*_LENGTHS, struct.pack("<I", MAX_MESSAGE_BYTES + 2), bytes([HELLO])],
+        guide=lambda data: wire.frames(data, {MESSAGE: MAX_MESSAGE_BYTES}),
     ),
     Decoder(
         "request list",
@@ -185,6 +202,7 @@ DECODERS = [
         _join,
         _LENGTHS,
         generate=_sealed_list,
+        guide=wire.requests,
     ),
     Decoder(
         "requests for the pool",
@@ -194,6 +212,7 @@ DECODERS = [
         _in_parts,
         fields=_LENGTHS,
         generate=_sealed_list,
+        guide=wire.requests,
     ),
     Decoder(
         "bodies for the pool",
@@ -203,6 +222,7 @@ DECODERS = [
         _in_parts,
         fields=_LENGTHS,
         generate=_sealed_list,
+        guide=wire.requests,
     ),
     Decoder(
         "replies at the matcher",
@@ -211,5 +231,6 @@ DECODERS = [
         RemoteProtocolError,
         _two_are_enough,
         fields=[*_LENGTHS, b"\3\0", _DIGEST],
+        guide=lambda data: wire.frames(data, {REPLY: MAX_REPLY_BYTES}),
     ),
 ]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 import msgspec
+from oracles import wire
 
 from kit.examples import DIGEST, MESSAGES, PROOF
 from kit.fuzzing import Decode, Decoder
@@ -167,6 +168,7 @@ DECODERS = [
         partial(_lenient, _lenient_message),
         messages.encode,
         _MARKERS,
+        guide=wire.message_pack,
     ),
     Decoder(
         "decision proof",
@@ -176,6 +178,7 @@ DECODERS = [
         partial(_lenient, _lenient_proof),
         messages.encode_proof,
         _MARKERS,
+        guide=wire.message_pack,
     ),
     Decoder(
         "proposed value",
@@ -193,6 +196,7 @@ DECODERS = [
         _unversioned,
         lambda message: handshake._encode(message)[FRAME_HEADER_BYTES:],
         _MARKERS,
+        guide=lambda data: wire.message_pack(data[2:]),
     ),
     Decoder("handshake of a replica that dials", _who_dials, [_CONVINCING, _HELLO], RemoteProtocolError, _trusting),
     Decoder("handshake of a client that dials", _client_dials, [_CLIENT_HELLO], RemoteProtocolError, _asserting),
