@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import click
 import pytest
-from kit.documents import DOCUMENTS, ROOT, blocks, broken_links, check_command, command_lines
+from kit.documents import DOCUMENTS, ROOT, blocks, broken_links, check_command, command_lines, script_lines
 
 from smartbft.cli.entry import COMMANDS, cli
 from smartbft.testnet import create_testnet
@@ -58,6 +60,24 @@ def save_files(document: Path, folder: Path) -> None:
 def test_every_command_line_exists(document: Path) -> None:
     for words in command_lines(document.read_text()):
         check_command(words)
+
+
+@BY_NAME
+def test_every_script_exists_and_has_its_options(document: Path) -> None:
+    for words in script_lines(document.read_text()):
+        assert (ROOT / words[0]).is_file(), words[0]
+        options = {word for word in words[1:] if word.startswith("-")}
+        if options:
+            assert options <= options_of(words[0]), words
+
+
+@functools.cache
+def options_of(script: str) -> set[str]:
+    """The options that a script's own help names."""
+    done = subprocess.run(
+        [sys.executable, script, "--help"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    return set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", done.stdout))
 
 
 def all_commands() -> list[click.Command]:
@@ -210,3 +230,10 @@ def test_a_tutorial_that_breaks_is_found(tmp_path: Path) -> None:
     code, output = run_script(tutorial_script(text), tmp_path)
     assert code == 3
     assert "went on" not in output
+
+
+def test_a_script_line_is_found_with_its_options() -> None:
+    text = "```sh\npython benchmarks/memory.py --frist 3  # no such option\n```\nand `python -m pytest benchmarks/x.py`"
+    assert script_lines(text) == [["benchmarks/memory.py", "--frist", "3"], ["benchmarks/x.py"]]
+    assert "--frist" not in options_of("benchmarks/memory.py")
+    assert "--first" in options_of("benchmarks/memory.py")

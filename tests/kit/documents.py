@@ -80,6 +80,11 @@ def _commands_in(source: str) -> Iterator[list[str]]:
                 words.append(word)
 
 
+def script_lines(text: str) -> list[list[str]]:
+    """The words from the script's path on of every ``python benchmarks/...`` of a document."""
+    return [found.split() for found in re.findall(r"\bpython (?:-m pytest )?(benchmarks/[^\n#`]+)", text)]
+
+
 def check_command(words: list[str]) -> None:
     """See that a command line is one of ours, down to the names and types of its options. Nothing is executed.
 
