@@ -119,6 +119,12 @@ def test_no_answer_in_time_is_an_unknown_outcome(cluster: Cluster) -> None:
         leader.send_signal(signal.SIGCONT)
 
 
+def test_another_chain_is_incompatible(cluster: Cluster, tmp_path: Path) -> None:
+    other = cluster.network.folder / "genesis.toml"
+    other.write_text(other.read_text().replace('chain_name = "testnet"', 'chain_name = "another"'))
+    assert "same genesis file" in cluster.call("coin", "balance", code=9)
+
+
 def test_a_folder_in_use_is_refused(cluster: Cluster) -> None:
     second = launch(cluster.network.homes[0])
     _, err = second.communicate(timeout=30)

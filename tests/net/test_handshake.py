@@ -123,6 +123,18 @@ def test_another_chain_is_refused_by_both_sides() -> None:
         dialer().receive(answer)
 
 
+def test_a_dialer_that_is_refused_learns_why() -> None:
+    refusing, dialing = acceptor(chain=OTHER_CHAIN), dialer()
+    with pytest.raises(HandshakeError):
+        refusing.receive(dialing.start())
+    with pytest.raises(HandshakeError, match="same genesis"):
+        dialing.receive(refusing.parting())
+    welcoming = acceptor()
+    welcoming.receive(dialer().start())
+    assert welcoming.parting() == b""
+    assert dialer().parting() == b""
+
+
 def test_another_protocol_version_is_named_whatever_follows() -> None:
     with pytest.raises(HandshakeError, match="protocol version 2, this one 1"):
         acceptor().receive(hello("a", "layout", "of", "the", "future", version=2))

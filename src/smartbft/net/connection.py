@@ -214,7 +214,11 @@ class Connection(asyncio.BufferedProtocol):
         handshake = self._handshake
         if handshake is None:
             return
-        answer = handshake.receive(data)
+        try:
+            answer = handshake.receive(data)
+        except HandshakeError as error:
+            self._refuse(error, handshake.parting())
+            return
         if answer and self._transport is not None:
             self._transport.write(answer)
         if handshake.peer is None:
@@ -229,10 +233,18 @@ class Connection(asyncio.BufferedProtocol):
         if handshake.remainder:
             self._handler.received(self, self._reader.feed(handshake.remainder, time.time_ns() // 1000))
 
+    def _refuse(self, error: HandshakeError, parting: bytes) -> None:
+        """Say what the other side needs to understand the refusal, then close."""
+        self._error = self._error or error
+        self._handshake = None
+        if self._transport is not None:
+            self._transport.write(parting)
+            self._transport.close()
+
     def _handshake_expired(self) -> None:
         if self._reader is None:
             timeout = self._limits.handshake_timeout
-            self.fail(HandshakeError(f"{self.address} did not complete the handshake within {timeout:g} seconds"))
+            self.fail(RemoteProtocolError(f"{self.address} did not complete the handshake within {timeout:g} seconds"))
 
     def _flush(self) -> None:
         if self._outgoing:

@@ -173,6 +173,12 @@ class Handshake:
         """Bytes of an incomplete frame."""
         return len(self._buffer)
 
+    def parting(self) -> bytes:
+        """What to send before hanging up, so that the other side learns why: an acceptor's hello, which names its version
+        and chain. Empty if that was said already, and on the dialing side.
+        """
+        return b""
+
     def _next_frame(self) -> bytes | None:
         if len(self._buffer) < FRAME_HEADER_BYTES:
             return None
@@ -296,6 +302,7 @@ class Acceptor(Handshake):
         super().__init__(chain_id, nonce, channel)
         self._signer = identity.signer
         self._mine = identity.hello(chain_id, nonce)
+        self._welcomed = False
         self._peers = peers
         self._hello: ReplicaHello | None = None
 
@@ -318,7 +325,12 @@ class Acceptor(Handshake):
         self._hello = message
         return self._welcome(message)
 
+    def parting(self) -> bytes:
+        """Its hello, unless it was sent."""
+        return b"" if self._welcomed else _encode(self._mine)
+
     def _welcome(self, dialers: ClientHello | ReplicaHello) -> bytes:
+        self._welcomed = True
         signature = self._signer.sign(self._statement(_ACCEPTOR, dialers, self._mine))
         return _encode(self._mine) + _encode(Proof(signature))
 

@@ -22,6 +22,7 @@ from smartbft.config.replica import Persistence, Transport
 from smartbft.crypto.keys import load_signer
 from smartbft.crypto.signatures import Signer
 from smartbft.errors import (
+    HandshakeError,
     Indeterminate,
     LocalProtocolError,
     NotEnoughReplies,
@@ -109,6 +110,7 @@ class AsyncClient:
         self._questions: dict[int, deque[asyncio.Future[dict[str, Any]]]] = {}
         self._dialers: list[Dialer] = []
         self._changed = asyncio.Event()
+        self._refusals: dict[str, HandshakeError] = {}
         self._ticker: asyncio.TimerHandle | None = None
         self._closed = False
         self._error: BaseException | None = None
@@ -141,6 +143,7 @@ class AsyncClient:
 
         Raises:
             NotEnoughReplies: too few could be reached within `timeout` seconds.
+            HandshakeError: too many are on another chain, of another protocol version, or not who they should be.
         """
         if not self._dialers:
             self._dial()
@@ -244,6 +247,7 @@ class AsyncClient:
     def opened(self, connection: Connection) -> FrameReader:
         """A replica is connected: it gets what is in flight."""
         replica = self._replica_of(connection)
+        self._refusals.pop(connection.address, None)
         self._connections[replica] = connection
         self._questions[replica] = deque()
         frames = [pending.request.frame for pending in self._pending.values()]
@@ -265,6 +269,9 @@ class AsyncClient:
 
     def closed(self, connection: Connection, error: Exception | None) -> None:
         """A replica is gone; its dialer dials again."""
+        if isinstance(error, HandshakeError):
+            self._refusals[connection.address] = error
+            self._changed.set()
         if connection.peer is None or connection.peer.replica is None:
             return
         replica = connection.peer.replica
@@ -305,6 +312,8 @@ class AsyncClient:
         try:
             async with asyncio.timeout(timeout):
                 while len(self._connections) < self._needed:
+                    if len(self._refusals) > self._n - self._needed:
+                        raise next(iter(self._refusals.values()))
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
