@@ -174,8 +174,8 @@ class Handshake:
         return len(self._buffer)
 
     def parting(self) -> bytes:
-        """What to send before hanging up, so that the other side learns why: an acceptor's hello, which names its version
-        and chain. Empty if that was said already, and on the dialing side.
+        """What to send before hanging up, so that the other side learns why: an acceptor's hello, which names its
+        version and chain. Empty if that was said already, and on the dialing side.
         """
         return b""
 
