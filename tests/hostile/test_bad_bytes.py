@@ -21,10 +21,12 @@ from smartbft import AsyncClient, LocalCluster, LocalProtocolError, NotEnoughRep
 from smartbft._fastpath.frames import HELLO, MESSAGE, REPLY, REQUEST, STATUS, frame
 from smartbft._fastpath.pool import BAD_SIGNATURE, EXECUTED
 from smartbft.apps import counter
+from smartbft.core.validation import Validator
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import Ed25519Signer
 from smartbft.limits import (
     MAX_BAD_SIGNATURES_PER_SOURCE,
+    MAX_EARLY_MESSAGES_PER_SENDER,
     MAX_HELLO_BYTES,
     MAX_MESSAGE_BYTES,
     MAX_OPERATION_BYTES,
@@ -74,6 +76,7 @@ def header(length: int, kind: int) -> bytes:
 
 
 NONCE = bytes(32)
+HELLO_MARK = b"\xc4\x20"  # how a chain id begins in a HELLO
 STRANGERS = {
     "length 0": (header(0, HELLO), "length 0"),
     "length limit + 1": (header(MAX_HELLO_BYTES + 2, HELLO), f"length {MAX_HELLO_BYTES + 2}"),
@@ -329,6 +332,21 @@ def test_a_replicas_bad_bytes_cost_it_the_channel(run: Run, reasons: Callable[[]
     run(scenario)
 
 
+def test_planted_bug_without_a_check_the_liar_stays(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the test above relies on: a replica that does not check ACCEPTs keeps the channel."""
+    monkeypatch.setattr(Validator, "_check_accept", lambda *_: None)
+
+    async def scenario() -> None:
+        async with LocalCluster(4, counter.Counter) as cluster, cluster.client() as client:
+            await cluster.stop(0)
+            async with peer_of(cluster, 3, own=0) as connection:
+                await connection.send(PEERS["an unsigned ACCEPT"][0])
+                await counted(client, 1)
+                await peers(cluster, 3, [0, 1, 2])
+
+    run(scenario)
+
+
 def test_a_request_signature_is_no_vote(run: Run, reasons: Callable[[], str]) -> None:
     """Replica 0's consensus key signs the right bytes in the domain of requests: worth nothing as an ACCEPT."""
 
@@ -379,6 +397,50 @@ def test_questions_for_what_nobody_has_are_harmless(run: Run) -> None:
                 for first, last in [(1, 0), (0, 2**62), (2**62, 2**62), (5, 1)] * 50:
                     await connection.say(FetchDecisions(0, 0, first, last))
                 await counted(client, 1)
+
+    run(scenario)
+
+
+def test_votes_for_the_future_fill_nothing_but_their_senders_share(run: Run) -> None:
+    """Thousands of valid votes for instances that have not begun: a few are kept, and everybody goes on."""
+
+    async def scenario() -> None:
+        async with LocalCluster(4, counter.Counter) as cluster, cluster.client() as client:
+            await cluster.stop(0)
+            async with peer_of(cluster, 3, own=0) as connection:
+                flood = [frame(MESSAGE, encode(Write(0, 0, instance, DIGEST))) for instance in range(2, 5000)]
+                flood += [frame(MESSAGE, encode(Write(0, 0, 9, bytes([number]) * 32))) for number in range(200)]
+                await connection.send(*flood)
+                for number in range(1, 6):
+                    await counted(client, number)
+                parts = cluster.replicas[3]._parts
+                assert parts is not None
+                assert len(parts._core.ordering._early) <= MAX_EARLY_MESSAGES_PER_SENDER
+                await peers(cluster, 3, [0, 1, 2])
+            for number in range(6, 16):
+                await counted(client, number)
+
+    run(scenario)
+
+
+# --- strangers on TLS ---
+
+
+@pytest.mark.parametrize(
+    "said", [b"GET / HTTP/1.1\r\n\r\n", bytes(100), hello(1, NONCE, NONCE), b"\x16\x03\x01\xff\xff"]
+)
+def test_strangers_at_a_tls_port(run: Run, said: bytes) -> None:
+    """Plain bytes, a plain handshake, half a TLS record: closed, without a word of ours."""
+
+    async def scenario() -> None:
+        cluster = LocalCluster(4, counter.Counter, transport="tls")
+        async with cluster, cluster.client() as client:
+            for address in (cluster.genesis.members[1].client_address, cluster.genesis.members[1].replica_address):
+                async with stranger_at(address) as connection:
+                    await connection.send(said)
+                    connection.writer.write_eof()
+                    assert HELLO_MARK not in await connection.closed()
+            await counted(client, 1)
 
     run(scenario)
 
