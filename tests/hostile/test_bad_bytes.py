@@ -19,7 +19,7 @@ from kit.requests import TestClient
 
 from smartbft import AsyncClient, LocalCluster, LocalProtocolError, NotEnoughReplies
 from smartbft._fastpath.frames import HELLO, MESSAGE, REPLY, REQUEST, STATUS, frame
-from smartbft._fastpath.pool import BAD_SIGNATURE, EXECUTED
+from smartbft._fastpath.pool import BAD_SIGNATURE, EXECUTED, join_requests
 from smartbft.apps import counter
 from smartbft.core.validation import Validator
 from smartbft.crypto.domains import Domains
@@ -32,7 +32,7 @@ from smartbft.limits import (
     MAX_OPERATION_BYTES,
     MAX_REQUEST_BYTES,
 )
-from smartbft.messages import Accept, FetchDecisions, Proof, Propose, Write, encode
+from smartbft.messages import Accept, FetchDecisions, Forward, Proof, Propose, Write, encode
 from smartbft.messages import Decision as DecisionMessage
 from smartbft.net.handshake import NO_CHANNEL, PROTOCOL_VERSION, Acceptor, Identity, ReplicaDialer
 from smartbft.types import Value
@@ -219,13 +219,14 @@ def test_the_largest_operation_is_served_and_a_larger_one_is_told_to_the_caller(
     run(scenario)
 
 
-def test_a_flood_of_bad_signatures_costs_only_the_flooder(run: Run, reasons: Callable[[], str]) -> None:
+@pytest.mark.parametrize("size", [9, MAX_OPERATION_BYTES], ids=["small", "large"])
+def test_a_flood_of_bad_signatures_costs_only_the_flooder(run: Run, reasons: Callable[[], str], size: int) -> None:
     """Somebody floods every replica while others are served: he loses his connections, again and again."""
 
     async def scenario() -> None:
         async with LocalCluster(4, counter.Counter) as cluster, cluster.client() as client:
             flooder = TestClient(9, chain_id=cluster.genesis.chain_id, session=client.session)
-            bad = [flooder.request(counter.add(1), number, good=False) for number in range(1, 65)]
+            bad = [flooder.request(bytes(size), number, good=False) for number in range(1, 65)]
             flood = b"".join(frame(REQUEST, request) for request in bad)
             thrown_out = 0
 
@@ -239,14 +240,14 @@ def test_a_flood_of_bad_signatures_costs_only_the_flooder(run: Run, reasons: Cal
                         thrown_out += 1
 
             attacks = [asyncio.create_task(attack(replica)) for replica in range(4)]
-            for number in range(1, 51):
+            for number in range(1, 21):
                 await counted(client, number)
             await until(lambda: thrown_out >= 8)
             for task in attacks:
                 task.cancel()
             await asyncio.gather(*attacks, return_exceptions=True)
             assert "too many requests with bad signatures" in reasons()
-            await counted(client, 51)
+            await counted(client, 21)
             for replica in cluster.replicas.values():
                 assert (await replica.status())["pool"]["bad_signatures"] > MAX_BAD_SIGNATURES_PER_SOURCE
 
@@ -419,6 +420,32 @@ def test_votes_for_the_future_fill_nothing_but_their_senders_share(run: Run) -> 
                 await peers(cluster, 3, [0, 1, 2])
             for number in range(6, 16):
                 await counted(client, number)
+
+    run(scenario)
+
+
+def test_forwarded_requests_with_bad_signatures_stop_nobody(run: Run) -> None:
+    """A member forwards nothing but bad signatures, as fast as the leader reads, while a client is served."""
+
+    async def scenario() -> None:
+        async with LocalCluster(4, counter.Counter) as cluster, cluster.client() as client:
+            await cluster.stop(0)
+            forger = TestClient(9, chain_id=cluster.genesis.chain_id, session=client.session)
+            bad = [forger.request(bytes(MAX_OPERATION_BYTES), number, good=False) for number in range(1, 16)]
+            flood = frame(MESSAGE, encode(Forward(0, 0, join_requests(bad))))
+
+            async def attack() -> None:
+                while True:
+                    async with peer_of(cluster, 1, own=0) as connection:
+                        while not connection.writer.is_closing():
+                            await connection.send(flood)
+
+            attacking = asyncio.create_task(attack())
+            for number in range(1, 21):
+                await counted(client, number)
+            attacking.cancel()
+            await asyncio.gather(attacking, return_exceptions=True)
+            await counted(client, 21)
 
     run(scenario)
 
