@@ -12,11 +12,13 @@ trap 'rm -rf "$folder"' EXIT
 "$folder/venv/bin/pip" install --quiet --constraint ci/constraints.txt "$wheel"
 cp -r ci/smoke.py "$folder/"
 cd "$folder"
-export PATH="$folder/venv/bin"
-for tool in cc gcc cargo rustc; do
-    if command -v "$tool" >/dev/null; then echo "check-wheel: $tool is still on the path"; exit 1; fi
-done
-smartbft version
-python smoke.py
-smartbft demo --seconds 3
+(
+    export PATH="$folder/venv/bin"
+    for tool in cc gcc cargo rustc; do
+        if command -v "$tool" >/dev/null; then echo "check-wheel: $tool is still on the path"; exit 1; fi
+    done
+    smartbft version
+    python smoke.py
+    smartbft demo --seconds 3
+)
 echo "check-wheel: $wheel works without a compiler"
