@@ -26,7 +26,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 _MOST_INPUT_BYTES = 4096
 _SECONDS_PER_INPUT = 5
 _CHILD = "--child"
-_LAST_WORDS = re.compile(r"^(?:kit\.fuzzing\.Finding|[\w.]+(?:Error|Exception)|==\d+== ERROR).*", re.MULTILINE)
+_LAST_WORDS = re.compile(r"^(?:Finding|[\w.]+(?:Error|Exception)|==\d+== ERROR).*", re.MULTILINE)
 
 
 @dataclass
@@ -46,7 +46,7 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower())
 
 
-def fuzz_one(name: str, corpus: Path, seconds: int) -> None:
+def fuzz_one(name: str, corpus: Path, seconds: int, *, planted: bool) -> None:
     """In the child: hand the process over to atheris, which ends it."""
     import atheris
 
@@ -54,6 +54,8 @@ def fuzz_one(name: str, corpus: Path, seconds: int) -> None:
         from kit.decoders import ALL
         from kit.fuzzing import judge
     decoder = next(decoder for decoder in ALL if decoder.name == name)
+    if planted:
+        decoder = decoder.with_planted_bug()
     corpus.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(decoder.seeds):
         (corpus / f"seed-{number}").write_bytes(seed)
@@ -76,7 +78,18 @@ def fuzz_one(name: str, corpus: Path, seconds: int) -> None:
                 decoder.guide(data)
         judge(decoder, data)
 
-    atheris.Setup([sys.argv[0], *options, str(corpus)], target)
+    mutator = decoder.mutator(0, decoder.fields)
+
+    def mutate(data: bytes, most: int, seed: int) -> bytes:
+        """By turns as libFuzzer does, as the test suite does, and with checksums that fit where there are some."""
+        if seed & 1:
+            return bytes(atheris.Mutate(data, most))
+        mutator.random.seed(seed)
+        if decoder.generate is not None and seed & 2:
+            return decoder.generate(mutator, data)[:most]
+        return mutator.mutate(data, mutator.pick(decoder.seeds))[:most]
+
+    atheris.Setup([sys.argv[0], *options, str(corpus)], target, custom_mutator=mutate)
     atheris.Fuzz()
 
 
@@ -85,9 +98,10 @@ def escaped(field: bytes) -> str:
     return "".join(f"\\x{byte:02x}" for byte in field)
 
 
-def run(name: str, corpus: Path, seconds: int) -> Outcome:
+def run(name: str, corpus: Path, seconds: int, *, planted: bool) -> Outcome:
     """One decoder in a process of its own."""
     arguments = [sys.executable, str(Path(__file__)), _CHILD, name, "--corpus", str(corpus), "--seconds", str(seconds)]
+    arguments += ["--planted"] if planted else []
     before = set(corpus.glob("finding-*"))
     done = subprocess.run(arguments, capture_output=True, text=True, errors="replace", check=False)
     said = done.stderr + done.stdout
@@ -145,11 +159,12 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=60, help="for each decoder (default 60)")
     parser.add_argument("--corpus", type=Path, default=ROOT / "build" / "fuzz", help="folder (default build/fuzz)")
     parser.add_argument("--replay", type=Path, metavar="FILE", help="try one input again, and nothing else")
+    parser.add_argument("--planted", action="store_true", help="run the versions with planted bugs: each must be found")
     parser.add_argument("--list", action="store_true", help="print the names of the decoders")
     parser.add_argument(_CHILD, metavar="DECODER", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.child is not None:
-        fuzz_one(chosen.child, chosen.corpus / slug(chosen.child), chosen.seconds)
+        fuzz_one(chosen.child, chosen.corpus / slug(chosen.child), chosen.seconds, planted=chosen.planted)
         return 0
 
     from kit.decoders import ALL
@@ -172,7 +187,7 @@ def main() -> int:
     chosen.corpus.mkdir(parents=True, exist_ok=True)
     outcomes = []
     for name in chosen.names or known:
-        outcome = run(name, chosen.corpus, chosen.seconds)
+        outcome = run(name, chosen.corpus, chosen.seconds, planted=chosen.planted)
         print(f"{name}: {outcome.executions:,} executions{', FINDING' if outcome.words else ''}", flush=True)
         outcomes.append(outcome)
     return report(outcomes)

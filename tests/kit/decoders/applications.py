@@ -10,6 +10,7 @@ from oracles import coin as oracle
 from oracles import wire
 
 from kit.fuzzing import Decoder
+from kit.mutation import Mutator
 from kit.requests import CHAIN
 from smartbft._fastpath.coin import CoinState
 from smartbft._fastpath.pool import encode_request, join_requests, split_requests
@@ -117,6 +118,22 @@ def _sorted_coins(snapshot: bytes) -> bytes:
     """Planted bug: coins are taken in any order."""
     entries = [snapshot[at : at + 72] for at in range(64, len(snapshot), 72)]
     return _restore_coin(snapshot[:64] + b"".join(sorted(entries)))
+
+
+def _resealed_snapshot(mutator: Mutator, data: bytes) -> bytes:
+    """A snapshot of coins that are mutated, lost, repeated or out of order, whose count and sum are right."""
+    random = mutator.random
+    entries = [_SNAPSHOT[at : at + 72] for at in range(64, len(_SNAPSHOT), 72)]
+    for _ in range(int(random.random() * 3)):
+        entry = mutator.pick(entries)
+        changed = mutator.mutate(entry, most=1)[:72].ljust(72, b"\1")
+        entries.insert(int(random.random() * (len(entries) + 1)), changed)
+    if random.random() < 0.7:
+        entries.sort()
+    minted = sum(int.from_bytes(entry[64:], "little") for entry in entries)
+    head = _SNAPSHOT[:40] + minted.to_bytes(16, "little") + struct.pack("<Q", len(entries))
+    snapshot = head + b"".join(entries)
+    return mutator.mutate(snapshot, data) if random.random() < 0.3 else snapshot
 
 
 def _coin_result(result: bytes) -> None:
@@ -239,7 +256,16 @@ DECODERS = [
         _MARKS,
         guide=lambda data: [_guide(request[52:-64]) for request in wire.requests(data) or ()],
     ),
-    Decoder("snapshot of the coin", _restore_coin, [_SNAPSHOT], ValueError, _sorted_coins, _encode_coin, _COINS),
+    Decoder(
+        "snapshot of the coin",
+        _restore_coin,
+        [_SNAPSHOT],
+        ValueError,
+        _sorted_coins,
+        _encode_coin,
+        _COINS,
+        generate=_resealed_snapshot,
+    ),
     Decoder("result of the coin", _coin_result, _RESULTS, _REFUSED, _hasty_result),
     Decoder(
         "operation of the counter",
