@@ -59,6 +59,10 @@ MAX_BAD_SIGNATURES_PER_SOURCE = 64
 VERIFY_JOB_REQUESTS = 512
 # Jobs at the verifier at once: enough that its threads never starve, few enough that priorities still bite.
 VERIFY_JOBS_IN_FLIGHT = 2
+# Fewer waiting requests than this may wait so long for company since the last job: a batch of this size is nearly as
+# cheap per signature as a large one, and the pause is a fraction of what ordering takes.
+VERIFY_ENOUGH_REQUESTS = 64
+VERIFY_PAUSE_SECONDS = 0.002
 
 # Ordering.
 LIVE_INSTANCES = 2  # Mod-SMaRt section V-A: the current instance and the one before

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from smartbft.errors import InvariantViolation
-from smartbft.limits import MAX_BAD_SIGNATURES_PER_SOURCE, VERIFY_JOBS_IN_FLIGHT
+from smartbft.limits import (
+    MAX_BAD_SIGNATURES_PER_SOURCE,
+    VERIFY_ENOUGH_REQUESTS,
+    VERIFY_JOBS_IN_FLIGHT,
+    VERIFY_PAUSE_SECONDS,
+)
 from smartbft.runtime import verification
 from smartbft.runtime.verification import VerificationPump, combine
 
@@ -26,7 +33,7 @@ def test_an_application_that_judges_another_number_of_requests_is_a_bug() -> Non
 
 class Job:
     def __init__(self, mask: bytes, source: int = 1) -> None:
-        self.mask, self.data, self.source = mask, mask, source
+        self.mask, self.data, self.source, self.count = mask, mask, source, len(mask)
 
 
 class Pool:
@@ -35,12 +42,21 @@ class Pool:
     def __init__(self, jobs: list[Job]) -> None:
         self.jobs = jobs
         self.applied: list[bytes] = []
+        self.out = 0
 
     def take_unverified(self, most: int) -> Job | None:
-        return self.jobs.pop(0) if self.jobs else None
+        if not self.jobs:
+            return None
+        job = self.jobs.pop(0)
+        self.out += job.count
+        return job
+
+    def stats(self) -> dict[str, int]:
+        return {"unverified": self.out + sum(job.count for job in self.jobs)}
 
     def apply_verdicts(self, job: Job, verdicts: bytes) -> list[tuple[int, int]]:
         self.applied.append(verdicts)
+        self.out -= job.count
         return [(job.source, verdicts.count(0))]
 
 
@@ -56,8 +72,52 @@ class Verifier:
         return done
 
 
-def pump(pool: Pool, verifier: Verifier, punished: list[int]) -> VerificationPump:
-    return VerificationPump(pool, verifier, lambda data: b"\1" * len(data), punished.append)  # type: ignore[arg-type]
+class Loop:
+    """A clock that moves when it is asked to wait for its timers; `jump` moves it with every look at it."""
+
+    def __init__(self, jump: float = 0.0) -> None:
+        self.now = 100.0
+        self.jump = jump
+        self.timers: list[tuple[float, Callable[[], None]]] = []
+
+    def time(self) -> float:
+        self.now += self.jump
+        return self.now
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> None:
+        self.timers.append((self.now + delay, callback))
+
+    def advance(self) -> None:
+        timers, self.timers = self.timers, []
+        for at, callback in timers:
+            self.now = max(self.now, at)
+            callback()
+
+
+def pump(pool: Pool, verifier: Verifier, punished: list[int], loop: Loop | None = None) -> VerificationPump:
+    checks = lambda data: b"\1" * len(data)  # noqa: E731
+    return VerificationPump(pool, verifier, checks, punished.append, loop or Loop(jump=1.0))  # type: ignore[arg-type]
+
+
+def test_a_request_after_a_pause_is_verified_at_once_and_those_behind_it_wait_for_company() -> None:
+    pool, verifier, loop = Pool([Job(b"\1")]), Verifier(), Loop()
+    traffic = pump(pool, verifier, [], loop)
+    traffic.fill()
+    assert len(verifier.submitted) == 1
+    pool.jobs.append(Job(b"\1\1"))
+    traffic.fill()
+    traffic.fill()
+    assert len(verifier.submitted) == 1
+    assert [at for at, _ in loop.timers] == [100.0 + VERIFY_PAUSE_SECONDS]
+    loop.advance()
+    assert [job.count for job in verifier.submitted] == [1, 2]
+
+
+def test_enough_requests_do_not_wait() -> None:
+    pool, verifier, loop = Pool([Job(b"\1"), Job(b"\1" * VERIFY_ENOUGH_REQUESTS)]), Verifier(), Loop()
+    pump(pool, verifier, [], loop).fill()
+    assert len(verifier.submitted) == 2
+    assert not loop.timers
 
 
 def test_a_few_jobs_are_out_at_a_time_so_that_priorities_bite() -> None:

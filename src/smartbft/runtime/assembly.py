@@ -121,7 +121,9 @@ class RunningReplica:
         self._executor = make(application, self._executed, self._fail)
         if not self._sequential:
             self._verifier = Verifier(self._verify_threads(), _VERIFY_NICE)
-            self._pump = VerificationPump(self._pool, self._verifier, application.check_batch, self._clients.punish)
+            self._pump = VerificationPump(
+                self._pool, self._verifier, application.check_batch, self._clients.punish, self._loop
+            )
         self._driver = self._make_driver(self._executor)
         self._watch()
         self._replay_until = len(state.decisions)
