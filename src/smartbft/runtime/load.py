@@ -152,7 +152,7 @@ class _Link(asyncio.BufferedProtocol):
         if answer and self.transport is not None:
             self.transport.write(answer)
         self._shaken = self._dialer.peer is not None
-        if self._shaken:
+        if self._shaken and not self.ready.done():  # whoever waited may have been cancelled
             self.ready.set_result(None)
         return memoryview(self._dialer.remainder)
 

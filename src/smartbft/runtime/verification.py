@@ -57,7 +57,8 @@ class VerificationPump:
         loop: tells the time, and wakes the pump when a pause is over.
 
     Signatures are cheaper together. While requests trickle in, from many connections one at a time, jobs are submitted
-    no closer than a short pause, unless enough requests wait; after a pause without jobs, a request is verified at once.
+    no closer than a short pause, unless enough requests wait. After a pause without jobs, a request is verified at
+    once.
     """
 
     def __init__(
