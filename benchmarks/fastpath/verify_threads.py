@@ -4,7 +4,8 @@ Each process is pinned to a core of its own and verifies on one thread; the thre
 cores. The two are measured in turn, so that a slow moment of the machine meets both, and the median ratio of the
 throughputs is printed. A round in which other programs took a core away from one of the processes says nothing: it is
 counted apart (the process got less processor time than the round took) and measured again. The threads' side has no
-such excuse, since an idle thread looks the same as a disturbed one. Run: ``python benchmarks/fastpath/verify_threads.py``.
+such excuse, since an idle thread looks the same as a disturbed one.
+Run: ``python benchmarks/fastpath/verify_threads.py``.
 """
 
 from __future__ import annotations
