@@ -33,9 +33,17 @@ VALUE_HEADER_BYTES = 8  # the timestamp, before the digests
 MAX_VALUE_BYTES = VALUE_HEADER_BYTES + DIGEST_BYTES * MAX_BATCH_REQUESTS
 MAX_PROOF_BYTES = 128 + MAX_MEMBERS * (SIGNATURE_BYTES + 8)
 
-# Frames: the largest payload of each kind. A peer's message may carry a batch, its value and its proof.
+# The write set of an instance has an entry per value it was asked to write: one per regency at most, and regencies take
+# longer and longer. The oldest entries go first: that can delay a regency change, but never bind a wrong value.
+MAX_WRITE_SET_ENTRIES = 64
+_WRITTEN_BYTES = DIGEST_BYTES + 2 + 9 + 1
+MAX_STOP_DATA_BYTES = MAX_WRITE_SET_ENTRIES * _WRITTEN_BYTES + MAX_PROOF_BYTES + SIGNATURE_BYTES + 128
+MAX_SYNC_BYTES = MAX_MEMBERS * MAX_STOP_DATA_BYTES + MAX_VALUE_BYTES + 256
+
+# Frames: the largest payload of each kind. A peer's message may carry a batch, its value and its proof, or a SYNC.
 MAX_HELLO_BYTES = 1024
-MAX_MESSAGE_BYTES = MAX_BATCH_BYTES + 4 * MAX_BATCH_REQUESTS + MAX_VALUE_BYTES + MAX_PROOF_BYTES + 1024
+_MAX_DECISION_BYTES = MAX_BATCH_BYTES + 4 * MAX_BATCH_REQUESTS + MAX_VALUE_BYTES + MAX_PROOF_BYTES + 1024
+MAX_MESSAGE_BYTES = max(_MAX_DECISION_BYTES, MAX_SYNC_BYTES)
 MAX_STATUS_QUESTION_BYTES = 256
 MAX_STATUS_BYTES = 64 * 1024
 
@@ -74,12 +82,18 @@ FETCH_DECISIONS_AT_ONCE = 16
 MAX_FETCH_DIGESTS = MAX_BATCH_REQUESTS
 # Decided batches that wait for the application before the leader pauses: a slow application must not fill the memory.
 MAX_EXECUTION_BACKLOG = 8
-# Bytes of overdue requests in one FORWARD, and how far its pauses grow (times the request timeout).
+# Bytes of overdue requests in one FORWARD or STOP, and how often in a request timeout the oldest request is looked at.
 MAX_FORWARD_BYTES = 1024 * 1024
-MAX_FORWARD_PAUSE_FACTOR = 16
+REQUEST_LOOKS_PER_TIMEOUT = 8
 # Without a log, late replicas can only be served from memory.
 RECENT_DECISIONS_IN_MEMORY_MODE = 4096
 RECENT_DECISIONS_BYTES = 64 * 1024 * 1024
+
+# Regency changes. Each failed one doubles the timeout, up to the genesis's cap; so many decisions in a row halve it.
+DECISIONS_PER_TIMEOUT_DECAY = 16
+# A STOP counts while its sender repeats it (every resend interval); after so many intervals of silence it is void, so
+# that suspicions of long ago do not add up.
+STOP_LIFETIME_RESENDS = 8
 
 # The log.
 DEFAULT_SEGMENT_BYTES = 16 * 1024 * 1024

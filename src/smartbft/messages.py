@@ -22,6 +22,7 @@ from smartbft.limits import (
     MAX_MEMBERS,
     MAX_REQUEST_BYTES,
     MAX_VALUE_BYTES,
+    MAX_WRITE_SET_ENTRIES,
     SIGNATURE_BYTES,
 )
 
@@ -34,6 +35,8 @@ Digests = Annotated[bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGE
 # A request list: each request has a length of four bytes before it.
 BatchData = Annotated[bytes, msgspec.Meta(max_length=MAX_BATCH_BYTES + 4 * MAX_BATCH_REQUESTS)]
 ForwardData = Annotated[bytes, msgspec.Meta(max_length=MAX_FORWARD_BYTES + MAX_REQUEST_BYTES + 4 * MAX_BATCH_REQUESTS)]
+# The value of a SYNC may be empty: nothing is proposed yet.
+ValueOrNothing = Annotated[bytes, msgspec.Meta(max_length=MAX_VALUE_BYTES)]
 Signatures = Annotated[tuple[tuple[ReplicaId, Signature], ...], msgspec.Meta(max_length=MAX_MEMBERS)]
 
 
@@ -74,6 +77,23 @@ class Proof(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     instance: Number
     digest: Digest
     signatures: Signatures
+
+
+class Accepted(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """`(ts, val)` of VP-Consensus: the newest WRITE quorum a replica saw in an instance."""
+
+    regency: Number
+    digest: Digest
+
+
+class Written(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """An entry of the write set: a value digest, and the newest regency the replica sent WRITE for it in."""
+
+    digest: Digest
+    regency: Number
+
+
+WriteSet = Annotated[tuple[Written, ...], msgspec.Meta(max_length=MAX_WRITE_SET_ENTRIES)]
 
 
 class Decision(_Message, frozen=True, tag=4, gc=False):
@@ -118,13 +138,85 @@ class Progress(_Message, frozen=True, tag=9, gc=False):
     decided: Number
 
 
+class Stop(_Message, frozen=True, tag=10, gc=False):
+    """STOP (Mod-SMaRt Algorithm 3, line 7): the sender suspects the leader and asks for regency `target`."""
+
+    target: Number
+    data: ForwardData  # pending requests that were not ordered in time
+
+
+class StopData(_Message, frozen=True, tag=11, gc=False):
+    """STOPDATA (Algorithm 3, line 16): what the signer promises when it installs `regency`, for the new leader.
+
+    The bounded form of protocols.md 2.3: the last decision's proof, and the COLLECT of VP-Consensus for the instance
+    after it. One signature covers all of it but the proof, which proves itself.
+    """
+
+    signer: ReplicaId
+    instance: Number  # the last decided one + 1
+    accepted: Accepted | None
+    write_set: WriteSet  # sorted by digest, one entry per value
+    proof: Proof | None  # of instance - 1; None before the first decision of the view
+    signature: Signature
+
+
+StopDataSet = Annotated[tuple[StopData, ...], msgspec.Meta(max_length=MAX_MEMBERS)]
+
+
+class Sync(_Message, frozen=True, tag=12, gc=False):
+    """SYNC (Algorithm 3, line 22): the new leader's STOPDATA from `n - f` replicas, unchanged and sorted by signer, and
+    the value to propose in the instance after the highest proven one.
+
+    Attributes:
+        value: empty: nothing binds and nothing is pending; the instance is free for a PROPOSE.
+        signature: of the leader of `regency`, so that any holder may pass it on.
+    """
+
+    stop_data: StopDataSet
+    value: ValueOrNothing
+    signature: Signature
+
+
+class FetchSync(_Message, frozen=True, tag=13, gc=False):
+    """The sender has installed `regency` and lacks its SYNC."""
+
+
+class FetchValue(_Message, frozen=True, tag=14, gc=False):
+    """Asks for the value with this digest, which was proposed in an instance: it binds there."""
+
+    instance: Number
+    digest: Digest
+
+
+class ProposedValue(_Message, frozen=True, tag=15, gc=False):
+    """Answer to FetchValue."""
+
+    instance: Number
+    value: ValueBytes
+
+
 Message = Union[  # noqa: UP007 - msgspec builds its decoder from this union
-    Propose, Write, Accept, Decision, FetchRequests, RequestBodies, Forward, FetchDecisions, Progress
+    Propose,
+    Write,
+    Accept,
+    Decision,
+    FetchRequests,
+    RequestBodies,
+    Forward,
+    FetchDecisions,
+    Progress,
+    Stop,
+    StopData,
+    Sync,
+    FetchSync,
+    FetchValue,
+    ProposedValue,
 ]
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Message)
 _proof_decoder = msgspec.msgpack.Decoder(Proof)
+_unsigned = b"\0" * SIGNATURE_BYTES
 
 
 def encode(message: Message) -> bytes:
@@ -161,3 +253,13 @@ def decode_proof(data: bytes) -> Proof:
     if _encoder.encode(proof) != data:
         raise MalformedMessage("a decision proof is not in canonical form")
     return proof
+
+
+def stop_data_statement(message: StopData) -> bytes:
+    """The bytes that a STOPDATA's signature covers, beside its domain: everything but the proof and the signature."""
+    return _encoder.encode(msgspec.structs.replace(message, proof=None, signature=_unsigned))
+
+
+def sync_statement(message: Sync) -> bytes:
+    """The bytes that a SYNC's signature covers, beside its domain: everything but the signature."""
+    return _encoder.encode(msgspec.structs.replace(message, signature=_unsigned))

@@ -129,6 +129,7 @@ class Parameters:
     session_lease: int = SESSION_LEASE_MICROSECONDS
     clock_skew: int = CLOCK_SKEW_MICROSECONDS
     request_timeout: int = 2_000_000
+    max_request_timeout: int = 60_000_000
     resend_interval: int = 250_000
     progress_interval: int = 1_000_000
     fetch_grace: int = 20_000

@@ -20,6 +20,8 @@ from smartbft.core.records import (
     largest_body_bytes,
     parse_accept,
     parse_decision,
+    parse_regency,
+    parse_sync,
     parse_value,
     value_record,
 )
@@ -74,12 +76,12 @@ def test_no_body_is_larger_than_the_bound() -> None:
     value = Value(2**64 - 1, bytes(96)).encode()
     proof = Proof(2**62, 2**62, 2**62, bytes(32), tuple((2**16 - 1, bytes(64)) for _ in range(MAX_MEMBERS)))
     data = bytes(1000)
-    bound = largest_body_bytes(parameters)
+    bound = largest_body_bytes(parameters, 0)
     assert bound - 300 < len(body(decision_record(1, proof, value, data))) <= bound
     assert len(body(value_record(1, 2**62, 2**62, 3, value, data))) <= bound
 
 
-@given(st.sampled_from([parse_value, parse_accept, parse_decision]), st.binary(max_size=200))
+@given(st.sampled_from([parse_value, parse_accept, parse_decision, parse_regency, parse_sync]), st.binary(max_size=200))
 def test_any_other_body_is_corrupt(parse: object, garbage: bytes) -> None:
     try:
         parse(garbage)  # type: ignore[operator]

@@ -61,13 +61,42 @@ def test_accept_needs_the_quorum() -> None:
     assert guard.approve_accept(1, 0, A, writes=3, quorum=3)
 
 
-def test_no_vote_in_a_decided_instance_or_below_the_regency_floor() -> None:
+def test_no_vote_in_a_decided_instance() -> None:
     guard = VoteGuard()
     guard.decided(1)
     assert not guard.approve_write(1, 0, A)
-    guard.regency_floor = 2
-    assert not guard.approve_write(2, 1, A)
-    assert guard.approve_write(2, 2, A)
+    assert guard.approve_write(2, 0, A)
+
+
+def test_installing_a_regency_ends_all_below_it() -> None:
+    guard = VoteGuard()
+    assert guard.install(2)
+    assert not guard.install(2)
+    assert not guard.install(1)
+    assert guard.synchronize(2, 1, b"")
+    assert not guard.approve_write(1, 1, A)
+    assert not guard.approve_accept(1, 1, A, writes=3, quorum=3)
+    assert guard.approve_write(1, 2, A)
+
+
+def test_nothing_is_written_before_the_first_sync_of_a_regency() -> None:
+    guard = VoteGuard()
+    guard.install(1)
+    assert not guard.approve_write(1, 1, A)
+    assert not guard.synchronize(2, 1, A)
+    assert guard.synchronize(1, 1, A)
+    assert not guard.synchronize(1, 1, B)
+    assert guard.approve_write(1, 1, A)
+
+
+def test_only_the_value_of_the_sync_is_written_in_its_instance() -> None:
+    guard = VoteGuard()
+    guard.install(1)
+    guard.synchronize(1, 1, A)
+    assert not guard.approve_write(1, 1, B)
+    assert not guard.approve_propose(1, 1, B, leader=True)
+    guard.decided(1)
+    assert guard.approve_write(2, 1, B)
 
 
 def test_instances_are_decided_once_and_in_order() -> None:

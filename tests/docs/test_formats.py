@@ -96,6 +96,13 @@ def executed_reply(*, result: bytes, instance: int, timestamp: int, view: int, l
     return reply
 
 
+STOP_DATA = (
+    *(0, 1, 3, 2),
+    messages.Accepted(0, bytes(32)),
+    (messages.Written(bytes(32), 0), messages.Written(bytes([1] * 32), 0)),
+    None,
+    bytes(64),
+)
 EXAMPLES: dict[type[Any], tuple[Any, ...]] = {
     messages.Propose: (0, 0, 1, bytes(40)),
     messages.Write: (0, 0, 1, bytes(32)),
@@ -106,6 +113,12 @@ EXAMPLES: dict[type[Any], tuple[Any, ...]] = {
     messages.Forward: (0, 0, b"data"),
     messages.FetchDecisions: (0, 0, 1, 16),
     messages.Progress: (0, 0, 2**62),
+    messages.Stop: (0, 0, 1, b"data"),
+    messages.StopData: STOP_DATA,
+    messages.Sync: (0, 1, (messages.StopData(*STOP_DATA),), b"", bytes(64)),
+    messages.FetchSync: (0, 1),
+    messages.FetchValue: (0, 1, 2, bytes(32)),
+    messages.ProposedValue: (0, 1, 2, bytes(40)),
 }
 
 
@@ -123,10 +136,13 @@ def test_the_table_of_messages() -> None:
 
 
 def spelled_out(value: Any) -> Any:
-    """A field as the document describes it: a proof is an array without a tag."""
-    if not isinstance(value, Proof):
+    """A field as the document describes it: arrays of arrays; only a whole message in another has its tag."""
+    if isinstance(value, tuple):
+        return [spelled_out(item) for item in value]
+    if not isinstance(value, msgspec.Struct):
         return value
-    return [value.view, value.regency, value.instance, value.digest, [list(pair) for pair in value.signatures]]
+    tag = value.__struct_config__.tag
+    return [*([] if tag is None else [tag]), *(spelled_out(item) for item in msgspec.structs.astuple(value))]
 
 
 def test_the_bounds_of_messages() -> None:
@@ -134,8 +150,9 @@ def test_the_bounds_of_messages() -> None:
     found = {row[0]: row[2] for row in table(page, "bounds")}
     assert f"8 to {limits.MAX_VALUE_BYTES:,}:" in found["value"]
     assert found["digests"] == f"a digest list of 32 to {32 * limits.MAX_BATCH_REQUESTS:,}"
-    assert found["view, regency, instance, first, last, decided"] == "0 to 2^62"
+    assert found["view, regency, instance, first, last, decided, target"] == "0 to 2^62"
     assert f"to {limits.MAX_MEMBERS} signatures" in found["proof"]
+    assert f"at most {limits.MAX_WRITE_SET_ENTRIES}," in found["write_set"]
     assert limits.MAX_BATCH_BYTES == 4 << 20
     assert limits.MAX_FORWARD_BYTES == 1 << 20
     assert f"at most {limits.FETCH_DECISIONS_AT_ONCE} are served" in WIRE
@@ -151,6 +168,12 @@ def test_values_votes_and_seeds() -> None:
     assert domains.value_digest(value) == digest
     numbers = b"".join(number.to_bytes(8, "little") for number in (4, 5, 6))
     assert domains.accept_payload(4, 5, 6, digest) == keys["signed by an ACCEPT"] + numbers + digest
+    unsigned = messages.StopData(*STOP_DATA)
+    assert domains.stop_data_payload(messages.stop_data_statement(unsigned)) == keys[
+        "signed by a STOPDATA"
+    ] + messages.encode(unsigned)
+    sync = messages.Sync(*EXAMPLES[messages.Sync])
+    assert domains.sync_payload(messages.sync_statement(sync)) == keys["signed by a SYNC"] + messages.encode(sync)
     seed = blake3((6).to_bytes(8, "little") + digest, key=keys["seed of the application"]).digest()
     assert domains.seed(6, digest) == seed
 
@@ -226,6 +249,14 @@ BODIES: dict[str, tuple[Any, dict[str, Any]]] = {
             "the value": b"v" * 8,
             "the requests": b"requests",
         },
+    ),
+    "REGENCY": (
+        records.regency_record(7, messages.StopData(*STOP_DATA)),
+        {"a StopData message": messages.encode(messages.StopData(*STOP_DATA))},
+    ),
+    "SYNC": (
+        records.sync_record(7, messages.Sync(*EXAMPLES[messages.Sync])),
+        {"a Sync message": messages.encode(messages.Sync(*EXAMPLES[messages.Sync]))},
     ),
 }
 

@@ -204,20 +204,6 @@ def test_line_18_19_a_forwarded_list_that_is_none_costs_its_sender_the_channel(
     assert follower.pool.stats()["pending"] == 0
 
 
-def test_line_18_19_a_second_expiry_forwards_again_with_growing_pauses(cluster: Cluster) -> None:
-    timeout = cluster.parameters.request_timeout
-    follower = cluster.followers[0]
-    follower.admit(TestClient().requests(b"a"))
-    forwarded = []
-    for tick in range(1, 16):
-        follower.now = NOW + tick * timeout
-        follower.outbox.clear()
-        follower.fire(Timer.REQUEST)
-        if any(isinstance(m, Forward) for _, _, m in follower.outbox):
-            forwarded.append(tick)
-    assert forwarded == [1, 3, 7, 15]
-
-
 def test_line_20_21_a_bad_signature_is_not_admitted_and_blocks_nothing(cluster: Cluster) -> None:
     client = TestClient()
     bad, good = client.request(b"a", 1, good=False), client.request(b"a", 1)

@@ -12,13 +12,13 @@ import click
 from smartbft.cli.exit_codes import CheckFailed
 from smartbft.cli.output import examples, json_option, print_json, print_table, say
 from smartbft.config import Genesis, ReplicaConfig
-from smartbft.core.records import ACCEPT, DECISION, VALUE
+from smartbft.core.records import ACCEPT, DECISION, REGENCY, SYNC, VALUE
 from smartbft.errors import CorruptLog, RemoteProtocolError
 
 if TYPE_CHECKING:
     from smartbft.storage.inspection import LogReport
 
-KIND_NAMES = {VALUE: "value", ACCEPT: "accept", DECISION: "decision"}
+KIND_NAMES = {VALUE: "value", ACCEPT: "accept", DECISION: "decision", REGENCY: "regency", SYNC: "sync"}
 
 
 @click.group(epilog=examples("smartbft log inspect net/replica-0", "smartbft log verify net/replica-0 --json"))

@@ -32,6 +32,7 @@ _DURATIONS = (
     "session_lease",
     "clock_skew",
     "request_timeout",
+    "max_request_timeout",
     "resend_interval",
     "progress_interval",
     "fetch_grace",
@@ -49,6 +50,7 @@ _BOUNDS: dict[str, tuple[int, int]] = {
     "session_lease": (1_000_000, 30 * 24 * _HOUR),
     "clock_skew": (1_000, _HOUR),
     "request_timeout": (1_000, _HOUR),
+    "max_request_timeout": (1_000, _HOUR),
     "resend_interval": (1_000, _HOUR),
     "progress_interval": (1_000, _HOUR),
     "fetch_grace": (0, _HOUR),
@@ -247,6 +249,7 @@ class _ParametersFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     session_lease: Duration = Duration(_DEFAULT.session_lease)
     clock_skew: Duration = Duration(_DEFAULT.clock_skew)
     request_timeout: Duration = Duration(_DEFAULT.request_timeout)
+    max_request_timeout: Duration = Duration(_DEFAULT.max_request_timeout)
     resend_interval: Duration = Duration(_DEFAULT.resend_interval)
     progress_interval: Duration = Duration(_DEFAULT.progress_interval)
     fetch_grace: Duration = Duration(_DEFAULT.fetch_grace)

@@ -12,7 +12,7 @@ from typing import Protocol
 from smartbft._fastpath.pool import RequestPool
 from smartbft.core.effects import Broadcast, Record, Send
 from smartbft.core.inputs import Timer
-from smartbft.core.recovery import RecoveredVotes
+from smartbft.core.recovery import RecoveredState
 from smartbft.core.safety import VoteGuard
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import Signer
@@ -39,6 +39,9 @@ class Chassis(Protocol):
     def persist(self, records: tuple[Record, ...], then: Sequence[Send | Broadcast] = ()) -> int:
         """Append records to the log, with what may be said once they are durable; returns the token."""
 
+    def persist_promise(self, record: Record, then: Sequence[Send | Broadcast] = ()) -> int:
+        """As `persist`, for what binds this replica; where votes are not recorded, `then` leaves at once (token 0)."""
+
     def send(self, to: int, message: Message) -> None:
         """Send something that does not bind."""
 
@@ -53,6 +56,9 @@ class Chassis(Protocol):
 
     def penalise(self, peer: int, reason: str) -> None:
         """Report a peer that broke the protocol."""
+
+    def report(self, accused: int, first: Message, second: Message) -> None:
+        """Report two signed statements of one member that contradict each other."""
 
     def decide(self, instance: int, value: bytes, data: bytes, proof: Proof, logged: bool) -> None:
         """Deliver a decision: the next instance, its encoded value, its requests and its proof.
@@ -69,6 +75,24 @@ class Chassis(Protocol):
     def note_progress(self, peer: int, decided: int) -> None:
         """A hint that `peer` has decided all instances up to `decided`."""
 
+    def last_proof(self) -> Proof | None:
+        """The proof of the last decision; None before the first one."""
+
+    def decided_value(self, instance: int) -> bytes:
+        """The encoded value of a decided instance, or b"" if it is not in memory any more."""
+
+    def adopt(self, sender: int, data: bytes) -> None:
+        """Requests that `sender` passes on because they were not ordered in time."""
+
+    def overdue(self) -> bytes:
+        """The pending requests that were not ordered in time, as a bounded request list."""
+
+    def suspects(self) -> bool:
+        """Whether the oldest pending request was forwarded and is still not ordered."""
+
+    def watch_again(self) -> None:
+        """A regency begins: the deadlines of pending requests start again, with the timeout of now."""
+
     def may_propose(self) -> bool:
         """Whether another batch may be ordered now: not while too many decided ones wait for the application."""
 
@@ -76,16 +100,31 @@ class Chassis(Protocol):
 class Ordering(Protocol):
     """What an ordering protocol offers the replica."""
 
-    regency: int
+    @property
+    def regency(self) -> int:
+        """The installed regency."""
 
     @property
     def leader(self) -> int:
         """The id of the replica that proposes in the current regency."""
 
-    def recover(self, votes: RecoveredVotes) -> None:
-        """Take up the votes of the instance after the last decision, found in the log; called once, before anything
-        else.
+    @property
+    def timeout(self) -> int:
+        """Microseconds from a request's arrival to the suspicion of the leader: grows with failed regencies."""
+
+    def recover(self, recovered: RecoveredState) -> None:
+        """Take up the regency, and the votes of the instance after the last decision, found in the log; called once,
+        before anything else.
         """
+
+    def suspect(self, data: bytes) -> None:
+        """Pending requests (a request list) were forwarded to everybody and are still not ordered: the leader fails."""
+
+    def heard(self, sender: int, regency: int) -> None:
+        """A message that is none of this protocol's shows which regency its sender is in."""
+
+    def changing(self) -> bool:
+        """Whether a regency change is under way: then we repeat ourselves even while instances are decided."""
 
     def on_message(self, sender: int, message: Message) -> None:
         """A verified message of this protocol."""

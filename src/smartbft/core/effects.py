@@ -100,6 +100,19 @@ class Penalise(msgspec.Struct, frozen=True, gc=False):
     reason: str
 
 
+class ReportEvidence(msgspec.Struct, frozen=True, gc=False):
+    """A member signed two statements that contradict each other: worth keeping, for anybody to check.
+
+    Attributes:
+        accused: its member id.
+        first, second: the signed messages (ACCEPT, STOPDATA or SYNC).
+    """
+
+    accused: int
+    first: Message
+    second: Message
+
+
 Effect = Union[  # noqa: UP007
-    Persist, Send, Broadcast, SetTimer, CancelTimer, Execute, Reply, ServeDecisions, Penalise
+    Persist, Send, Broadcast, SetTimer, CancelTimer, Execute, Reply, ServeDecisions, Penalise, ReportEvidence
 ]

@@ -1,8 +1,9 @@
-"""Requests that are not ordered in time (Mod-SMaRt Algorithm 3, lines 1-3): forward them to everybody.
+"""Requests that are not ordered in time (Mod-SMaRt Algorithm 3, lines 1-8): forward them, then suspect the leader.
 
-The pool keeps arrival order, so one timer for the oldest request that a leader could propose is enough. The second
-expiry of the same request forwards again, with growing pauses; suspecting the leader belongs to the synchronization
-phase.
+The pool keeps arrival order, so one deadline for the oldest request that a leader could propose is enough: half of the
+timeout after its arrival it is forwarded to everybody, after the whole of it the leader is suspected. The deadline
+begins again with each regency, and does not run while the leader may not propose (a slow application is not the
+leader's fault; field notes B10).
 """
 
 from __future__ import annotations
@@ -10,39 +11,64 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from smartbft.core.inputs import Timer
-from smartbft.limits import MAX_FORWARD_BYTES, MAX_FORWARD_PAUSE_FACTOR
+from smartbft.limits import MAX_FORWARD_BYTES, REQUEST_LOOKS_PER_TIMEOUT
 from smartbft.messages import Forward
 
 if TYPE_CHECKING:
     from smartbft.core.replica import Replica
 
+_WAITS, _FORWARDED, _SUSPECTED = range(3)
+
 
 class Forwarding:
     """Watches the oldest pending request of one replica."""
 
-    __slots__ = ("_expiries", "_next", "_oldest", "_replica")
+    __slots__ = ("_oldest", "_replica", "_since", "_stage")
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self._oldest = -1
-        self._expiries = 0
-        self._next = 0
+        self._since = 0
+        self._stage = _WAITS
+
+    @property
+    def suspects(self) -> bool:
+        """Whether the oldest request was forwarded and is still not ordered."""
+        return self._stage == _SUSPECTED
 
     def on_timer(self) -> None:
-        """Look at the oldest pending request; forward what is overdue."""
+        """Look at the oldest pending request; forward what is overdue, suspect the leader when that did not help."""
         replica = self._replica
-        timeout = replica.parameters.request_timeout
+        timeout = replica.ordering.timeout
         oldest = replica.pool.oldest_pending()
         if oldest != self._oldest:
-            self._oldest, self._expiries, self._next = oldest, 0, oldest + timeout
-        if oldest >= 0 and replica.now >= self._next:
-            self._forward(timeout)
-        replica.set_timer(Timer.REQUEST, timeout // 2)
+            # Its turn came when the one before it was ordered: a long queue is no reason for suspicion.
+            before, self._oldest = self._oldest, oldest
+            self._begin(oldest if before < 0 else replica.now)
+        if oldest < 0 or not replica.may_propose():
+            self._since = replica.now
+        elif replica.now - self._since >= timeout and self._stage == _FORWARDED:
+            self._stage = _SUSPECTED
+            replica.ordering.suspect(self.overdue())
+        elif replica.now - self._since >= timeout // 2 and self._stage == _WAITS:
+            self._forward()
+        replica.set_timer(Timer.REQUEST, timeout // REQUEST_LOOKS_PER_TIMEOUT)
 
-    def _forward(self, timeout: int) -> None:
+    def _begin(self, since: int) -> None:
+        self._since, self._stage = since, _WAITS
+
+    def watch_again(self) -> None:
+        """A new regency: what was forwarded is known to its leader; it has the whole timeout."""
+        self._since = self._replica.now
+        self._stage = min(self._stage, _FORWARDED)
+
+    def overdue(self) -> bytes:
+        """The requests that have waited for half of the timeout, as far as one message holds them."""
+        before = self._replica.now - self._replica.ordering.timeout // 2 + 1
+        return self._replica.pool.overdue(before, MAX_FORWARD_BYTES)
+
+    def _forward(self) -> None:
         replica = self._replica
-        data = replica.pool.overdue(replica.now - timeout + 1, MAX_FORWARD_BYTES)
-        if data:
+        self._stage = _FORWARDED
+        if data := self.overdue():
             replica.broadcast(Forward(replica.view.number, replica.regency, data))
-        self._expiries += 1
-        self._next = replica.now + timeout * min(2**self._expiries, MAX_FORWARD_PAUSE_FACTOR)

@@ -26,6 +26,8 @@ class Timer(enum.IntEnum):
     HOLD = 5  # a proposal whose timestamp is ahead of our clock
     CATCH_UP = 6  # decisions we asked for and did not get
     BATCH = 7  # a leader that lets requests under verification join its batch
+    REGENCY = 8  # an installed regency whose SYNC has not come in time
+    VALUE = 9  # a new leader that lacks the value it must propose
 
 
 class Start(msgspec.Struct, frozen=True, gc=False):

@@ -1,6 +1,7 @@
 """The bodies of the log's records: what a replica must remember (docs/log-format.md, "Record bodies").
 
-Kinds: VALUE (a proposal with its requests, and the vote it carries), ACCEPT, DECISION. Votes and decisions share one
+Kinds: VALUE (a proposal with its requests, and the vote it carries), ACCEPT, DECISION, REGENCY (an installed regency
+with the STOPDATA that promises it), SYNC (how a regency began). Votes and decisions share one
 log, so that the order "decision i before any vote for i + 1" costs no sync of its own (protocols.md section 3).
 """
 
@@ -8,16 +9,21 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import TypeVar
 
 from smartbft.core.effects import Record
 from smartbft.errors import CorruptLog, MalformedMessage
-from smartbft.limits import DIGEST_BYTES, MAX_PROOF_BYTES, VALUE_HEADER_BYTES
-from smartbft.messages import Proof, decode_proof, encode_proof
+from smartbft.limits import DIGEST_BYTES, MAX_PROOF_BYTES, MAX_STOP_DATA_BYTES, VALUE_HEADER_BYTES
+from smartbft.messages import Proof, StopData, Sync, decode, decode_proof, encode, encode_proof
 from smartbft.types import Parameters, Value
+
+_M = TypeVar("_M", StopData, Sync)
 
 VALUE = 1
 ACCEPT = 2
 DECISION = 3
+REGENCY = 4
+SYNC = 5
 
 PROPOSED = 1  # flags of a VALUE record: this replica sent PROPOSE,
 WRITTEN = 2  # and / or WRITE for it
@@ -57,13 +63,14 @@ class DecisionRecord:
     data: bytes
 
 
-def largest_body_bytes(parameters: Parameters) -> int:
-    """The most bytes that the body of a record can have on a chain with these parameters.
+def largest_body_bytes(parameters: Parameters, n: int) -> int:
+    """The most bytes that the body of a record can have on a chain with these parameters and `n` replicas.
 
-    It is a DECISION with proof, value and requests; a segment of the log must be able to hold it.
+    It is a DECISION with proof, value and requests, or a SYNC; a segment of the log must be able to hold it.
     """
     value = VALUE_HEADER_BYTES + DIGEST_BYTES * parameters.max_batch_requests
-    return _VALUE.size + MAX_PROOF_BYTES + value + parameters.max_batch_bytes
+    decision = _VALUE.size + MAX_PROOF_BYTES + value + parameters.max_batch_bytes
+    return max(decision, n * MAX_STOP_DATA_BYTES + value + 256)
 
 
 def value_record(instance: int, view: int, regency: int, flags: int, value: bytes, data: bytes) -> Record:
@@ -80,6 +87,16 @@ def decision_record(instance: int, proof: Proof, value: bytes = b"", data: bytes
     """DECISION: the proof, with value and requests unless the log has them already."""
     encoded = encode_proof(proof)
     return Record(DECISION, instance, (_DECISION.pack(len(encoded), len(value)), encoded, value, data))
+
+
+def regency_record(instance: int, stop_data: StopData) -> Record:
+    """REGENCY: the regency installed, and the STOPDATA that leaves once this is durable."""
+    return Record(REGENCY, instance, (encode(stop_data),))
+
+
+def sync_record(instance: int, sync: Sync) -> Record:
+    """SYNC: how the installed regency began."""
+    return Record(SYNC, instance, (encode(sync),))
 
 
 def parse_value(body: bytes) -> ValueRecord:
@@ -118,6 +135,26 @@ def parse_decision(body: bytes) -> DecisionRecord:
     if value:
         _parse_value_bytes(value)
     return DecisionRecord(proof, value, body[after_proof + value_length :])
+
+
+def parse_regency(body: bytes) -> StopData:
+    """Raises CorruptLog: the body is not a REGENCY record's."""
+    return _parse_message(body, StopData)
+
+
+def parse_sync(body: bytes) -> Sync:
+    """Raises CorruptLog: the body is not a SYNC record's."""
+    return _parse_message(body, Sync)
+
+
+def _parse_message(body: bytes, kind: type[_M]) -> _M:
+    try:
+        message = decode(body)
+    except MalformedMessage as error:
+        raise CorruptLog(f"a record holds no {kind.__name__}: {error}") from None
+    if not isinstance(message, kind):
+        raise CorruptLog(f"a record holds a {type(message).__name__} in place of a {kind.__name__}")
+    return message
 
 
 def _parse_value_bytes(value: bytes) -> Value:

@@ -11,16 +11,20 @@ from dataclasses import dataclass, field
 from smartbft.core.records import (
     ACCEPT,
     DECISION,
+    REGENCY,
+    SYNC,
     VALUE,
     AcceptRecord,
     ValueRecord,
     parse_accept,
     parse_decision,
+    parse_regency,
+    parse_sync,
     parse_value,
 )
 from smartbft.crypto.domains import Domains
 from smartbft.errors import CorruptLog
-from smartbft.messages import Proof
+from smartbft.messages import Proof, StopData, Sync
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +57,15 @@ class RecoveredState:
     Attributes:
         decisions: decided instances 1, 2, 3, ... without a gap.
         votes: the votes for the next instance.
+        stop_data: the STOPDATA of the last regency installed; None: regency 0, which needs none.
+        sync: the SYNC of that regency, if it had come.
         records: how many records were read.
     """
 
     decisions: list[Decided] = field(default_factory=list)
     votes: RecoveredVotes = field(default_factory=RecoveredVotes)
+    stop_data: StopData | None = None
+    sync: Sync | None = None
     records: int = 0
 
 
@@ -65,7 +73,8 @@ def recover(records: Iterable[tuple[int, int, bytes]], domains: Domains) -> Reco
     """Rebuild the state from `(kind, instance, body)` records in log order.
 
     Raises:
-        CorruptLog: an unknown kind, a gap in the decisions, or a decision whose value is not in the log.
+        CorruptLog: an unknown kind, a gap in the decisions, a decision whose value is not in the log, or a regency that
+            goes back.
     """
     state = RecoveredState()
     for kind, instance, body in records:
@@ -80,9 +89,25 @@ def recover(records: Iterable[tuple[int, int, bytes]], domains: Domains) -> Reco
         elif kind == DECISION:
             state.decisions.append(_decision(instance, body, state.votes, domains))
             state.votes = RecoveredVotes()
+        elif kind == REGENCY:
+            _install(state, parse_regency(body))
+        elif kind == SYNC:
+            _synchronize(state, parse_sync(body))
         else:
             raise CorruptLog(f"record {state.records} has the unknown kind {kind}")
     return state
+
+
+def _install(state: RecoveredState, stop_data: StopData) -> None:
+    if state.stop_data is not None and stop_data.regency <= state.stop_data.regency:
+        raise CorruptLog(f"regency {stop_data.regency} follows regency {state.stop_data.regency} in the log")
+    state.stop_data, state.sync = stop_data, None
+
+
+def _synchronize(state: RecoveredState, sync: Sync) -> None:
+    if state.stop_data is None or sync.regency != state.stop_data.regency or state.sync is not None:
+        raise CorruptLog(f"a SYNC of regency {sync.regency}, which is not the one installed before it")
+    state.sync = sync
 
 
 def decisions_in(

@@ -22,6 +22,7 @@ from smartbft.core.effects import (
     Persist,
     Record,
     Reply,
+    ReportEvidence,
     Send,
     ServeDecisions,
     SetTimer,
@@ -49,6 +50,7 @@ from smartbft.limits import (
     MAX_EXECUTION_BACKLOG,
     RECENT_DECISIONS_BYTES,
     RECENT_DECISIONS_IN_MEMORY_MODE,
+    REQUEST_LOOKS_PER_TIMEOUT,
 )
 from smartbft.messages import Decision, FetchDecisions, Forward, Message, Progress, Proof
 from smartbft.types import Parameters, Value, View
@@ -105,6 +107,7 @@ class Replica:
         self._executing: dict[int, tuple[bytes, bytes, int, int]] = {}
         kept = RECENT_DECISIONS_IN_MEMORY_MODE if level == MEMORY_LEVEL else LIVE_INSTANCES
         self._recent = RecentDecisions(kept, RECENT_DECISIONS_BYTES)
+        self._last_proof: Proof | None = None
         self._answered: dict[int, tuple[int, int]] = {}
         self._catch_up = CatchUp(self)
         self._forwarding = Forwarding(self)
@@ -172,32 +175,37 @@ class Replica:
         self._started = True
         for decision in recovered.decisions:
             self._deliver(decision, token=0)
-        self.ordering.recover(recovered.votes)
+        self.ordering.recover(recovered)
         self._repeat(None)
         self.set_timer(Timer.RESEND, self.parameters.resend_interval)
         self.set_timer(Timer.PROGRESS, self.parameters.progress_interval)
-        self.set_timer(Timer.REQUEST, self.parameters.request_timeout // 2)
+        self.set_timer(Timer.REQUEST, self.parameters.request_timeout // REQUEST_LOOKS_PER_TIMEOUT)
 
     # What arrives
 
     def _on_message(self, sender: int, message: Message) -> None:
+        if isinstance(message, (Decision, Progress, FetchDecisions, Forward)):
+            self._on_common_message(sender, message)
+        else:
+            self.ordering.on_message(sender, message)
+
+    def _on_common_message(self, sender: int, message: Decision | Progress | FetchDecisions | Forward) -> None:
+        self.ordering.heard(sender, message.regency)
         if isinstance(message, Decision):
             self._catch_up.on_decision(sender, message)
         elif isinstance(message, Progress):
             self._catch_up.heard(sender, message.decided)
         elif isinstance(message, FetchDecisions):
             self._catch_up.on_fetch(sender, message)
-        elif isinstance(message, Forward):
-            self._on_forward(sender, message)
         else:
-            self.ordering.on_message(sender, message)
+            self.adopt(sender, message.data)
 
-    def _on_forward(self, sender: int, message: Forward) -> None:
+    def adopt(self, sender: int, data: bytes) -> None:
         """Requests that were not ordered in time; the pool parses all of them before it takes the first."""
         try:
-            self.pool.admit(message.data, 0, self.now)
+            self.pool.admit(data, 0, self.now)
         except RemoteProtocolError as error:
-            self.penalise(sender, f"sent a FORWARD that holds no request list: {error}")
+            self.penalise(sender, f"passed on requests that are no request list: {error}")
 
     def _on_executed(self, instance: int, results: bytes) -> None:
         """Algorithm 2, lines 16-17: replies exist now; they leave when the decision is durable."""
@@ -222,9 +230,9 @@ class Replica:
             self.ordering.on_timer(timer)
 
     def _on_resend(self) -> None:
-        """Repeat ourselves only if the same instance was running at the last look and still is."""
+        """Repeat ourselves if the same instance was running at the last look and still is, or the regency changes."""
         now_at = (self.decided, self.ordering.running())
-        if now_at == self._seen_by_resend and now_at[1]:
+        if (now_at == self._seen_by_resend and now_at[1]) or self.ordering.changing():
             self._repeat(None)
         self._seen_by_resend = now_at
         self.set_timer(Timer.RESEND, self.parameters.resend_interval)
@@ -251,6 +259,13 @@ class Replica:
         self._effects.append(Persist(self._token, records, tuple(then)))
         return self._token
 
+    def persist_promise(self, record: Record, then: Sequence[Send | Broadcast] = ()) -> int:
+        """As `persist`, for what binds this replica; where votes are not recorded, `then` leaves at once (token 0)."""
+        if self.record_votes:
+            return self.persist((record,), then)
+        self._effects.extend(then)
+        return 0
+
     def send(self, to: int, message: Message) -> None:
         """Send something that does not bind."""
         self._effects.append(Send(to, message))
@@ -270,6 +285,31 @@ class Replica:
     def penalise(self, peer: int, reason: str) -> None:
         """Report a peer that broke the protocol."""
         self._effects.append(Penalise(peer, reason))
+
+    def report(self, accused: int, first: Message, second: Message) -> None:
+        """Report two signed statements of one member that contradict each other."""
+        self._effects.append(ReportEvidence(accused, first, second))
+
+    def last_proof(self) -> Proof | None:
+        """The proof of the last decision; None before the first one."""
+        return self._last_proof
+
+    def decided_value(self, instance: int) -> bytes:
+        """The encoded value of a decided instance, or b"" if it is not in memory any more."""
+        known = self._recent.get(instance)
+        return known[0].value if known is not None else b""
+
+    def overdue(self) -> bytes:
+        """The pending requests that were not ordered in time, as a bounded request list."""
+        return self._forwarding.overdue()
+
+    def suspects(self) -> bool:
+        """Whether the oldest pending request was forwarded and is still not ordered."""
+        return self._forwarding.suspects
+
+    def watch_again(self) -> None:
+        """A regency begins: the deadlines of pending requests start again."""
+        self._forwarding.watch_again()
 
     def may_propose(self) -> bool:
         """Not while too many decided batches wait for the application."""
@@ -293,6 +333,7 @@ class Replica:
         self.decided = decision.instance
         self.agreed_time = value.timestamp
         self._recent.add(decision, token)
+        self._last_proof = decision.proof
         self._executing[decision.instance] = (value.digests, decision.data, value.timestamp, token)
         seed = self.domains.seed(decision.instance, decision.proof.digest)
         self._effects.append(Execute(decision.instance, value.timestamp, seed, decision.data))

@@ -1,8 +1,8 @@
 """The only file that may approve a vote.
 
-Every PROPOSE, WRITE and ACCEPT of this replica is asked for here first, and nothing else creates a vote record. The
-guard knows all that was promised for the live instances, restarts included, so it can refuse a contradiction whatever
-path led to it.
+Every PROPOSE, WRITE, ACCEPT, STOPDATA and SYNC of this replica is asked for here first, and nothing else creates a
+record of one. The guard knows all that was promised for the live instances, restarts included, so it can refuse a
+contradiction whatever path led to it.
 """
 
 from __future__ import annotations
@@ -11,25 +11,61 @@ from smartbft.errors import invariant
 
 
 class VoteGuard:
-    """The promises of one replica: per instance and regency at most one value is proposed, written and accepted."""
+    """The promises of one replica: per instance and regency at most one value is proposed, written and accepted, and
+    nothing below the installed regency.
 
-    __slots__ = ("_accepted", "_decided", "_proposed", "_written", "regency_floor")
+    Attributes:
+        regency: the installed one. Installing it is a promise: no WRITE or ACCEPT below it in any instance.
+        synchronized: whether its SYNC has come; regency 0 needs none.
+    """
+
+    __slots__ = ("_accepted", "_bound", "_decided", "_proposed", "_written", "regency", "synchronized")
 
     def __init__(self) -> None:
         self._proposed: dict[tuple[int, int], bytes] = {}
         self._written: dict[tuple[int, int], bytes] = {}
         self._accepted: dict[tuple[int, int], bytes] = {}
+        self._bound: dict[tuple[int, int], bytes] = {}  # what the SYNC of a regency lets us write in an instance
         self._decided = 0
-        # Installing a regency is a promise: no WRITE or ACCEPT below it in any instance (protocols.md 2.3).
-        self.regency_floor = 0
+        self.regency = 0
+        self.synchronized = True
+
+    # Regencies (protocols.md 2.3)
+
+    def install(self, regency: int) -> bool:
+        """Whether STOPDATA for `regency` may be recorded and sent; from then on nothing below it is voted."""
+        if regency <= self.regency:
+            return False
+        self.regency = regency
+        self.synchronized = False
+        self._bound.clear()
+        return True
+
+    def synchronize(self, regency: int, instance: int, digest: bytes) -> bool:
+        """Whether a valid SYNC of `regency` is taken up: the first one of the installed regency.
+
+        Args:
+            instance: the one after the highest that the SYNC proves.
+            digest: the only value that may be written there in `regency`; empty: nothing binds or is proposed.
+        """
+        if regency != self.regency or self.synchronized:
+            return False
+        self.synchronized = True
+        if digest:
+            self._bound[instance, regency] = digest
+        return True
+
+    # Votes
 
     def approve_propose(self, instance: int, regency: int, digest: bytes, leader: bool) -> bool:
         """Whether PROPOSE(instance, regency, digest) may be recorded and sent: leaders only, one value per regency."""
-        return leader and self._may_vote(instance, regency) and self._promise(self._proposed, instance, regency, digest)
+        return leader and self._may_write(instance, regency, digest) and self._promise(
+            self._proposed, instance, regency, digest
+        )
 
     def approve_write(self, instance: int, regency: int, digest: bytes) -> bool:
         """Whether WRITE(instance, regency, digest) may be recorded and sent (VP-Consensus step 2)."""
-        return self._may_vote(instance, regency) and self._promise(self._written, instance, regency, digest)
+        return self._may_write(instance, regency, digest) and self._promise(self._written, instance, regency, digest)
 
     def approve_accept(self, instance: int, regency: int, digest: bytes, writes: int, quorum: int) -> bool:
         """Whether ACCEPT(instance, regency, digest) may be recorded, signed and sent (VP-Consensus step 3).
@@ -50,9 +86,11 @@ class VoteGuard:
         """The instance is decided and its promises are settled: nothing more is voted in it."""
         invariant(instance == self._decided + 1, f"instance {instance} decided after instance {self._decided}")
         self._decided = instance
-        for promises in (self._proposed, self._written, self._accepted):
+        for promises in (self._proposed, self._written, self._accepted, self._bound):
             for key in [key for key in promises if key[0] <= instance]:
                 del promises[key]
+
+    # Restarts
 
     def restore(
         self, instance: int, regency: int, digest: bytes, *, proposed: bool, written: bool, accepted: bool
@@ -63,8 +101,11 @@ class VoteGuard:
                 kept = promises.setdefault((instance, regency), digest)
                 invariant(kept == digest, f"the log holds two votes for instance {instance}, regency {regency}")
 
+    def _may_write(self, instance: int, regency: int, digest: bytes) -> bool:
+        return self._may_vote(instance, regency) and self._bound.get((instance, regency), digest) == digest
+
     def _may_vote(self, instance: int, regency: int) -> bool:
-        return instance > self._decided and regency >= self.regency_floor
+        return instance > self._decided and regency == self.regency and self.synchronized
 
     @staticmethod
     def _promise(promises: dict[tuple[int, int], bytes], instance: int, regency: int, digest: bytes) -> bool:

@@ -8,11 +8,24 @@ instance and regency (B1).
 from __future__ import annotations
 
 from smartbft._fastpath.pool import request_digests
+from smartbft.core.epoch_change import Verdict, evaluate
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import MemberVerifier
 from smartbft.errors import InvalidSignature, MalformedMessage, RemoteProtocolError, invariant
 from smartbft.limits import DIGEST_BYTES
-from smartbft.messages import Accept, Decision, FetchRequests, Message, Proof, Propose
+from smartbft.messages import (
+    Accept,
+    Decision,
+    FetchRequests,
+    Message,
+    Proof,
+    Propose,
+    Stop,
+    StopData,
+    Sync,
+    stop_data_statement,
+    sync_statement,
+)
 from smartbft.types import Parameters, Value, View
 
 
@@ -65,6 +78,12 @@ class Validator:
             self._check_accept(sender, message)
         elif type(message) is Decision:
             self._check_decision(message)
+        elif type(message) is StopData:
+            self._check_stop_data_from(sender, message)
+        elif type(message) is Sync:
+            self.check_sync(message)
+        elif type(message) is Stop and message.target <= message.regency:
+            raise MalformedMessage(f"a STOP for regency {message.target} from one who is in {message.regency}")
         elif type(message) is FetchRequests and len(message.digests) % DIGEST_BYTES:
             raise MalformedMessage("FETCH-REQUESTS holds a partial digest")
         return Verified(sender, message, _TOKEN)
@@ -75,11 +94,7 @@ class Validator:
             raise RemoteProtocolError(
                 f"PROPOSE from replica {sender}, but replica {leader} leads regency {message.regency}"
             )
-        count = Value.decode(message.value).count
-        if not 1 <= count <= self._parameters.max_batch_requests:
-            raise MalformedMessage(
-                f"a proposal of {count} requests; the genesis allows 1 to {self._parameters.max_batch_requests}"
-            )
+        self._check_count(Value.decode(message.value))
 
     def _check_accept(self, sender: int, message: Accept) -> None:
         payload = self._domains.accept_payload(message.view, message.regency, message.instance, message.digest)
@@ -98,6 +113,79 @@ class Validator:
         # The proof says that Q replicas checked the requests; here it must only be the same requests.
         if request_digests(self._domains.chain_id, message.data) != value.digests:
             raise MalformedMessage(f"the requests of instance {message.instance} are not those of its value")
+
+    def _check_stop_data_from(self, sender: int, message: StopData) -> None:
+        if message.signer != sender:
+            raise RemoteProtocolError(f"replica {sender} sent the STOPDATA of replica {message.signer}")
+        self.check_stop_data(message)
+
+    def check_stop_data(self, message: StopData) -> None:
+        """Check a STOPDATA, wherever it comes from (field notes B1, B4, B5).
+
+        Raises:
+            RemoteProtocolError: not signed by a member for exactly this view and regency, a timestamp that is not below
+                the regency, a write set with an entry twice or out of order, or a decision without its proof.
+        """
+        who = f"the STOPDATA of replica {message.signer} for regency {message.regency}"
+        if message.view != self._view.number or message.signer not in self._view.ids:
+            raise RemoteProtocolError(f"{who} is for another view, or its signer is no member")
+        timestamps = [entry.regency for entry in message.write_set]
+        if message.accepted is not None:
+            timestamps.append(message.accepted.regency)
+        if any(timestamp >= message.regency for timestamp in timestamps):
+            raise MalformedMessage(f"{who} holds a vote of that regency or later")
+        digests = [entry.digest for entry in message.write_set]
+        if digests != sorted(set(digests)):
+            raise MalformedMessage(f"the write set of {who} is not sorted, or names a value twice")
+        payload = self._domains.stop_data_payload(stop_data_statement(message))
+        if not self._verifier.verify(message.signer, message.signature, payload):
+            raise InvalidSignature(f"{who} has a bad signature")
+        self._check_last_decision(who, message)
+
+    def _check_last_decision(self, who: str, message: StopData) -> None:
+        """A claim to have decided is worth nothing without the proof (B5)."""
+        if message.proof is None:
+            if message.instance != self._view.first_instance:
+                raise MalformedMessage(f"{who} claims decisions without a proof")
+            return
+        if message.proof.instance != message.instance - 1:
+            raise MalformedMessage(f"{who} has a proof for instance {message.proof.instance}")
+        self.check_proof(message.proof)
+
+    def check_sync(self, message: Sync) -> None:
+        """Check a SYNC: every replica repeats the checks of the leader, whoever passes it on.
+
+        Raises:
+            RemoteProtocolError: the leader of the regency did not sign it, a STOPDATA in it is invalid or of another
+                regency, there are fewer than `n - f`, they are not sound, or the value is not the one that binds.
+        """
+        view = self._view
+        leader = view.leader(message.regency)
+        if not self._verifier.verify(leader, message.signature, self._domains.sync_payload(sync_statement(message))):
+            raise InvalidSignature(f"a SYNC of regency {message.regency} that its leader {leader} did not sign")
+        signers = [stop_data.signer for stop_data in message.stop_data]
+        if signers != sorted(set(signers)) or len(signers) < view.n - view.f:
+            raise MalformedMessage(f"a SYNC needs {view.n - view.f} distinct signers in order, not {signers}")
+        for stop_data in message.stop_data:
+            if stop_data.regency != message.regency:
+                raise MalformedMessage(f"a SYNC of regency {message.regency} with STOPDATA of {stop_data.regency}")
+            self.check_stop_data(stop_data)
+        self._check_sync_value(message)
+
+    def _check_sync_value(self, message: Sync) -> None:
+        outcome = evaluate(message.stop_data, self._view.n, self._view.f)
+        if outcome.verdict is Verdict.UNSOUND:
+            raise MalformedMessage(f"the STOPDATA in a SYNC of regency {message.regency} are not sound")
+        if outcome.verdict is Verdict.BOUND and self._domains.value_digest(message.value) != outcome.digest:
+            raise MalformedMessage(f"a SYNC of regency {message.regency} with a value other than the one that binds")
+        if message.value:
+            self._check_count(Value.decode(message.value))
+
+    def _check_count(self, value: Value) -> None:
+        if not 1 <= value.count <= self._parameters.max_batch_requests:
+            raise MalformedMessage(
+                f"a proposal of {value.count} requests; the genesis allows 1 to {self._parameters.max_batch_requests}"
+            )
 
     def check_proof(self, proof: Proof) -> None:
         """Check a decision proof (External Provability).

@@ -20,13 +20,15 @@ class Domains:
         chain_id: 32 bytes, the hash of the genesis.
     """
 
-    __slots__ = ("_accept", "_seed", "_value", "chain_id", "request_prefix")
+    __slots__ = ("_accept", "_seed", "_stop_data", "_sync", "_value", "chain_id", "request_prefix")
 
     def __init__(self, chain_id: bytes) -> None:
         self.chain_id = chain_id
         self.request_prefix = derive_key("smartbft v1 request signature", chain_id)
         self._value = derive_key("smartbft v1 value digest", chain_id)
         self._accept = derive_key("smartbft v1 accept signature", chain_id)
+        self._stop_data = derive_key("smartbft v1 stop-data signature", chain_id)
+        self._sync = derive_key("smartbft v1 sync signature", chain_id)
         self._seed = derive_key("smartbft v1 application seed", chain_id)
 
     def value_digest(self, value: bytes) -> bytes:
@@ -36,6 +38,14 @@ class Domains:
     def accept_payload(self, view: int, regency: int, instance: int, digest: bytes) -> bytes:
         """What an ACCEPT signs: chain, view, regency, instance and value digest."""
         return self._accept + _STATEMENT.pack(view, regency, instance) + digest
+
+    def stop_data_payload(self, statement: bytes) -> bytes:
+        """What a STOPDATA signs (`messages.stop_data_statement`: view, regency, signer, instance and the collect)."""
+        return self._stop_data + statement
+
+    def sync_payload(self, statement: bytes) -> bytes:
+        """What a SYNC signs (`messages.sync_statement`: view, regency, all STOPDATA and the value)."""
+        return self._sync + statement
 
     def seed(self, instance: int, digest: bytes) -> bytes:
         """``H(chain id, instance, H(v))``: the randomness an application gets with a batch (protocols.md 2.1)."""

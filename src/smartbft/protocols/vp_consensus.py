@@ -1,7 +1,8 @@
 """VP-Consensus: validated and provable consensus (Mod-SMaRt section IV; the steps of protocols.md section 1).
 
 One object is one execution: instance `i`, which decides one value. Leader-driven Byzantine Paxos: PROPOSE, WRITE,
-signed ACCEPT. It owns no timers and elects nobody.
+signed ACCEPT. It owns no timers and elects nobody: a new regency comes from outside (`enter`), and its value with the
+collects that allow it (`resume`).
 """
 
 from __future__ import annotations
@@ -13,8 +14,18 @@ from smartbft.core.inputs import Timer
 from smartbft.core.records import PROPOSED, WRITTEN, accept_record, value_record
 from smartbft.core.recovery import RecoveredVotes
 from smartbft.errors import RemoteProtocolError
-from smartbft.limits import DIGEST_BYTES
-from smartbft.messages import Accept, FetchRequests, Message, Proof, Propose, RequestBodies, Write
+from smartbft.limits import DIGEST_BYTES, MAX_WRITE_SET_ENTRIES
+from smartbft.messages import (
+    Accept,
+    Accepted,
+    FetchRequests,
+    Message,
+    Proof,
+    Propose,
+    RequestBodies,
+    Write,
+    Written,
+)
 from smartbft.types import Value
 
 
@@ -47,6 +58,8 @@ class VPConsensus:
         self._voters: dict[tuple[type, int, int], bytes] = {}  # (kind, regency, sender) -> digest
         self._sent: list[tuple[int, Message]] = []  # (token, message): what may be sent again
         self._logged: dict[bytes, None] = {}
+        self._known: dict[bytes, tuple[bytes, bytes]] = {}  # digest -> value and requests, of what was written
+        self._binds = False
         self._missing = b""
         self._fetches = 0
 
@@ -61,6 +74,42 @@ class VPConsensus:
             return
         self.proposal, self.digest, self.data = encoded, digest, data
         self._write(PROPOSED | WRITTEN)
+
+    def enter(self, regency: int) -> None:
+        """VP-Timeout: a new regency. What was proposed in the old one is over; what was promised stays."""
+        self.regency = regency
+        self.proposal, self.digest, self.data = None, b"", b""
+        self.refused = ""
+        self._binds = False
+        self._missing, self._fetches = b"", 0
+
+    def resume(self, value: bytes, *, binds: bool, data: bytes = b"") -> None:
+        """The value that the SYNC of this regency carries: the only one that may be written.
+
+        Args:
+            binds: it was certified in an earlier regency, so it is not held against clocks or the predicate again.
+            data: its requests, where they are known.
+        """
+        self.proposal = value
+        self.digest = self._chassis.domains.value_digest(value)
+        self.data = data or self._known.get(self.digest, (b"", b""))[1]
+        self._binds = binds
+        self.consider()
+        self._go_on()
+
+    def collect(self) -> tuple[Accepted | None, tuple[Written, ...]]:
+        """What COLLECT says about this instance: `(ts, val)`, and the write set, sorted by digest and bounded."""
+        newest = sorted(self.write_set.items(), key=lambda entry: (-entry[1], entry[0]))[:MAX_WRITE_SET_ENTRIES]
+        accepted = Accepted(*self.accepted) if self.accepted else None
+        return accepted, tuple(Written(digest, regency) for digest, regency in sorted(newest))
+
+    def learn(self, value: bytes, digest: bytes) -> None:
+        """A value that binds here, without its requests."""
+        self._known.setdefault(digest, (value, b""))
+
+    def value_of(self, digest: bytes) -> bytes:
+        """The encoded value with this digest, if it was proposed or written here; else b""."""
+        return (self.proposal or b"") if digest == self.digest else self._known.get(digest, (b"", b""))[0]
 
     def on_propose(self, sender: int, message: Propose) -> None:
         """Step 2: a proposal from the leader of this regency; only the first counts."""
@@ -85,6 +134,7 @@ class VPConsensus:
     def on_accept(self, sender: int, message: Accept) -> bool:
         """Step 4: count a verified ACCEPT. Returns False if the sender's ACCEPT of this regency was here before."""
         if not self._first_vote(Accept, sender, message.regency, message.digest):
+            self._report_accepts(sender, message)
             return False
         self._accepts.setdefault((message.regency, message.digest), {})[sender] = message.signature
         self._try_decide(message.regency, message.digest)
@@ -101,7 +151,7 @@ class VPConsensus:
             return
         if self._decide_if_accepted() or self.digest in self._written_now():
             return
-        if self._on_time(value) and self._valid(value):
+        if self._binds or (self._on_time(value) and self._valid(value)):
             self._write(WRITTEN)
 
     # Finding the requests that a proposal names (architecture.md section 1).
@@ -148,19 +198,21 @@ class VPConsensus:
         self.consider()
 
     def bodies(self, digests: bytes) -> bytes:
-        """Request list of those among `digests` that the proposal names and that are here, for a peer that lacks them.
+        """Request list of those among `digests` that values proposed here name, for a peer that lacks them.
 
-        A replica that has the proposal's requests serves them from there: after a restart the pool does not have them.
+        What was written is kept with its requests: after a restart the pool does not have them.
         """
-        if self.proposal is None:
-            return b""
-        named = _split_digests(Value.decode(self.proposal).digests)
         asked = set(_split_digests(digests))
-        if not self.data:
-            wanted = b"".join(digest for digest in named if digest in asked)
-            return self._chassis.pool.collect(wanted) if wanted else b""
-        requests = zip(named, _split_data(self.data), strict=True)
-        return b"".join(request for digest, request in requests if digest in asked)
+        found: dict[bytes, bytes] = {}
+        for value, data in [*self._known.values(), (self.proposal or b"", self.data)]:
+            if data:
+                requests = zip(_split_digests(Value.decode(value).digests), _split_data(data), strict=True)
+                found.update((digest, request) for digest, request in requests if digest in asked)
+        if self.proposal is not None and not self.data:
+            named = _split_digests(Value.decode(self.proposal).digests)
+            wanted = b"".join(digest for digest in named if digest in asked and digest not in found)
+            found[b""] = self._chassis.pool.collect(wanted) if wanted else b""
+        return b"".join(found.values())
 
     # The predicate gamma (protocols.md 2.2) and the votes.
 
@@ -196,6 +248,7 @@ class VPConsensus:
         if value is None or not chassis.guard.approve_write(self.instance, self.regency, self.digest):
             return
         self.write_set[self.digest] = self.regency
+        self._known[self.digest] = (value, self.data)
         view = chassis.view.number
         vote = Write(view, self.regency, self.instance, self.digest)
         messages: list[Message] = [vote]
@@ -227,12 +280,7 @@ class VPConsensus:
 
     def _speak(self, record: Record, messages: list[Message]) -> None:
         """Say something that binds us: only once its record is durable."""
-        token = 0
-        if self._chassis.record_votes:
-            token = self._chassis.persist((record,), tuple(Broadcast(message) for message in messages))
-        else:
-            for message in messages:
-                self._chassis.broadcast(message)
+        token = self._chassis.persist_promise(record, tuple(Broadcast(message) for message in messages))
         self._sent.extend((token, message) for message in messages)
 
     # Step 4: deciding.
@@ -244,12 +292,11 @@ class VPConsensus:
             return
         if digest == self.digest and not self.data:
             self.consider()
-            return
-        if digest != self.digest:
+        elif digest == self.digest or self._known.get(digest, (b"", b""))[1]:
+            self._decide(regency, digest, accepts)
+        else:
             # Decided elsewhere, and the value is not here: those who accepted it have it on disk.
             chassis.fetch_decision(self.instance, tuple(sorted(accepts)))
-            return
-        self._decide(regency, digest, accepts)
 
     def _decide_if_accepted(self) -> bool:
         for (regency, digest), accepts in self._accepts.items():
@@ -259,11 +306,12 @@ class VPConsensus:
         return False
 
     def _decide(self, regency: int, digest: bytes, accepts: dict[int, bytes]) -> None:
-        if self.proposal is None:
+        value, data = (self.proposal, self.data) if digest == self.digest else self._known[digest]
+        if value is None:
             return
         self.decided = True
         proof = Proof(self._chassis.view.number, regency, self.instance, digest, tuple(sorted(accepts.items())))
-        self._chassis.decide(self.instance, self.proposal, self.data, proof, digest in self._logged)
+        self._chassis.decide(self.instance, value, data, proof, digest in self._logged)
 
     # Restarts and repetition.
 
@@ -275,9 +323,10 @@ class VPConsensus:
             guard.restore(
                 self.instance, value.regency, digest, proposed=value.proposed, written=value.written, accepted=False
             )
-            self.regency = value.regency
-            self.proposal, self.digest, self.data = value.value, digest, value.data
+            self._known[digest] = (value.value, value.data)
             self._logged[digest] = None
+            if value.regency == self.regency:
+                self.proposal, self.digest, self.data = value.value, digest, value.data
             if value.proposed:
                 self._sent.append((0, Propose(value.view, value.regency, self.instance, value.value)))
             if value.written:
@@ -285,10 +334,10 @@ class VPConsensus:
         for accept in votes.accepts:
             guard.restore(self.instance, accept.regency, accept.digest, proposed=False, written=False, accepted=True)
             self._recover_accept(accept.regency, accept.digest)
-        self._go_on_alone()
+        self._go_on()
 
-    def _go_on_alone(self) -> None:
-        """Where our own vote is a quorum (n = 1) nobody else's will come to take the next step."""
+    def _go_on(self) -> None:
+        """Votes may have come before their regency began here, or our own is a quorum (n = 1): take the next step."""
         for regency, digest in list(self._writes):
             self._try_accept(regency, digest)
         for regency, digest in list(self._accepts):
@@ -345,6 +394,14 @@ class VPConsensus:
         if known != digest:
             self._chassis.penalise(sender, f"two {kind.__name__} votes in instance {self.instance}, regency {regency}")
         return False
+
+    def _report_accepts(self, sender: int, message: Accept) -> None:
+        """Two signed ACCEPTs of one regency for different values are evidence."""
+        known = self._voters[Accept, message.regency, sender]
+        if known != message.digest:
+            signature = self._accepts[message.regency, known][sender]
+            first = Accept(message.view, message.regency, self.instance, known, signature)
+            self._chassis.report(sender, first, message)
 
 
 def _split_digests(digests: bytes) -> list[bytes]:

@@ -329,7 +329,7 @@ def _no_log_to_serve_from(effect: ServeDecisions) -> None:
 
 def _check_segment_size(config: ReplicaConfig, genesis: Genesis) -> None:
     """A record lies in one segment: the largest batch that the genesis allows must fit."""
-    needed = SEGMENT_HEADER_SIZE + HEADER_SIZE + largest_body_bytes(genesis.parameters)
+    needed = SEGMENT_HEADER_SIZE + HEADER_SIZE + largest_body_bytes(genesis.parameters, len(genesis.members))
     if config.segment_bytes < needed:
         raise ConfigError(
             f"{format_size(config.segment_bytes)} cannot hold a record with the largest batch of the genesis: "

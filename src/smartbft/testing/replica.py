@@ -17,6 +17,7 @@ from smartbft.core.effects import (
     Persist,
     Record,
     Reply,
+    ReportEvidence,
     Send,
     ServeDecisions,
     SetTimer,
@@ -121,6 +122,7 @@ class SimulatedReplica:
             Reply: self._reply,
             ServeDecisions: self._serve_decisions,
             Penalise: self._penalise,
+            ReportEvidence: self._report,
         }
         self.log = self._open_log()
 
@@ -265,6 +267,11 @@ class SimulatedReplica:
     def _penalise(self, effect: Penalise) -> None:
         raise PropertyViolation(
             "no false accusation", f"replica {self.id} penalised replica {effect.peer}: {effect.reason}"
+        )
+
+    def _report(self, effect: ReportEvidence) -> None:
+        raise PropertyViolation(
+            "no false accusation", f"replica {self.id} holds statements against replica {effect.accused}"
         )
 
     # Timers

@@ -1,5 +1,7 @@
 """The normal phase of Mod-SMaRt (Algorithm 2): one consensus instance after another, each deciding a batch.
 
+What happens when the leader fails is in `smartbft.protocols.mod_smart.synchronization`.
+
 Only the current instance `i` and the one before are live. Messages for later instances wait in a bounded out-of-
 context buffer; messages about older ones are answered with the decision.
 """
@@ -9,9 +11,10 @@ from __future__ import annotations
 from smartbft.core.chassis import Chassis
 from smartbft.core.inbox import Inbox
 from smartbft.core.inputs import Timer
-from smartbft.core.recovery import RecoveredVotes
+from smartbft.core.recovery import RecoveredState
 from smartbft.limits import EARLY_INSTANCES_AHEAD, MAX_EARLY_MESSAGES_PER_SENDER
 from smartbft.messages import Accept, FetchRequests, Message, Propose, RequestBodies, Write
+from smartbft.protocols.mod_smart.synchronization import Synchronization
 from smartbft.protocols.vp_consensus import VPConsensus
 from smartbft.types import Value
 
@@ -22,45 +25,65 @@ class ModSmart:
     """The ordering protocol at one replica.
 
     Attributes:
-        regency: the installed regency (`creg` in the paper).
         current: the instance that is running or will run next (`currentCons`).
         previous: the instance before it, kept so that a delayed replica can finish it.
     """
 
     def __init__(self, chassis: Chassis) -> None:
-        self.regency = 0
+        self._chassis = chassis
         self.current = VPConsensus(chassis, chassis.decided + 1, self.regency)
         self.previous: VPConsensus | None = None
-        self._chassis = chassis
+        self._synchronization = Synchronization(chassis, self)
         self._last_batch = 0  # requests in our last proposal
         self._batch_due = 0  # when a wait for more requests ends; 0: nobody waits
         self._early: Inbox[ConsensusMessage] = Inbox(chassis.view.ids, MAX_EARLY_MESSAGES_PER_SENDER)
+
+    @property
+    def regency(self) -> int:
+        """The installed regency (`creg` in the paper)."""
+        return self._chassis.guard.regency
+
+    @property
+    def timeout(self) -> int:
+        """Microseconds from a request's arrival to the suspicion of the leader."""
+        return self._synchronization.timeout
 
     @property
     def leader(self) -> int:
         """The id of the leader of the installed regency."""
         return self._chassis.view.leader(self.regency)
 
-    def recover(self, votes: RecoveredVotes) -> None:
-        """Take up the votes of the next instance, found in the log."""
+    def recover(self, recovered: RecoveredState) -> None:
+        """Take up the regency and the votes of the next instance, found in the log."""
+        self._synchronization.recover(recovered)
         self.current = VPConsensus(self._chassis, self._chassis.decided + 1, self.regency)
-        self.current.recover(votes)
-        self.regency = self.current.regency
+        self.current.recover(recovered.votes)
+        self._synchronization.resume()
 
     # Messages
 
     def on_message(self, sender: int, message: Message) -> None:
-        """A verified consensus message, or one about request bodies."""
+        """A verified consensus message, one about request bodies, or one of the synchronization phase."""
+        if message.regency != self.regency:
+            self._synchronization.heard(sender, message.regency)
         if isinstance(message, (Propose, Write, Accept)):
             self._on_consensus(sender, message)
         elif isinstance(message, FetchRequests):
             self._on_fetch_requests(sender, message)
-        elif isinstance(message, RequestBodies) and message.instance == self.current.instance:
-            self.current.on_bodies(sender, message)
+        elif isinstance(message, RequestBodies):
+            if message.instance == self.current.instance:
+                self.current.on_bodies(sender, message)
+        else:
+            self._synchronization.on_message(sender, message)
+
+    def heard(self, sender: int, regency: int) -> None:
+        """`sender` shows that it is in `regency`."""
+        if regency != self.regency:
+            self._synchronization.heard(sender, regency)
 
     def _on_consensus(self, sender: int, message: ConsensusMessage) -> None:
         instance = self.current.instance
-        if message.instance == instance and message.regency <= self.regency:
+        if message.instance == instance and self._in_time(message):
             self._deliver(self.current, sender, message)
         elif message.instance >= instance:
             # Early (or of a regency not installed here): the sender has decided what comes before.
@@ -72,6 +95,12 @@ class ModSmart:
         elif not self._deliver(self.previous, sender, message):
             # A vote of i - 1 that was here before: its sender repeats itself because it could not decide.
             self._chassis.answer_with_decision(sender, message.instance)
+
+    def _in_time(self, message: ConsensusMessage) -> bool:
+        """Not of a regency to come; and no proposal before its regency has begun."""
+        if message.regency == self.regency and isinstance(message, Propose):
+            return self._chassis.guard.synchronized
+        return message.regency <= self.regency
 
     @staticmethod
     def _deliver(consensus: VPConsensus, sender: int, message: ConsensusMessage) -> bool:
@@ -105,17 +134,29 @@ class ModSmart:
         if self.leader != chassis.id or self.current.proposal is not None or not chassis.may_propose():
             return
         ready = chassis.pool.ready()
-        if not ready or self._waits_for_more(ready):
+        if not ready or not chassis.guard.synchronized or self._waits_for_more(ready):
             return
+        value, data = self._form_batch()
+        if value is not None:
+            self.current.propose(value, data)
+
+    def _form_batch(self) -> tuple[Value | None, bytes]:
+        chassis = self._chassis
         self._batch_due = 0
         timestamp = max(chassis.now, chassis.agreed_time + 1)
         digests, data = chassis.pool.form_batch(
             chassis.parameters.max_batch_requests, chassis.parameters.max_batch_bytes, timestamp
         )
-        if digests:
-            value = Value(timestamp, digests)
-            self._last_batch = value.count
-            self.current.propose(value, data)
+        if not digests:
+            return None, b""
+        value = Value(timestamp, digests)
+        self._last_batch = value.count
+        return value, data
+
+    def form_value(self) -> tuple[bytes, bytes]:
+        """What a new leader proposes where nothing binds: an encoded value and its requests; empty without any."""
+        value, data = self._form_batch() if self._chassis.may_propose() else (None, b"")
+        return (value.encode(), data) if value is not None else (b"", b"")
 
     def _waits_for_more(self, ready: int) -> bool:
         """Whether to let more requests join the batch: all of them share one instance's votes and syncs.
@@ -142,12 +183,33 @@ class ModSmart:
         self.previous = self.current
         self.previous.decided = True
         self.current = VPConsensus(self._chassis, instance + 1, self.regency)
-        started = self.current
+        self._synchronization.on_decided()
+        self._take_early(self.current)
+
+    def _take_early(self, started: VPConsensus) -> None:
+        """Go on with what came early for the instance that starts (or starts again, in a new regency)."""
         for sender, message in self._early.take(started.instance):
             if self.current is started:
                 self._on_consensus(sender, message)
         if self.current is started:
             self._propose()
+
+    # The synchronization phase
+
+    def leave_regency(self) -> None:
+        """A new regency is installed: nothing more is proposed, written or accepted in the old one."""
+        for timer in (Timer.FETCH, Timer.HOLD, Timer.BATCH):
+            self._chassis.cancel_timer(timer)
+        self._batch_due = 0
+        self.current.enter(self.regency)
+
+    def begin_regency(self) -> None:
+        """The SYNC of the installed regency has come: go on as in the normal phase."""
+        self._take_early(self.current)
+
+    def suspect(self, data: bytes) -> None:
+        """Forwarded requests are still not ordered: the leader fails."""
+        self._synchronization.suspect(data)
 
     # Time
 
@@ -160,9 +222,12 @@ class ModSmart:
         elif timer == Timer.BATCH and self._batch_due:
             self._batch_due = min(self._batch_due, self._chassis.now)
             self._propose()
+        elif timer in (Timer.REGENCY, Timer.VALUE):
+            self._synchronization.on_timer(timer)
 
     def resend(self, to: int | None) -> None:
-        """Send our messages of `i` and `i - 1` again, as far as they are durable."""
+        """Send what binds us in `i`, in `i - 1` and in the regency again, as far as it is durable."""
+        self._synchronization.resend(to)
         for consensus in (self.previous, self.current):
             for message in consensus.sent_messages() if consensus else ():
                 if to is None:
@@ -171,13 +236,19 @@ class ModSmart:
                     self._chassis.send(to, message)
 
     def running(self) -> bool:
-        """Whether an instance has begun and is not decided."""
-        return self.current.begun()
+        """Whether an instance has begun and is not decided, or a regency change is under way."""
+        return self.current.begun() or self.changing()
+
+    def changing(self) -> bool:
+        """Whether a regency change is under way: it is driven by repetition, whatever else goes on."""
+        return self._synchronization.running()
 
     def logged(self, digest: bytes) -> bool:
         """Whether the log holds this value of the current instance."""
         return self.current.logged(digest)
 
     def waiting_for(self) -> str:
-        """What the running instance waits for, in words."""
-        return self.current.waiting_for() if self.running() else ""
+        """What the regency change or the running instance waits for, in words."""
+        if self.changing():
+            return self._synchronization.waiting_for()
+        return self.current.waiting_for() if self.current.begun() else ""

@@ -1,0 +1,419 @@
+"""The synchronization phase of Mod-SMaRt (Algorithm 3; protocols.md 2.3): how a leader that fails is replaced.
+
+STOP asks for the next regency; enough of them install it. Installing is a promise that goes to the new leader as signed
+STOPDATA; from `n - f` of these the leader makes the SYNC that begins the regency. Everybody repeats the leader's checks
+(`smartbft.core.validation`), so a lying leader can delay, but not deceive.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from smartbft.core.chassis import Chassis
+from smartbft.core.effects import Broadcast, Send
+from smartbft.core.epoch_change import Outcome, Verdict, evaluate
+from smartbft.core.inputs import Timer
+from smartbft.core.records import regency_record, sync_record
+from smartbft.core.recovery import RecoveredState
+from smartbft.limits import DECISIONS_PER_TIMEOUT_DECAY, SIGNATURE_BYTES
+from smartbft.messages import (
+    FetchSync,
+    FetchValue,
+    Message,
+    ProposedValue,
+    Stop,
+    StopData,
+    Sync,
+    stop_data_statement,
+    sync_statement,
+)
+from smartbft.protocols.mod_smart.suspicions import Suspicions
+
+if TYPE_CHECKING:
+    from smartbft.protocols.mod_smart.ordering import ModSmart
+
+_UNSIGNED = bytes(SIGNATURE_BYTES)
+
+
+class Synchronization:
+    """The regency changes of one replica.
+
+    Attributes:
+        asked: the highest regency this replica has sent STOP for (`nreg` in the paper).
+    """
+
+    def __init__(self, chassis: Chassis, ordering: ModSmart) -> None:
+        self.asked = 0
+        self._chassis = chassis
+        self._ordering = ordering
+        self._suspicions = Suspicions(chassis)
+        self._overdue = b""
+        self._failures = 0  # regencies since the last progress: each doubles the timeout
+        self._progress = 0  # decisions since the timeout was changed
+        self._own: tuple[int, StopData] | None = None  # with the token of its record
+        self._stop_data: dict[int, StopData] = {}  # the newest of each signer
+        self._sync: Sync | None = None  # of the installed regency
+        self._postponed: Sync | None = None  # valid, but decisions that it proves are not here yet
+        self._wanted: tuple[int, bytes] | None = None  # instance and digest of the value that binds
+        self._questions = 0
+        self._answered: dict[int, int] = {}  # when a peer last got our SYNC
+
+    @property
+    def regency(self) -> int:
+        """The installed regency (`creg` in the paper)."""
+        return self._chassis.guard.regency
+
+    @property
+    def timeout(self) -> int:
+        """Microseconds: doubled by each failed regency, capped, halved again by progress."""
+        parameters = self._chassis.parameters
+        return int(min(parameters.request_timeout << min(self._failures, 40), parameters.max_request_timeout))
+
+    def on_message(self, sender: int, message: Message) -> None:
+        """A verified message of the synchronization phase."""
+        if isinstance(message, Stop):
+            self._on_stop(sender, message)
+        elif isinstance(message, StopData):
+            self._on_stop_data(sender, message)
+        elif isinstance(message, Sync):
+            self._on_sync(message)
+        elif isinstance(message, FetchSync):
+            self._answer_with_sync(sender)
+        elif isinstance(message, FetchValue):
+            self._on_fetch_value(sender, message)
+        elif isinstance(message, ProposedValue):
+            self._on_proposed_value(message)
+
+    # STOP
+
+    def suspect(self, data: bytes) -> None:
+        """Algorithm 3, lines 5-8: forwarded requests were not ordered in time: ask for the next regency."""
+        if self._chassis.view.n > 1:
+            self._stop(self.regency + 1, data)
+
+    def _on_stop(self, sender: int, message: Stop) -> None:
+        """Lines 9-11: adopt the requests, and join when a correct replica asks (more than `f`)."""
+        if message.data:
+            self._chassis.adopt(sender, message.data)
+        self._suspicions.add(sender, message.target)
+        self._count_stops()
+
+    def _stop(self, target: int, data: bytes) -> None:
+        if target <= self.asked:
+            return
+        self.asked, self._overdue = target, data
+        self._suspicions.add(self._chassis.id, target)
+        self._chassis.broadcast(Stop(self._chassis.view.number, self.regency, target, data))
+        self._count_stops()
+
+    def _count_stops(self) -> None:
+        view = self._chassis.view
+        joinable = self._suspicions.asked_by(view.f + 1)
+        if joinable > max(self.asked, self.regency):
+            self.asked, self._overdue = joinable, self._chassis.overdue()
+            self._suspicions.add(self._chassis.id, joinable)
+            self._chassis.broadcast(Stop(view.number, self.regency, joinable, self._overdue))
+        installable = self._suspicions.asked_by(2 * view.f + 1)
+        if installable > self.regency:
+            self._install(installable)
+
+    def _withdraw(self) -> None:
+        """A STOP that nobody needs any more is not repeated: what was overdue is ordered, and others do not ask."""
+        chassis = self._chassis
+        if self._suspicions.others_asking(self.asked) <= chassis.view.f and not chassis.suspects():
+            self.asked = self.regency
+            self._suspicions.forget(chassis.id)
+
+    def heard(self, sender: int, regency: int) -> None:
+        """`sender` is in another regency than we are: follow `f + 1`, and help one who is behind."""
+        if regency < self.regency:
+            self._answer_with_sync(sender)
+        elif self._suspicions.in_regency(sender, regency):
+            followed = self._suspicions.reached_by(self._chassis.view.f + 1)
+            if followed > self.regency:
+                self._install(followed)
+
+    # Installing a regency, and STOPDATA
+
+    def _install(self, regency: int) -> None:
+        """Lines 12-16: the promise is on disk before the new leader gets it."""
+        chassis = self._chassis
+        if not chassis.guard.install(regency):
+            return
+        self.asked = max(self.asked, regency)
+        self._failures += 1
+        self._progress = 0
+        self._forget_old_regency()
+        self._ordering.leave_regency()
+        stop_data = self._make_stop_data()
+        leader = chassis.view.leader(regency)
+        then = () if leader == chassis.id else (Send(leader, stop_data),)
+        token = chassis.persist_promise(regency_record(stop_data.instance, stop_data), then)
+        self._own = (token, stop_data)
+        chassis.set_timer(Timer.REGENCY, self.timeout)
+        if leader == chassis.id:
+            self._stop_data[chassis.id] = stop_data
+            self._try_sync()
+
+    def _forget_old_regency(self) -> None:
+        self._sync = self._postponed = self._wanted = None
+        self._answered.clear()
+        for signer in [signer for signer, known in self._stop_data.items() if known.regency < self.regency]:
+            del self._stop_data[signer]
+
+    def _make_stop_data(self) -> StopData:
+        chassis = self._chassis
+        accepted, write_set = self._ordering.current.collect()
+        unsigned = StopData(
+            chassis.view.number,
+            self.regency,
+            chassis.id,
+            chassis.decided + 1,
+            accepted,
+            write_set,
+            chassis.last_proof(),
+            _UNSIGNED,
+        )
+        return _signed_stop_data(chassis, unsigned)
+
+    def _on_stop_data(self, sender: int, message: StopData) -> None:
+        """Line 17, at the leader of the regency; anybody else has no use for it."""
+        if self._chassis.view.leader(message.regency) != self._chassis.id or message.regency < self.regency:
+            return
+        known = self._stop_data.get(sender)
+        if known is not None and known.regency >= message.regency:
+            if known.regency == message.regency and known.instance == message.instance:
+                self._compare(sender, known, message)
+        else:
+            self._stop_data[sender] = message
+        if message.regency == self.regency:
+            if self._sync is None:
+                self._try_sync()
+            else:
+                self._answer_with_sync(sender)
+
+    def _compare(self, sender: int, known: StopData, message: StopData) -> None:
+        if stop_data_statement(known) != stop_data_statement(message):
+            self._chassis.report(sender, known, message)
+
+    # SYNC at the leader
+
+    def _try_sync(self) -> None:
+        """Lines 18-22: with a sound set and all decisions it proves, begin the regency."""
+        chassis = self._chassis
+        if chassis.guard.synchronized or chassis.view.leader(self.regency) != chassis.id:
+            return
+        collected = [known for _, known in sorted(self._stop_data.items()) if known.regency == self.regency]
+        outcome = evaluate(collected, chassis.view.n, chassis.view.f)
+        if outcome.verdict is Verdict.UNSOUND or not self._is_up_to(collected, outcome):
+            return
+        value, data = self._value_to_propose(outcome)
+        if outcome.verdict is Verdict.BOUND and not value:
+            self._want(outcome)
+            return
+        unsigned = Sync(chassis.view.number, self.regency, tuple(collected), value, _UNSIGNED)
+        self._take_up(_signed_sync(chassis, unsigned), outcome, data)
+
+    def _is_up_to(self, collected: list[StopData], outcome: Outcome) -> bool:
+        """Whether all decisions proven in the set are here; if not, fetch them from who proved them."""
+        if outcome.instance <= self._chassis.decided + 1:
+            return True
+        for stop_data in collected:
+            if stop_data.signer != self._chassis.id:
+                self._chassis.note_progress(stop_data.signer, stop_data.instance - 1)
+        return False
+
+    def _value_to_propose(self, outcome: Outcome) -> tuple[bytes, bytes]:
+        chassis = self._chassis
+        if outcome.instance <= chassis.decided:
+            return chassis.decided_value(outcome.instance), b""
+        if outcome.verdict is Verdict.BOUND:
+            return self._ordering.current.value_of(outcome.digest), b""
+        return self._ordering.form_value()
+
+    def _want(self, outcome: Outcome) -> None:
+        """The value that binds is not here: ask those who wrote or accepted it, one after the other."""
+        if self._wanted != (outcome.instance, outcome.digest):
+            self._wanted = (outcome.instance, outcome.digest)
+            self._questions = 0
+            self._ask_for_value()
+
+    def _ask_for_value(self) -> None:
+        if self._wanted is None or self._chassis.guard.synchronized:
+            return
+        instance, digest = self._wanted
+        holders = [
+            signer
+            for signer, known in sorted(self._stop_data.items())
+            if signer != self._chassis.id and any(entry.digest == digest for entry in known.write_set)
+        ]
+        if holders:
+            chassis = self._chassis
+            holder = holders[self._questions % len(holders)]
+            self._questions += 1
+            chassis.send(holder, FetchValue(chassis.view.number, self.regency, instance, digest))
+            chassis.set_timer(Timer.VALUE, chassis.parameters.resend_interval)
+
+    def _on_fetch_value(self, sender: int, message: FetchValue) -> None:
+        chassis, current = self._chassis, self._ordering.current
+        if message.instance < current.instance:
+            chassis.answer_with_decision(sender, message.instance)
+        elif message.instance == current.instance and (value := current.value_of(message.digest)):
+            chassis.send(sender, ProposedValue(chassis.view.number, self.regency, message.instance, value))
+
+    def _on_proposed_value(self, message: ProposedValue) -> None:
+        """A value is what its digest says, whoever sends it."""
+        digest = self._chassis.domains.value_digest(message.value)
+        if self._wanted == (message.instance, digest) and self._ordering.current.instance == message.instance:
+            self._ordering.current.learn(message.value, digest)
+            self._try_sync()
+
+    # SYNC at everybody
+
+    def _on_sync(self, message: Sync) -> None:
+        """Lines 23-26; validation has repeated the leader's checks."""
+        if message.regency > self.regency:
+            # `n - f` replicas have installed it, and signed so.
+            self._install(message.regency)
+        if message.regency < self.regency:
+            return
+        if self._sync is not None:
+            if sync_statement(self._sync) != sync_statement(message):
+                self._chassis.report(self._chassis.view.leader(message.regency), self._sync, message)
+            return
+        outcome = evaluate(message.stop_data, self._chassis.view.n, self._chassis.view.f)
+        if self._is_up_to(list(message.stop_data), outcome):
+            self._take_up(message, outcome, b"")
+        else:
+            self._postponed = message
+
+    def _take_up(self, sync: Sync, outcome: Outcome, data: bytes) -> None:
+        """The regency begins: only now, and in that instance only with that value, anything may be written in it."""
+        chassis = self._chassis
+        digest = chassis.domains.value_digest(sync.value) if sync.value else b""
+        if not chassis.guard.synchronize(sync.regency, outcome.instance, digest):
+            return
+        self._sync, self._postponed, self._wanted = sync, None, None
+        leads = chassis.view.leader(sync.regency) == chassis.id
+        chassis.persist_promise(sync_record(chassis.decided + 1, sync), (Broadcast(sync),) if leads else ())
+        self._begin(sync, outcome, data)
+
+    def _begin(self, sync: Sync, outcome: Outcome, data: bytes) -> None:
+        chassis = self._chassis
+        self.asked = self.regency
+        self._suspicions.forget(chassis.id)
+        chassis.cancel_timer(Timer.REGENCY)
+        chassis.cancel_timer(Timer.VALUE)
+        chassis.watch_again()
+        current = self._ordering.current
+        if sync.value and current.instance == outcome.instance:
+            current.resume(sync.value, binds=outcome.verdict is Verdict.BOUND, data=data)
+        self._ordering.begin_regency()
+
+    # Progress, time, repetition
+
+    def on_decided(self) -> None:
+        """A decision may be what a SYNC waited for; many in a row shorten the timeout again."""
+        self._progress += 1
+        if self._failures and self._progress >= DECISIONS_PER_TIMEOUT_DECAY:
+            self._failures -= 1
+            self._progress = 0
+        if self._postponed is not None:
+            postponed, self._postponed = self._postponed, None
+            self._on_sync(postponed)
+        elif not self._chassis.guard.synchronized:
+            self._try_sync()
+
+    def on_timer(self, timer: Timer) -> None:
+        """REGENCY: no SYNC came in time: suspect this leader too, even with an empty pool. VALUE: ask the next."""
+        if timer == Timer.VALUE:
+            self._ask_for_value()
+        elif not self._chassis.guard.synchronized:
+            self._stop(self.regency + 1, self._chassis.overdue())
+
+    def resend(self, to: int | None) -> None:
+        """STOP as long as it is meant, STOPDATA and the question for the SYNC as long as it is missing."""
+        chassis, view = self._chassis, self._chassis.view.number
+        if self.asked > self.regency and chassis.guard.synchronized:
+            self._withdraw()
+        if self.asked > self.regency:
+            self._suspicions.add(chassis.id, self.asked)
+            _tell(chassis, to, Stop(view, self.regency, self.asked, self._overdue))
+        if chassis.guard.synchronized:
+            return
+        leader = chassis.view.leader(self.regency)
+        if self._own is not None and self._own[0] <= chassis.durable and leader != chassis.id and to in (None, leader):
+            chassis.send(leader, self._own[1])
+        _tell(chassis, to, FetchSync(view, self.regency))
+
+    def _answer_with_sync(self, to: int) -> None:
+        """Any holder passes the SYNC on, at most once per resend interval and peer."""
+        chassis = self._chassis
+        interval = chassis.parameters.resend_interval
+        if self._sync is not None and chassis.now - self._answered.get(to, -interval) >= interval:
+            self._answered[to] = chassis.now
+            chassis.send(to, self._sync)
+
+    def running(self) -> bool:
+        """Whether a regency change is under way."""
+        return self.asked > self.regency or not self._chassis.guard.synchronized
+
+    def waiting_for(self) -> str:
+        """What the change waits for, and from whom, in words."""
+        view = self._chassis.view
+        if self.asked > self.regency:
+            missing = [id for id in view.ids if id not in self._suspicions.asking(self.asked)]
+            return f"STOP for regency {self.asked} from {2 * view.f + 1 - (view.n - len(missing))} of {missing}"
+        leader = view.leader(self.regency)
+        if leader != self._chassis.id:
+            return f"the SYNC of regency {self.regency} from replica {leader}"
+        missing = [id for id in view.ids if id not in self._stop_data]
+        return f"STOPDATA of regency {self.regency} from replicas {missing}"
+
+    # Restarts
+
+    def recover(self, recovered: RecoveredState) -> None:
+        """Take up the regency that was promised, and its SYNC if it had come."""
+        stop_data, chassis = recovered.stop_data, self._chassis
+        if stop_data is None:
+            return
+        chassis.guard.install(stop_data.regency)
+        self.asked = stop_data.regency
+        self._own = (0, stop_data)
+        if chassis.view.leader(stop_data.regency) == chassis.id:
+            self._stop_data[chassis.id] = stop_data
+        if recovered.sync is not None:
+            outcome = evaluate(recovered.sync.stop_data, chassis.view.n, chassis.view.f)
+            digest = chassis.domains.value_digest(recovered.sync.value) if recovered.sync.value else b""
+            chassis.guard.synchronize(stop_data.regency, outcome.instance, digest)
+            self._sync = recovered.sync
+        else:
+            chassis.set_timer(Timer.REGENCY, self.timeout)
+
+    def resume(self) -> None:
+        """After a restart: the value of the SYNC may not have been written yet."""
+        current = self._ordering.current
+        if self._sync is None or not self._sync.value or current.proposal is not None:
+            return
+        outcome = evaluate(self._sync.stop_data, self._chassis.view.n, self._chassis.view.f)
+        if outcome.instance == current.instance:
+            current.resume(self._sync.value, binds=outcome.verdict is Verdict.BOUND)
+
+
+def _signed_stop_data(chassis: Chassis, unsigned: StopData) -> StopData:
+    payload = chassis.domains.stop_data_payload(stop_data_statement(unsigned))
+    return replace(unsigned, signature=chassis.signer.sign(payload))
+
+
+def _signed_sync(chassis: Chassis, unsigned: Sync) -> Sync:
+    payload = chassis.domains.sync_payload(sync_statement(unsigned))
+    return replace(unsigned, signature=chassis.signer.sign(payload))
+
+
+def _tell(chassis: Chassis, to: int | None, message: Message) -> None:
+    if to is None:
+        chassis.broadcast(message)
+    else:
+        chassis.send(to, message)
