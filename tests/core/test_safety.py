@@ -114,3 +114,25 @@ def test_restored_promises_bind() -> None:
     assert not guard.approve_write(1, 0, B)
     assert not guard.approve_accept(1, 0, B, writes=3, quorum=3)
     assert guard.approve_write(1, 0, A)
+
+
+def test_nothing_is_promised_while_suspended() -> None:
+    guard = VoteGuard()
+    guard.suspend("it starts")
+    assert not guard.approve_propose(1, 0, A, leader=True)
+    assert not guard.approve_write(1, 0, A)
+    assert not guard.approve_accept(1, 0, A, writes=3, quorum=3)
+    assert not guard.install(1)
+    guard.resume()
+    assert guard.approve_write(1, 0, B)
+
+
+def test_a_restored_regency_holds_while_suspended() -> None:
+    guard = VoteGuard()
+    guard.suspend("it starts")
+    guard.restore_regency(2)
+    guard.restore_sync(1, A)
+    guard.resume()
+    assert not guard.approve_write(1, 1, A)
+    assert not guard.approve_write(1, 2, B)
+    assert guard.approve_write(1, 2, A)

@@ -60,6 +60,7 @@ class RecoveredState:
         stop_data: the STOPDATA of the last regency installed; None: regency 0, which needs none.
         sync: the SYNC of that regency, if it had come.
         records: how many records were read.
+        intact: whether every vote that may ever have left is in the log. Without that a replica only learns.
     """
 
     decisions: list[Decided] = field(default_factory=list)
@@ -67,6 +68,7 @@ class RecoveredState:
     stop_data: StopData | None = None
     sync: Sync | None = None
     records: int = 0
+    intact: bool = True
 
 
 def recover(records: Iterable[tuple[int, int, bytes]], domains: Domains) -> RecoveredState:

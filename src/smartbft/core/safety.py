@@ -17,9 +17,10 @@ class VoteGuard:
     Attributes:
         regency: the installed one. Installing it is a promise: no WRITE or ACCEPT below it in any instance.
         synchronized: whether its SYNC has come; regency 0 needs none.
+        suspended: why this replica may promise nothing at all, in words; empty: it takes part.
     """
 
-    __slots__ = ("_accepted", "_bound", "_decided", "_proposed", "_written", "regency", "synchronized")
+    __slots__ = ("_accepted", "_bound", "_decided", "_proposed", "_written", "regency", "suspended", "synchronized")
 
     def __init__(self) -> None:
         self._proposed: dict[tuple[int, int], bytes] = {}
@@ -29,17 +30,31 @@ class VoteGuard:
         self._decided = 0
         self.regency = 0
         self.synchronized = True
+        self.suspended = ""
+
+    # Taking part (protocols.md section 3)
+
+    def suspend(self, why: str) -> None:
+        """Approve nothing until `resume`: a replica that starts, or one whose record of its votes is lost."""
+        self.suspended = why
+
+    def resume(self) -> None:
+        """End `suspend`."""
+        self.suspended = ""
 
     # Regencies (protocols.md 2.3)
 
     def install(self, regency: int) -> bool:
         """Whether STOPDATA for `regency` may be recorded and sent; from then on nothing below it is voted."""
-        if regency <= self.regency:
+        if regency <= self.regency or self.suspended:
             return False
+        self._install(regency)
+        return True
+
+    def _install(self, regency: int) -> None:
         self.regency = regency
         self.synchronized = False
         self._bound.clear()
-        return True
 
     def synchronize(self, regency: int, instance: int, digest: bytes) -> bool:
         """Whether a valid SYNC of `regency` is taken up: the first one of the installed regency.
@@ -48,12 +63,15 @@ class VoteGuard:
             instance: the one after the highest that the SYNC proves.
             digest: the only value that may be written there in `regency`; empty: nothing binds or is proposed.
         """
-        if regency != self.regency or self.synchronized:
+        if regency != self.regency or self.synchronized or self.suspended:
             return False
+        self._synchronize(regency, instance, digest)
+        return True
+
+    def _synchronize(self, regency: int, instance: int, digest: bytes) -> None:
         self.synchronized = True
         if digest:
             self._bound[instance, regency] = digest
-        return True
 
     # Votes
 
@@ -92,6 +110,14 @@ class VoteGuard:
 
     # Restarts
 
+    def restore_regency(self, regency: int) -> None:
+        """The installed regency found in the log after a restart."""
+        self._install(regency)
+
+    def restore_sync(self, instance: int, digest: bytes) -> None:
+        """The SYNC of that regency, found in the log too."""
+        self._synchronize(self.regency, instance, digest)
+
     def restore(
         self, instance: int, regency: int, digest: bytes, *, proposed: bool, written: bool, accepted: bool
     ) -> None:
@@ -105,7 +131,9 @@ class VoteGuard:
         return self._may_vote(instance, regency) and self._bound.get((instance, regency), digest) == digest
 
     def _may_vote(self, instance: int, regency: int) -> bool:
-        return instance > self._decided and regency == self.regency and self.synchronized
+        return (
+            instance > self._decided and regency == self.regency and self.synchronized and not self.suspended
+        )
 
     @staticmethod
     def _promise(promises: dict[tuple[int, int], bytes], instance: int, regency: int, digest: bytes) -> bool:

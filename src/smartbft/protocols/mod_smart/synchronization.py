@@ -379,7 +379,7 @@ class Synchronization:
         stop_data, chassis = recovered.stop_data, self._chassis
         if stop_data is None:
             return
-        chassis.guard.install(stop_data.regency)
+        chassis.guard.restore_regency(stop_data.regency)
         self.asked = stop_data.regency
         self._own = (0, stop_data)
         if chassis.view.leader(stop_data.regency) == chassis.id:
@@ -387,7 +387,7 @@ class Synchronization:
         if recovered.sync is not None:
             outcome = evaluate(recovered.sync.stop_data, chassis.view.n, chassis.view.f)
             digest = chassis.domains.value_digest(recovered.sync.value) if recovered.sync.value else b""
-            chassis.guard.synchronize(stop_data.regency, outcome.instance, digest)
+            chassis.guard.restore_sync(outcome.instance, digest)
             self._sync = recovered.sync
         else:
             chassis.set_timer(Timer.REGENCY, self.timeout)
