@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 RECENT_REQUESTS = 16
 # What one troublemaker does in a run at most: some runs are long in virtual time.
 MOST_DEEDS = 80
+# Requests of a flood.
+FLOOD = 100
 # Session numbers that are out of bounds, microseconds from the present.
 LONG_AGO = 10 * 3600 * 1_000_000
 FAR_AHEAD = 600 * 1_000_000
@@ -133,6 +135,14 @@ class Troublemaker:
         self._send_to_some(self._request())
         self._session = session + 1
         self._sequence = 0
+
+    def _flood(self) -> None:
+        """A window full of requests at once, and some beyond it."""
+        for _ in range(FLOOD):
+            self._sequence += 1
+            request = self._request()
+            for replica in self._world.replica_ids:
+                self._send(request, replica)
 
     def _send_garbage(self) -> None:
         """Bytes that are no frame."""
