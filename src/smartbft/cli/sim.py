@@ -130,6 +130,10 @@ def _print_report(report: SimulationReport) -> None:
         f"{report.instances} instances, {report.requests} requests, {report.crashes} crashes, {report.events} events, "
         f"{report.virtual_seconds:.3f} virtual seconds"
     )
+    click.echo(
+        f"clients: {report.retransmissions} retransmissions, longest wait {report.longest_wait_seconds:.3f} s, last "
+        f"answer {report.healed_seconds:.3f} s after healing"
+    )
     click.echo(f"trace {report.trace_hash}")
 
 
@@ -162,6 +166,10 @@ def _print_campaign(result: CampaignResult, options: SimulationOptions, more: st
     click.echo(
         f"{result.seeds} seeds from {options.seed}: {len(result.failures)} failed; {result.instances} instances, "
         f"{result.requests} requests, {result.crashes} crashes, {result.virtual_seconds:.0f} virtual seconds"
+    )
+    click.echo(
+        f"clients: {result.retransmissions} retransmissions, longest wait {result.longest_wait_seconds:.3f} virtual "
+        "seconds"
     )
     per_core = result.seeds / result.processor_seconds if result.processor_seconds else 0.0
     click.echo(f"{result.seeds_per_second:.1f} seeds per second; {per_core:.1f} per second of processor time")

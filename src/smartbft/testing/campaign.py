@@ -42,6 +42,8 @@ class CampaignResult:
     Attributes:
         seeds: how many seeds ran.
         instances, requests, events, crashes: sums over them.
+        retransmissions: sum over them.
+        longest_wait_seconds: the longest wait of an honest client in any of them, in virtual time.
         virtual_seconds: simulated time, summed.
         elapsed_seconds: real time.
         processor_seconds: processor time of this process and, once they have ended, its helpers.
@@ -53,6 +55,8 @@ class CampaignResult:
     requests: int = 0
     events: int = 0
     crashes: int = 0
+    retransmissions: int = 0
+    longest_wait_seconds: float = 0.0
     virtual_seconds: float = 0.0
     elapsed_seconds: float = 0.0
     processor_seconds: float = 0.0
@@ -73,6 +77,8 @@ class CampaignResult:
         self.requests += outcome.requests
         self.events += outcome.events
         self.crashes += outcome.crashes
+        self.retransmissions += outcome.retransmissions
+        self.longest_wait_seconds = max(self.longest_wait_seconds, outcome.longest_wait_seconds)
         self.virtual_seconds += outcome.virtual_seconds
 
 

@@ -66,15 +66,38 @@ def sign_request(domains: Domains, signer: Signer, session: int, sequence: int, 
     return encode_request(key, session, sequence, operation, signer.sign(domains.request_prefix + unsigned))
 
 
+class ClientFigures:
+    """What the honest clients of a run went through; times are virtual microseconds.
+
+    Attributes:
+        retransmissions: requests sent again because no answer had come.
+        longest_wait: the longest time from sending a request to its answer.
+        last_answer: when the last request was answered.
+    """
+
+    __slots__ = ("last_answer", "longest_wait", "retransmissions")
+
+    def __init__(self) -> None:
+        self.retransmissions = 0
+        self.longest_wait = 0
+        self.last_answer = 0
+
+    def answered(self, sent_at: int, now: int) -> None:
+        """A request that was sent first at `sent_at` has its answer."""
+        self.longest_wait = max(self.longest_wait, now - sent_at)
+        self.last_answer = now
+
+
 class _Outstanding:
     """A request on its way."""
 
-    __slots__ = ("frame", "pause", "replies", "resend_at", "sequence")
+    __slots__ = ("frame", "pause", "replies", "resend_at", "sent_at", "sequence")
 
-    def __init__(self, sequence: int, framed: bytes, resend_at: int) -> None:
+    def __init__(self, sequence: int, framed: bytes, now: int) -> None:
         self.sequence = sequence
         self.frame = framed
-        self.resend_at = resend_at
+        self.sent_at = now
+        self.resend_at = now + RETRANSMIT_MICROSECONDS
         self.pause = RETRANSMIT_MICROSECONDS
         self.replies: dict[bytes, int] = {}  # content -> bit mask of replicas
 
@@ -154,11 +177,13 @@ class SimulatedClient:
         request = sign_request(world.domains, self.signer, self.session, self._sequence, operation)
         digest = request_digests(world.chain_id, join_requests([request]))
         framed = frame(REQUEST, request)
-        self._outstanding[digest] = _Outstanding(self._sequence, framed, world.scheduler.now + RETRANSMIT_MICROSECONDS)
+        self._outstanding[digest] = _Outstanding(self._sequence, framed, world.scheduler.now)
         world.outstanding += 1
         world.recent_requests.append(request)
         world.checkers.validity.sent(digest, self.signer.public_key, self.session, self._sequence)
         world.checkers.replies.expect(digest)
+        if world.history is not None:
+            world.history.invoked(digest, self.index, operation, world.scheduler.now)
         return framed
 
     def _send_first(self, frames: bytes) -> None:
@@ -186,6 +211,7 @@ class SimulatedClient:
                 request.resend_at = now + request.pause
                 frames.append(request.frame)
         if frames:
+            self._world.client_figures.retransmissions += len(frames)
             self._send(b"".join(frames))
         self._resend_running = bool(self._outstanding)
         if self._resend_running:
@@ -206,8 +232,11 @@ class SimulatedClient:
 
     def _accept(self, reply: Reply, replicas: int) -> None:
         world = self._world
-        del self._outstanding[reply.digest]
+        request = self._outstanding.pop(reply.digest)
         self.answered += 1
+        world.client_figures.answered(request.sent_at, world.scheduler.now)
+        if world.history is not None:
+            world.history.answered(reply.digest, reply.result, world.scheduler.now)
         world.checkers.durability.acknowledged(reply.instance, reply.digest, replicas)
         world.trace.note(world.scheduler.now, Kind.CLIENT, self.endpoint, reply.instance)
         world.answered += 1

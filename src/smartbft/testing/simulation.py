@@ -21,7 +21,8 @@ from smartbft.smr.per_operation import as_batch
 from smartbft.testing.application import AppendLog, random_operation
 from smartbft.testing.audit import applications, audit
 from smartbft.testing.checkers import Checkers, PropertyViolation
-from smartbft.testing.clients import SimulatedClient
+from smartbft.testing.clients import ClientFigures, SimulatedClient
+from smartbft.testing.history import History
 from smartbft.testing.network import SimulatedNetwork
 from smartbft.testing.options import (
     PERSISTENCE_LEVELS,
@@ -60,6 +61,9 @@ class SimulationReport:
         events: events of the run.
         messages: packets handed to the network.
         crashes: crashes of single replicas.
+        retransmissions: requests that honest clients sent again because no answer had come.
+        longest_wait_seconds: the longest time an honest client waited for an answer, in virtual time.
+        healed_seconds: virtual time from the healing of the network to the last answer (0: all had come before).
         virtual_seconds: how long the run took in virtual time.
         trace_hash: equal for two runs that went through the same events.
     """
@@ -71,6 +75,9 @@ class SimulationReport:
     events: int
     messages: int
     crashes: int
+    retransmissions: int
+    longest_wait_seconds: float
+    healed_seconds: float
     virtual_seconds: float
     trace_hash: str
 
@@ -85,11 +92,13 @@ class Simulation:
             number.
         ordering: the ordering protocol under test.
         invariant: called with all applications (one per replica) when the run is over; raises if something is wrong.
+        history: told what honest clients ask and are answered, and when.
         text: keep the trace as text too.
 
     Attributes:
         trace: the events so far.
         checkers: the promises under watch.
+        client_figures: how honest clients fare.
     """
 
     def __init__(
@@ -100,9 +109,12 @@ class Simulation:
         operation: OperationMaker = random_operation,
         ordering: Callable[[Chassis], Ordering] = ModSmart,
         invariant: Callable[[list[StateMachine | BatchStateMachine]], None] | None = None,
+        history: History | None = None,
         text: bool = False,
     ) -> None:
         self.options = options
+        self.history = history
+        self.client_figures = ClientFigures()
         self._application = application
         self.trace: Trace = TextTrace() if text else Trace()
         self.scheduler = Scheduler(options.seed)
@@ -131,6 +143,7 @@ class Simulation:
         self.answered = 0
         self.decided = 0
         self.healed = False
+        self._healed_at = 0
         self._ordering = ordering
         self._invariant = invariant
         scenario = self.scenario
@@ -230,7 +243,13 @@ class Simulation:
         self._faults_under_way += 1
         self._crash(Crash(replicas, 0, 0, (downtime,) * len(replicas), power))
 
+    def isolate(self, replica: int, duration: int) -> None:
+        """Cut a replica from its peers now, for `duration` microseconds; clients still reach it."""
+        self._faults_under_way += 1
+        self._isolate(Isolation(replica, 0, duration))
+
     def _report(self) -> SimulationReport:
+        clients = self.client_figures
         return SimulationReport(
             options=self.options,
             scenario=self.scenario.summary(),
@@ -239,6 +258,9 @@ class Simulation:
             events=self.scheduler.events,
             messages=self.network.sent,
             crashes=self._crashes,
+            retransmissions=clients.retransmissions,
+            longest_wait_seconds=clients.longest_wait / 1e6,
+            healed_seconds=max(0, clients.last_answer - self._healed_at) / 1e6,
             virtual_seconds=self.scheduler.now / 1e6,
             trace_hash=self.trace.digest(),
         )
@@ -261,6 +283,7 @@ class Simulation:
         enough = self.decided >= self.options.instances or self.scheduler.now > self._deadline
         if enough and not self.healed and not self._planned and not self._faults_under_way:
             self.healed = True
+            self._healed_at = self.scheduler.now
             self._deadline = self.scheduler.now + self.options.patience * 1_000_000
             self.network.heal()
             self.trace.note(self.scheduler.now, Kind.HEALED, 0, self.decided)
