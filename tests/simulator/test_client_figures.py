@@ -17,7 +17,7 @@ def test_a_leader_that_is_down_makes_clients_wait_and_retransmit():
     simulation = Simulation(SimulationOptions(seed=5, instances=10, faults="none"))
     assert simulation.scenario.parameters.request_timeout > RETRANSMIT_MICROSECONDS
     simulation.advance(200)
-    simulation.crash(1, downtime=20_000_000)
+    simulation.crash(1, downtime=20_000_000, power=False)
     report = simulation.run()
     assert report.retransmissions > 0
     assert report.longest_wait_seconds > RETRANSMIT_MICROSECONDS / 1e6
