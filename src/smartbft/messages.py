@@ -139,14 +139,14 @@ class Progress(_Message, frozen=True, tag=9, gc=False):
 
 
 class Stop(_Message, frozen=True, tag=10, gc=False):
-    """STOP (Mod-SMaRt Algorithm 3, line 7): the sender suspects the leader and asks for regency `target`."""
+    """STOP (Mod-SMaRt Algorithm 3, line 10): the sender suspects the leader and asks for regency `target`."""
 
     target: Number
     data: ForwardData  # pending requests that were not ordered in time
 
 
 class StopData(_Message, frozen=True, tag=11, gc=False):
-    """STOPDATA (Algorithm 3, line 16): what the signer promises when it installs `regency`, for the new leader.
+    """STOPDATA (Algorithm 3, line 23): what the signer promises when it installs `regency`, for the new leader.
 
     The bounded form of protocols.md 2.3: the last decision's proof, and the COLLECT of VP-Consensus for the instance
     after it. One signature covers all of it but the proof, which proves itself.
@@ -164,7 +164,7 @@ StopDataSet = Annotated[tuple[StopData, ...], msgspec.Meta(max_length=MAX_MEMBER
 
 
 class Sync(_Message, frozen=True, tag=12, gc=False):
-    """SYNC (Algorithm 3, line 22): the new leader's STOPDATA from `n - f` replicas, unchanged and sorted by signer, and
+    """SYNC (Algorithm 3, line 29): the new leader's STOPDATA from `n - f` replicas, unchanged and sorted by signer, and
     the value to propose in the instance after the highest proven one.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Requests that are not ordered in time (Mod-SMaRt Algorithm 3, lines 1-8): forward them, then suspect the leader.
+"""Requests that are not ordered in time (Mod-SMaRt Algorithm 3, lines 1-4): forward them, then suspect the leader.
 
 The pool keeps arrival order, so one deadline for the oldest request that a leader could propose is enough: half of the
 timeout after its arrival it is forwarded to everybody, after the whole of it the leader is suspected. The deadline

@@ -89,12 +89,12 @@ class Synchronization:
     # STOP
 
     def suspect(self, data: bytes) -> None:
-        """Algorithm 3, lines 5-8: forwarded requests were not ordered in time: ask for the next regency."""
+        """Algorithm 3, lines 4-10: forwarded requests were not ordered in time: ask for the next regency."""
         if self._chassis.view.n > 1:
             self._stop(self.regency + 1, data)
 
     def _on_stop(self, sender: int, message: Stop) -> None:
-        """Lines 9-11: adopt the requests, and join when a correct replica asks (more than `f`)."""
+        """Lines 11-18: adopt the requests, and join when a correct replica asks (more than `f`)."""
         if message.data:
             self._chassis.adopt(sender, message.data)
         self._suspicions.add(sender, message.target)
@@ -138,7 +138,7 @@ class Synchronization:
     # Installing a regency, and STOPDATA
 
     def _install(self, regency: int) -> None:
-        """Lines 12-16: the promise is on disk before the new leader gets it."""
+        """Lines 19-23: the promise is on disk before the new leader gets it."""
         chassis = self._chassis
         if not chassis.guard.install(regency):
             return
@@ -179,7 +179,7 @@ class Synchronization:
         return _signed_stop_data(chassis, unsigned)
 
     def _on_stop_data(self, sender: int, message: StopData) -> None:
-        """Line 17, at the leader of the regency; anybody else has no use for it."""
+        """Lines 24-27, at the leader of the regency; anybody else has no use for it."""
         if self._chassis.view.leader(message.regency) != self._chassis.id or message.regency < self.regency:
             return
         known = self._stop_data.get(sender)
@@ -201,7 +201,7 @@ class Synchronization:
     # SYNC at the leader
 
     def _try_sync(self) -> None:
-        """Lines 18-22: with a sound set and all decisions it proves, begin the regency."""
+        """Lines 28-29: with a sound set and all decisions it proves, begin the regency."""
         chassis = self._chassis
         if chassis.guard.synchronized or chassis.view.leader(self.regency) != chassis.id:
             return
@@ -273,7 +273,7 @@ class Synchronization:
     # SYNC at everybody
 
     def _on_sync(self, message: Sync) -> None:
-        """Lines 23-26; validation has repeated the leader's checks."""
+        """Lines 30-35; validation has repeated the leader's checks."""
         if message.regency > self.regency:
             # `n - f` replicas have installed it, and signed so.
             self._install(message.regency)
@@ -290,7 +290,9 @@ class Synchronization:
             self._postponed = message
 
     def _take_up(self, sync: Sync, outcome: Outcome, data: bytes) -> None:
-        """The regency begins: only now, and in that instance only with that value, anything may be written in it."""
+        """Lines 36-44: the regency begins: only now anything may be written in it, and in that instance only that
+        value.
+        """
         chassis = self._chassis
         digest = chassis.domains.value_digest(sync.value) if sync.value else b""
         if not chassis.guard.synchronize(sync.regency, outcome.instance, digest):
