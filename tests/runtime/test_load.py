@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,7 +15,7 @@ from smartbft.errors import HandshakeError, Indeterminate, NotEnoughReplies
 from smartbft.measurement.echo import Echo
 from smartbft.measurement.requests import UNSIGNED, Job
 from smartbft.measurement.signing import sign
-from smartbft.runtime import load
+from smartbft.runtime import lanes, load
 from smartbft.runtime.load import CLOSED_LOOP, LoadGenerator, LoadResult, Traffic
 from smartbft.runtime.local import LocalCluster
 
@@ -54,18 +55,18 @@ def test_all_traffic_is_executed_and_acknowledged(run: Run, transport: str) -> N
 
 def test_closed_loop_clients_have_one_request_outstanding(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     outstanding: list[int] = []
-    received = load._Lane.received
+    received = lanes.Lane.received
 
-    def watched(lane: load._Lane, replica: int, data: memoryview) -> None:
+    def watched(lane: lanes.Lane, replica: int, data: memoryview) -> None:
         outstanding.append(lane.outstanding)
         received(lane, replica, data)
 
-    monkeypatch.setattr(load._Lane, "received", watched)
+    monkeypatch.setattr(lanes.Lane, "received", watched)
 
     async def scenario() -> None:
         async with cluster() as made:
-            lanes = await echo_traffic(made.genesis, 5, 8, lanes=True)
-            async with generator(made, lanes, window=1, model=CLOSED_LOOP) as sender:
+            traffic = await echo_traffic(made.genesis, 5, 8, lanes=True)
+            async with generator(made, traffic, window=1, model=CLOSED_LOOP) as sender:
                 result = await sender.run(0.5)
             assert result.connections == 5
             assert result.total >= 5
@@ -147,6 +148,92 @@ def test_connections_lost_during_the_load_end_it(run: Run) -> None:
             await asyncio.gather(*stopping)
 
     run(scenario)
+
+
+def test_a_persistent_load_outlives_a_restart(run: Run) -> None:
+    """The replica that comes back is needed for every answer once another one is gone."""
+
+    async def scenario() -> None:
+        async with cluster() as made:
+            (traffic,) = await echo_traffic(made.genesis, 64, 4000)
+            done = asyncio.get_running_loop().create_future()
+
+            async def restart(sender: LoadGenerator) -> None:
+                await made.stop(3)
+                await completions(sender)
+                await made.start(3)
+                await completions(sender)
+                await made.stop(0)
+                await completions(sender)
+                done.set_result(None)
+
+            async with generator(made, [traffic], window=64, needed=3, persistent=True) as sender:
+                restarting = asyncio.ensure_future(restart(sender))
+                result = await sender.run(0.0, until=done)
+                await restarting
+            assert result.total > 0
+            assert result.statuses == {EXECUTED: result.total}
+            assert sender.outstanding == 0
+
+    run(scenario)
+
+
+async def completions(sender: LoadGenerator) -> None:
+    """Returns when more was completed."""
+    before = sender.completed
+    while sender.completed < before + 200:
+        await asyncio.sleep(0.01)
+
+
+def test_what_is_late_is_sent_again_and_only_that() -> None:
+    written: list[bytes] = []
+
+    class Transport:
+        def write(self, data: memoryview) -> None:
+            written.append(bytes(data))
+
+    class Matcher:
+        done = b""
+
+        def acknowledged(self) -> bytes:
+            return self.done
+
+        def reset(self, replica: int) -> None:
+            written.append(b"reset %d" % replica)
+
+    class Owner:
+        n, needed = 4, 3
+
+    digests = b"".join(bytes([number]) * 32 for number in range(6))
+    lane = lanes.Lane(Owner(), Traffic(b"aabbccddeeff", range(0, 13, 2), digests, 1), 6)  # type: ignore[arg-type]
+    lane.matcher = Matcher()  # type: ignore[assignment]
+    link = SimpleNamespace(transport=Transport())
+    lane.links.append(link)  # type: ignore[arg-type]
+    lane.sent = 5
+    lane.repeat()
+    assert written == []  # nothing is late yet
+    lane.matcher.done = digests[32:64]  # type: ignore[attr-defined]
+    lane.completed, lane.sent = 1, 6
+    lane.repeat()
+    assert written == [b"aa", b"ccddee"]
+    written.clear()
+    lane.joined(2, link)  # type: ignore[arg-type]
+    assert written == [b"reset 2", b"aa", b"ccddeeff"]
+    written.clear()
+    lane.links.pop()
+    for _ in range(7):  # a standstill: less and less often
+        lane.repeat()
+    assert written == 2 * [b"aa", b"ccddeeff"]
+
+
+def test_pauses() -> None:
+    pauses = lanes.Pauses()
+    for now in (1_000_000, 1_001_000, 3_000_000, 3_002_000, 3_500_000):
+        pauses.moved(now)
+    assert pauses.longest(1.0, 3.4) == pytest.approx(1.999)
+    assert pauses.longest(3.1, 3.5) == pytest.approx(0.498)
+    assert pauses.longest(3.1, 4.5) == pytest.approx(1.0)  # still at a standstill
+    assert pauses.longest(0.0, 0.5) == 0
 
 
 def test_replicas_of_another_chain_are_refused(run: Run) -> None:

@@ -77,8 +77,10 @@ class VoteGuard:
 
     def approve_propose(self, instance: int, regency: int, digest: bytes, leader: bool) -> bool:
         """Whether PROPOSE(instance, regency, digest) may be recorded and sent: leaders only, one value per regency."""
-        return leader and self._may_write(instance, regency, digest) and self._promise(
-            self._proposed, instance, regency, digest
+        return (
+            leader
+            and self._may_write(instance, regency, digest)
+            and self._promise(self._proposed, instance, regency, digest)
         )
 
     def approve_write(self, instance: int, regency: int, digest: bytes) -> bool:

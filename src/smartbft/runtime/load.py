@@ -12,21 +12,22 @@ No Python statement runs once per transaction with pipelined connections: replie
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import ssl
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import cast
 
-from smartbft._fastpath.frames import ReplyMatcher
 from smartbft.config import Genesis, GenesisMember
-from smartbft.crypto.certificates import fingerprint_of
-from smartbft.errors import HandshakeError, Indeterminate, NotEnoughReplies, RemoteProtocolError, SmartBFTError
-from smartbft.limits import DIGEST_BYTES, HANDSHAKE_TIMEOUT_SECONDS, READ_BUFFER_BYTES
+from smartbft.errors import Indeterminate, NotEnoughReplies, RemoteProtocolError, SmartBFTError
+from smartbft.limits import HANDSHAKE_TIMEOUT_SECONDS, READ_BUFFER_BYTES
 from smartbft.net.handshake import NO_CHANNEL, NONCE_BYTES, ClientDialer
 from smartbft.net.tls import dialer_context
+from smartbft.runtime.lanes import Lane, Link, Pauses, Traffic
+
+__all__ = ["CLOSED_LOOP", "MULTIPLEXED", "LoadGenerator", "LoadResult", "Traffic"]
 
 MULTIPLEXED = "multiplexed"
 CLOSED_LOOP = "closed-loop"
@@ -38,30 +39,11 @@ DRAIN_SECONDS = 10.0
 _TICK_SECONDS = 0.2
 # Connections opened at once: their handshakes cost the replicas a signature each.
 _CONNECT_AT_ONCE = 64
+# A persistent load tries so often to reach a replica that is gone, and repeats what is outstanding so often.
+_REDIAL_SECONDS = 0.1
+_REPEAT_SECONDS = 1.0
 
 Progress = Callable[[float, int], None]
-
-
-@dataclass(frozen=True)
-class Traffic:
-    """Signed requests in the order of sending, as frames.
-
-    Attributes:
-        frames: complete REQUEST frames, one after the other.
-        bounds: `count + 1` offsets of the frames.
-        digests: the digest of each request, 32 bytes each.
-        keys: how many client keys signed them.
-    """
-
-    frames: bytes
-    bounds: Sequence[int]
-    digests: bytes
-    keys: int
-
-    @property
-    def count(self) -> int:
-        """How many requests there are."""
-        return len(self.digests) // DIGEST_BYTES
 
 
 @dataclass(frozen=True)
@@ -109,132 +91,6 @@ class LoadResult:
         return self.latencies[rank] / 1_000_000
 
 
-class _Link(asyncio.BufferedProtocol):
-    """One connection to one replica: handshake, then raw replies to the lane's matcher."""
-
-    def __init__(
-        self, lane: _Lane, replica: int, dialer: ClientDialer, buffer: memoryview, pinned: bytes | None
-    ) -> None:
-        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.transport: asyncio.Transport | None = None
-        self._lane = lane
-        self._replica = replica
-        self._dialer = dialer
-        self._buffer = buffer
-        self._pinned = pinned
-        self._shaken = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # No flow control: a replica that lags must not stop the others, and what waits for it is a view of the traffic.
-        self.transport = cast(asyncio.Transport, transport)
-        tls = transport.get_extra_info("ssl_object")
-        if self._pinned is not None and fingerprint_of(tls.getpeercert(binary_form=True)) != self._pinned:
-            self._fail(HandshakeError(f"replica {self._replica} shows a certificate that the genesis does not name"))
-            return
-        self.transport.write(self._dialer.start())
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        data = self._buffer[:nbytes]
-        try:
-            if not self._shaken:
-                data = self._shake_hands(data)
-            if data:
-                self._lane.received(self._replica, data)
-        except RemoteProtocolError as error:
-            self._fail(error)
-
-    def _shake_hands(self, data: memoryview) -> memoryview:
-        """Continue the handshake; returns what follows it."""
-        answer = self._dialer.receive(data)
-        if answer and self.transport is not None:
-            self.transport.write(answer)
-        self._shaken = self._dialer.peer is not None
-        if self._shaken and not self.ready.done():  # whoever waited may have been cancelled
-            self.ready.set_result(None)
-        return memoryview(self._dialer.remainder)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.transport = None
-        if not self.ready.done():
-            self.ready.set_exception(exc or ConnectionResetError("closed by the replica during the handshake"))
-        else:
-            self._lane.lost(self._replica, exc)
-
-    def _fail(self, error: Exception) -> None:
-        if not self.ready.done():
-            self.ready.set_exception(error)
-        if self.transport is not None:
-            self.transport.abort()
-
-
-class _Lane:
-    """One set of connections, one to each replica, and the traffic on it."""
-
-    def __init__(self, owner: LoadGenerator, traffic: Traffic, window: int) -> None:
-        self.links: list[_Link] = []
-        self.matcher = ReplyMatcher(owner.n, owner.needed)
-        self.matcher.keep_replies(False)
-        self.completed = 0
-        self.sent = 0
-        self._owner = owner
-        self._traffic = traffic
-        self._frames = memoryview(traffic.frames)
-        self._digests = memoryview(traffic.digests)
-        self._window = window
-        self._scheduled = False
-        self._sending = False
-
-    @property
-    def outstanding(self) -> int:
-        """Requests sent and not completed."""
-        return self.sent - self.completed
-
-    def start(self) -> None:
-        """Fill the window."""
-        self._sending = True
-        self._refill()
-
-    def stop(self) -> None:
-        """Send nothing new."""
-        self._sending = False
-
-    def received(self, replica: int, data: memoryview) -> None:
-        """Replies from one replica. The refill comes after all sockets of this iteration of the loop have been read."""
-        done = self.matcher.feed(replica, data, time.monotonic_ns() // 1000)
-        if done:
-            self.completed += done
-            if not self._scheduled:
-                self._scheduled = True
-                asyncio.get_running_loop().call_soon(self._refill)
-
-    def lost(self, replica: int, error: Exception | None) -> None:
-        """The connection to a replica is gone: fine as long as enough others can answer."""
-        self.links = [link for link in self.links if link.transport is not None]
-        if len(self.links) < self._owner.needed:
-            self._owner.fail(NotEnoughReplies(f"the connection to replica {replica} is lost ({error or 'closed'})"))
-
-    def _refill(self) -> None:
-        self._scheduled = False
-        first = self.sent
-        count = min(self._window - self.outstanding, self._traffic.count - first)
-        if not self._sending or count <= 0:
-            if first == self._traffic.count:
-                self._owner.dry()
-            return
-        self.sent = last = first + count
-        bounds = self._traffic.bounds
-        chunk = self._frames[bounds[first] : bounds[last]]
-        self.matcher.expect(
-            self._digests[DIGEST_BYTES * first : DIGEST_BYTES * last], first, time.monotonic_ns() // 1000
-        )
-        for link in self.links:
-            if link.transport is not None:
-                link.transport.write(chunk)
-
-
 class LoadGenerator:
     """Sends pre-signed traffic to a cluster.
 
@@ -247,6 +103,11 @@ class LoadGenerator:
         needed: how many equal replies complete a request.
         tls: whether the replicas expect TLS.
         model: the name of the client model, for the result.
+        persistent: dial replicas that are lost again and repeat what is outstanding, as real clients do; otherwise a
+            load without enough connections ends.
+
+    Attributes:
+        pauses: when nothing was acknowledged for a while.
     """
 
     def __init__(
@@ -258,7 +119,9 @@ class LoadGenerator:
         needed: int,
         tls: bool,
         model: str = MULTIPLEXED,
+        persistent: bool = False,
     ) -> None:
+        self.pauses = Pauses()
         self.n = len(genesis.members)
         self.needed = needed
         self._genesis = genesis
@@ -266,8 +129,11 @@ class LoadGenerator:
         self._window = window
         self._tls: ssl.SSLContext | None = dialer_context() if tls else None
         self._model = model
+        self._persistent = persistent
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._dialing: set[tuple[Lane, int]] = set()
         self._buffer = memoryview(bytearray(READ_BUFFER_BYTES))
-        self._lanes: list[_Lane] = []
+        self._lanes: list[Lane] = []
         self._error: SmartBFTError | None = None
         self._wake = asyncio.Event()
         self._dry = False
@@ -279,7 +145,7 @@ class LoadGenerator:
             NotEnoughReplies: fewer replicas than `needed` can be reached.
             HandshakeError: one of them is on another chain, or is not who it should be.
         """
-        self._lanes = [_Lane(self, traffic, self._window) for traffic in self._traffic]
+        self._lanes = [Lane(self, traffic, self._window) for traffic in self._traffic]
         gate = asyncio.Semaphore(_CONNECT_AT_ONCE)
         try:
             async with asyncio.TaskGroup() as group:
@@ -288,6 +154,8 @@ class LoadGenerator:
         except* SmartBFTError as errors:
             await self._close()
             raise errors.exceptions[0] from None
+        if self._persistent:
+            self._spawn(self._repeat())
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -311,12 +179,14 @@ class LoadGenerator:
         *,
         progress: Progress | None = None,
         at_boundary: Callable[[], None] | None = None,
+        until: asyncio.Future[None] | None = None,
     ) -> LoadResult:
         """Send for `warm_up` plus `seconds`, or until the traffic is used up, then wait for what is outstanding.
 
         Args:
             progress: called a few times a second with the elapsed time and the transactions completed so far.
             at_boundary: called where the measured interval begins and where it ends.
+            until: go on until this is done, too.
 
         Raises:
             Indeterminate: the cluster stopped answering.
@@ -331,7 +201,7 @@ class LoadGenerator:
         mark = at_boundary or _nothing
         mark()
         before, cpu, began = self.completed, time.process_time(), time.monotonic()
-        await self._wait(began + seconds, started, progress)
+        await self._wait(began + seconds, started, progress, until)
         ended, completed = time.monotonic(), self.completed - before
         cpu = time.process_time() - cpu
         mark()
@@ -348,10 +218,19 @@ class LoadGenerator:
 
     # --- for the lanes ---
 
-    def fail(self, error: SmartBFTError) -> None:
-        """End the run with `error`."""
-        self._error = self._error or error
-        self._wake.set()
+    def moved(self, now: int) -> None:
+        """Something was completed."""
+        self.pauses.moved(now)
+
+    def lost(self, lane: Lane, replica: int, error: Exception | None) -> None:
+        """A connection is gone: dialed again by a persistent load; else fine as long as enough others can answer."""
+        if self._persistent:
+            self._dial_again(lane, replica)
+        elif len(lane.links) < self.needed:
+            self._error = self._error or NotEnoughReplies(
+                f"the connection to replica {replica} is lost ({error or 'closed'})"
+            )
+            self._wake.set()
 
     def dry(self) -> None:
         """A lane has sent all its traffic: from here on the load is no longer what it should be."""
@@ -360,7 +239,7 @@ class LoadGenerator:
 
     # --- internals ---
 
-    async def _connect(self, lane: _Lane, gate: asyncio.Semaphore) -> None:
+    async def _connect(self, lane: Lane, gate: asyncio.Semaphore) -> None:
         async with gate:
             results = await asyncio.gather(
                 *(self._dial(lane, index, member) for index, member in enumerate(self._genesis.members)),
@@ -369,15 +248,20 @@ class LoadGenerator:
         for result in results:
             if isinstance(result, RemoteProtocolError):
                 raise result
-        lane.links = [result for result in results if isinstance(result, _Link)]
+        lane.links = [result for result in results if isinstance(result, Link) and result.transport is not None]
+        if self._persistent:
+            for index, result in enumerate(results):
+                if result not in lane.links:
+                    self._dial_again(lane, index)
         if len(lane.links) < self.needed:
-            first = next(result for result in results if isinstance(result, BaseException))
+            closed = ConnectionResetError("closed by the replica")
+            first = next((result for result in results if isinstance(result, BaseException)), closed)
             problem = str(first) or type(first).__name__
             raise NotEnoughReplies(
                 f"only {len(lane.links)} of {self.n} replicas can be reached and {self.needed} are needed: {problem}"
             )
 
-    async def _dial(self, lane: _Lane, index: int, member: GenesisMember) -> _Link:
+    async def _dial(self, lane: Lane, index: int, member: GenesisMember) -> Link:
         pinned = member.certificate_sha256 if self._tls else None
         channel = pinned or NO_CHANNEL
         nonce = os.urandom(NONCE_BYTES)
@@ -385,12 +269,47 @@ class LoadGenerator:
         address = member.client_address
         async with asyncio.timeout(2 * HANDSHAKE_TIMEOUT_SECONDS):
             _, link = await asyncio.get_running_loop().create_connection(
-                lambda: _Link(lane, index, dialer, self._buffer, pinned), address.host, address.port, ssl=self._tls
+                lambda: Link(lane, index, dialer, self._buffer, pinned), address.host, address.port, ssl=self._tls
             )
-            await link.ready
+            try:
+                await link.ready
+            except BaseException:
+                if link.transport is not None:
+                    link.transport.abort()
+                raise
         return link
 
+    def _dial_again(self, lane: Lane, index: int) -> None:
+        if (lane, index) not in self._dialing:
+            self._dialing.add((lane, index))
+            self._spawn(self._redial(lane, index))
+
+    async def _redial(self, lane: Lane, index: int) -> None:
+        """Until the replica is back."""
+        while True:
+            await asyncio.sleep(_REDIAL_SECONDS)
+            with contextlib.suppress(OSError, TimeoutError, RemoteProtocolError):
+                link = await self._dial(lane, index, self._genesis.members[index])
+                if link.transport is not None:
+                    self._dialing.discard((lane, index))
+                    lane.joined(index, link)
+                    return
+
+    async def _repeat(self) -> None:
+        while True:
+            await asyncio.sleep(_REPEAT_SECONDS)
+            for lane in self._lanes:
+                lane.repeat()
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def _close(self) -> None:
+        self._persistent = False
+        for task in self._tasks:
+            task.cancel()
         for lane in self._lanes:
             lane.stop()
             for link in lane.links:
@@ -399,8 +318,10 @@ class LoadGenerator:
             lane.links = []
         await asyncio.sleep(0)
 
-    async def _wait(self, until: float, started: float, progress: Progress | None) -> None:
-        """Until `until`, an error, or a lane that ran dry; watches for a standstill meanwhile."""
+    async def _wait(
+        self, end: float, started: float, progress: Progress | None, until: asyncio.Future[None] | None = None
+    ) -> None:
+        """Until `end` and `until`, an error, or a lane that ran dry; watches for a standstill meanwhile."""
         seen, moved = self.completed, time.monotonic()
         while not self._dry:
             now = time.monotonic()
@@ -410,9 +331,9 @@ class LoadGenerator:
             self._check(now - moved)
             if progress is not None:
                 progress(now - started, completed)
-            if now >= until:
+            if now >= end and (until is None or until.done()):
                 return
-            await self._pause(min(_TICK_SECONDS, until - now))
+            await self._pause(min(_TICK_SECONDS, end - now) if now < end else _TICK_SECONDS)
         self._check(0.0)
 
     async def _drain(self) -> None:
