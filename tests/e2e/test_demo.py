@@ -110,6 +110,31 @@ def test_the_table_is_for_people(start) -> None:
     assert demo.remains() == []
 
 
+def test_chaos_costs_a_pause_and_nothing_else(start) -> None:
+    demo = start("--chaos", "--seconds", "10", "--transport", "plain", "--json")
+    out, err = demo.process.communicate(timeout=100)
+    assert demo.process.returncode == 0, err
+    found = json.loads(out)
+    assert found["passed"]
+    killed, frozen, wiped = found["faults"]
+    assert len({fault["replica"] for fault in found["faults"]}) == 3
+    assert (killed["name"], killed["regency_before"]) == ("leader killed (SIGKILL)", 0)
+    assert killed["regency_after"] >= 1
+    assert killed["without_progress"] > frozen["without_progress"]
+    assert wiped["level_after"] > 0
+    rebuilt = next(check for check in found["checks"] if check["name"].startswith("each log replays"))
+    assert f"replica {wiped['replica']}'s log was removed" in rebuilt["detail"]
+    assert demo.remains() == []
+
+
+def test_a_frozen_replica_does_not_stay_behind(start) -> None:
+    demo = start("--chaos", "--seconds", "8", "--transport", "plain")
+    demo.wait_for(" frozen")
+    demo.process.kill()
+    demo.process.communicate(timeout=PATIENCE_SECONDS)
+    demo.assert_gone()
+
+
 @pytest.mark.parametrize(
     ("word", "number"),
     [

@@ -86,7 +86,7 @@ def test_the_janitor_waits_for_the_last_holder_of_the_pipe(tmp_path: Path) -> No
     folder = tmp_path / "doomed"
     folder.mkdir()
     reader, writer = os.pipe()
-    janitor = subprocess.Popen([sys.executable, "-m", "smartbft.measurement.janitor", str(folder)], stdin=reader)
+    janitor = subprocess.Popen([sys.executable, "-m", "smartbft.measurement.janitor", str(folder), "0"], stdin=reader)
     os.close(reader)
     holder = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(writer,))
     os.close(writer)

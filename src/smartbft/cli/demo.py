@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from smartbft.cli.exit_codes import CheckFailed
-from smartbft.cli.output import examples, json_option, print_json, print_rows, say
+from smartbft.cli.output import examples, json_option, print_json, print_rows, print_table, say
 from smartbft.cli.run import run
 from smartbft.config import PERSISTENCE_MODES, TRANSPORTS
 from smartbft.config.replica import Persistence, Transport
@@ -17,8 +17,18 @@ if TYPE_CHECKING:
     from smartbft.measurement.scenario import Scenario
 
 
-@click.command(epilog=examples("smartbft demo", "smartbft demo --seconds 3 --persistence memory --json"))
-@click.option("--seconds", type=click.FloatRange(0.5, 600), default=10.0, show_default=True, help="Length of the load.")
+@click.command(
+    epilog=examples("smartbft demo", "smartbft demo --chaos", "smartbft demo --seconds 3 --persistence memory --json")
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.5, 600),
+    show_default="10, with --chaos 20",
+    help="Length of the load; with --chaos at least so long, and until all faults are repaired.",
+)
+@click.option(
+    "--chaos", is_flag=True, help="Kill the leader, freeze a replica, and remove the data of another, under load."
+)
 @click.option("--clients", type=click.IntRange(1, 16384), default=1024, show_default=True, help="Client keys.")
 @click.option("--window", type=click.IntRange(1, 16384), default=2048, show_default=True, help="Requests outstanding.")
 @click.option("--closed-loop", is_flag=True, help="One connection per client, one request outstanding on each.")
@@ -28,7 +38,8 @@ if TYPE_CHECKING:
 @click.option("--keep", is_flag=True, help="Keep the folder with homes and logs, and say where it is.")
 @json_option
 def demo(
-    seconds: float,
+    seconds: float | None,
+    chaos: bool,
     clients: int,
     window: int,
     closed_loop: bool,
@@ -40,13 +51,17 @@ def demo(
 ) -> None:
     """Start replica processes on this machine, mint coins, run signed SPENDs, and check what came of it.
 
+    With --chaos the leader is killed with SIGKILL and started again, another replica is frozen (SIGSTOP) and resumed,
+    and a third one loses its data folder: the others go on, and all end with the same state.
+
     Ends with exit code 7 if a check fails. Stops everything and removes its folder at the end, on Ctrl-C at any moment,
     and also when it is killed.
     """
-    from smartbft.measurement.report import context, figures, verdicts
+    from smartbft.measurement.report import FAULT_COLUMNS, context, fault_rows, figures, verdicts
     from smartbft.measurement.scenario import Scenario
     from smartbft.runtime.load import CLOSED_LOOP, MULTIPLEXED
 
+    seconds = seconds or (20.0 if chaos else 10.0)
     scenario = Scenario(
         seconds=seconds,
         warm_up=min(1.0, seconds / 4),
@@ -58,7 +73,7 @@ def demo(
         transport=transport,
         name="demo",
     )
-    measurement = run(_measure(scenario, keep, quiet=as_json))
+    measurement = run(_measure(scenario, keep, chaos, quiet=as_json))
     if as_json:
         from smartbft.measurement.cluster import as_dict
 
@@ -66,18 +81,23 @@ def demo(
     else:
         print_rows(context(measurement), "what was measured")
         print_rows(figures(measurement), "figures")
+        if chaos:
+            print_table(FAULT_COLUMNS, fault_rows(measurement), "faults")
         print_rows(verdicts(measurement), "checks")
     if not measurement.passed:
         failed = "; ".join(f"{check.name} ({check.detail})" for check in measurement.checks if not check.passed)
         raise CheckFailed(f"the demo found a fault: {failed}. Please report it")
 
 
-async def _measure(scenario: Scenario, keep: bool, quiet: bool) -> Measurement:
+async def _measure(scenario: Scenario, keep: bool, chaos: bool, quiet: bool) -> Measurement:
     from smartbft.cli.progress import Progress
+    from smartbft.measurement.chaos import ChaosRun
     from smartbft.measurement.cluster import measure
     from smartbft.measurement.processes import workspace
 
     with workspace(keep=keep, prefix="smartbft-demo-") as work, Progress(scenario, quiet=quiet) as progress:
         if keep:
             say(f"the network is in {work.folder}")
+        if chaos:
+            return await ChaosRun(scenario, work, progress.report, progress.note).measure()
         return await measure(scenario, work, progress.report)

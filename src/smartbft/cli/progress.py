@@ -38,6 +38,7 @@ class Progress:
         self._phase = ""
         self._printed = 0.0
         self._last = (0.0, 0)
+        self._note = ""
 
     def __enter__(self) -> Progress:
         terminal = console(stderr=True)
@@ -64,11 +65,16 @@ class Progress:
             say(text)
         self._phase = phase
 
+    def note(self, text: str) -> None:
+        """Something about the replicas, to stand at the end of the load's line."""
+        self._note = text
+
     def _load_line(self, seconds: float, completed: int) -> str:
         before, done = self._last
         rate = (completed - done) / (seconds - before) if seconds > before else 0.0
         self._last = (seconds, completed)
         total = self._scenario.seconds + self._scenario.warm_up
-        return (
-            f"load {min(seconds, total):4.1f} of {total:.1f} s  {completed:>9,} transactions  {rate:>8,.0f} per second"
-        )
+        # A load with faults lasts until they are repaired.
+        time_shown = f"{seconds:4.1f} s" if self._note else f"{min(seconds, total):4.1f} of {total:.1f} s"
+        line = f"load {time_shown}  {completed:>9,} transactions  {rate:>8,.0f} per second"
+        return f"{line}  {self._note}" if self._note else line

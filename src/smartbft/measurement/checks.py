@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,20 +38,27 @@ class Check:
 
 @dataclass(frozen=True)
 class LogContents:
-    """What the log of a stopped replica says, all of it executed again.
+    """What the log of a stopped replica says, executed again if it goes back to the beginning.
 
     Attributes:
         instances: decisions in it.
-        digests: of the requests that they decide; their bytes are in the log, too.
-        state_digest: of the application after executing them.
+        digests: of the requests that they decide, with the instance; their bytes are in the log, too.
+        state_digest: of the application after executing them; empty if the log begins later (at a checkpoint).
         supply, minted: sum of all coins, and of all that were ever minted; 0 for another application.
+        first: the instance of the first decision.
     """
 
     instances: int
-    digests: frozenset[bytes]
+    digests: Mapping[bytes, int]
     state_digest: bytes
     supply: int
     minted: int
+    first: int = 1
+
+    @property
+    def complete(self) -> bool:
+        """Whether the log goes back to the beginning."""
+        return self.first == 1
 
 
 def read_log(folder: Path, genesis: Genesis, replica: int) -> LogContents:
@@ -65,18 +72,23 @@ def read_log(folder: Path, genesis: Genesis, replica: int) -> LogContents:
     application = create_application(
         genesis.application.replace("coin_ledger", "coin"), genesis.chain_id, genesis.application_parameters
     )
-    digests: set[bytes] = set()
-    instances = 0
+    digests: dict[bytes, int] = {}
+    instances = first = 0
     for decided in decisions_in(read_records(folder, genesis.chain_id, replica), domains, 1, _LAST_INSTANCE):
         value = _checked_value(decided, genesis.chain_id)
+        first = first or decided.instance
+        digests.update(dict.fromkeys(split_digests(value.digests), decided.instance))
+        instances += 1
+        if first > 1:
+            continue
         seed = domains.seed(decided.instance, decided.proof.digest)
         application.execute_batch(decided.data, ExecutionContext(decided.instance, value.timestamp, seed))
-        digests.update(split_digests(value.digests))
-        instances += 1
+    if first > 1:
+        return LogContents(instances, digests, b"", 0, 0, first)
     supply = minted = 0
     if isinstance(application, CoinApplication):
         supply, minted = application.state.supply(), application.state.minted()
-    return LogContents(instances, frozenset(digests), application.digest(), supply, minted)
+    return LogContents(instances, digests, application.digest(), supply, minted)
 
 
 def split_digests(packed: bytes) -> Iterator[bytes]:
@@ -94,33 +106,55 @@ def same_state(digests: Mapping[int, str]) -> Check:
     return Check(name, False, shown or "no replica answered")
 
 
-def replayed_state(logs: Mapping[int, LogContents], live: Mapping[int, str]) -> Check:
-    """Executing each log again gives the state that the replica had."""
+def replayed_state(logs: Mapping[int, LogContents], live: Mapping[int, str], lost: Collection[int] = ()) -> Check:
+    """Executing each log again gives the state that the replica had.
+
+    Args:
+        lost: replicas whose first log was removed on purpose; what they have now, they got from the others.
+    """
     name = "each log replays to its replica's state"
-    wrong = [replica for replica, log in sorted(logs.items()) if log.state_digest.hex() != live.get(replica)]
+    complete = {replica: log for replica, log in sorted(logs.items()) if log.complete}
+    wrong = [replica for replica, log in complete.items() if log.state_digest.hex() != live.get(replica)]
     counts = sorted({log.instances for log in logs.values()})
-    return Check(name, not wrong and bool(logs), f"differs: {wrong}" if wrong else f"{counts} instances")
+    notes = f"differs: {wrong}" if wrong else f"{counts} instances"
+    for replica in sorted(set(lost) & set(complete)):
+        notes += f"; replica {replica}'s log was removed, this is the one it rebuilt"
+    return Check(name, not wrong and bool(complete), notes + _later_logs(logs))
 
 
 def money_conserved(logs: Mapping[int, LogContents], minted: int) -> Check:
     """In every log: coins add up to what was minted, and no more was minted than the load asked for."""
     name = "money conserved"
+    complete = {replica: log for replica, log in sorted(logs.items()) if log.complete}
     wrong = [
         f"replica {replica}: minted {log.minted}, coins {log.supply}"
-        for replica, log in sorted(logs.items())
+        for replica, log in complete.items()
         if not log.minted == log.supply == minted
     ]
-    return Check(name, not wrong and bool(logs), "; ".join(wrong) or f"{minted:,} minted, {minted:,} in coins")
+    return Check(name, not wrong and bool(complete), "; ".join(wrong) or f"{minted:,} minted, {minted:,} in coins")
 
 
 def nothing_lost(logs: Mapping[int, LogContents], acknowledged: bytes) -> Check:
-    """Every acknowledged transaction is in every log."""
+    """Every acknowledged transaction is in every log; in one that begins later, unless it was decided before that."""
     name = "every acknowledged transaction in every durable log"
     expected = frozenset(split_digests(acknowledged))
-    missing = {replica: len(expected - log.digests) for replica, log in sorted(logs.items())}
+    known: dict[bytes, int] = {}
+    for log in logs.values():
+        if log.complete:
+            known.update(log.digests)
+    missing = {
+        replica: sum(1 for digest in expected if digest not in log.digests and not 0 < known.get(digest, 0) < log.first)
+        for replica, log in sorted(logs.items())
+    }
     if any(missing.values()) or not logs:
         return Check(name, False, ", ".join(f"replica {replica} lacks {count}" for replica, count in missing.items()))
-    return Check(name, True, f"{len(expected):,} in {len(logs)} logs")
+    return Check(name, True, f"{len(expected):,} in {len(logs)} logs" + _later_logs(logs))
+
+
+def _later_logs(logs: Mapping[int, LogContents]) -> str:
+    """Which logs begin at a checkpoint, in words."""
+    later = [f"replica {replica}'s at {log.first}" for replica, log in sorted(logs.items()) if not log.complete]
+    return f"; logs that begin at a checkpoint: {', '.join(later)}" if later else ""
 
 
 def all_executed(statuses: Mapping[int, int], results: Mapping[int, int], executed: int, ok: int) -> Check:

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from smartbft._fastpath import coin as native_coin
@@ -16,6 +16,7 @@ from smartbft._fastpath.pool import EXECUTED
 from smartbft.crypto.signatures import Ed25519Signer
 from smartbft.errors import LocalProtocolError
 from smartbft.measurement import checks, cpu
+from smartbft.measurement.faults import FaultFigures
 from smartbft.measurement.machine import VerificationSample, verification_limit, verification_rate, verification_sample
 from smartbft.measurement.processes import ProcessCluster, Workspace, running
 from smartbft.measurement.requests import MINT, SPEND, UNSIGNED, Job, distribute
@@ -43,9 +44,11 @@ class Sample:
     """The replicas at one moment: CPU time of their threads, and, a little later, what they say of themselves.
 
     Attributes:
+        pids: their processes.
         completed: transactions completed when the replicas had answered.
     """
 
+    pids: dict[int, int]
     threads: dict[int, cpu.Snapshot]
     facts: dict[int, Facts]
     completed: int
@@ -74,10 +77,12 @@ class ReplicaFigures:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Everything that a run tells.
+    """Everything that a run tells. What relates CPU time to transactions is 0 for a run with faults.
 
     Attributes:
+        replicas: figures of those that ran from the beginning to the end of the load.
         verification_rates: signatures per second of the whole machine, before and after the load; empty if unsigned.
+        faults: what was done to the replicas during the load, and what it cost.
     """
 
     scenario: Scenario
@@ -85,6 +90,7 @@ class Measurement:
     replicas: dict[int, ReplicaFigures]
     checks: list[checks.Check]
     verification_rates: list[float] = field(default_factory=list)
+    faults: list[FaultFigures] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
@@ -101,7 +107,7 @@ class Measurement:
     def serial_microseconds(self) -> float:
         """Serial cost: CPU microseconds per transaction of the busiest thread outside the verify and log pools."""
         busiest = max((figures.cpu.busiest for figures in self.replicas.values()), default=0.0)
-        return 1e6 * busiest / self.load.completed if self.load.completed else 0.0
+        return 1e6 * busiest / self.load.completed if self.load.completed and not self.faults else 0.0
 
     @property
     def core_microseconds(self) -> float:
@@ -109,7 +115,7 @@ class Measurement:
         whatever else the machine does.
         """
         spent = sum(figures.cpu.total for figures in self.replicas.values()) + self.load.client_cpu_seconds
-        return 1e6 * spent / self.load.completed if self.load.completed else 0.0
+        return 1e6 * spent / self.load.completed if self.load.completed and not self.faults else 0.0
 
     @property
     def verify_share(self) -> float:
@@ -120,7 +126,7 @@ class Measurement:
     @property
     def efficiency(self) -> float:
         """`E`: throughput over what the machine could do if it only checked every signature on each replica."""
-        if not self.verification_rates:
+        if not self.verification_rates or self.faults:
             return 0.0
         rate = sum(self.verification_rates) / len(self.verification_rates)
         return self.load.transactions_per_second / (rate / len(self.replicas))
@@ -176,6 +182,9 @@ class Run:
         return nullcontext()
 
     def _generator(self, lanes: list[Traffic], window: int) -> LoadGenerator:
+        return self._make_generator(lanes, window)
+
+    def _make_generator(self, lanes: list[Traffic], window: int, *, persistent: bool = False) -> LoadGenerator:
         scenario = self._scenario
         return LoadGenerator(
             self._network.genesis,
@@ -184,6 +193,7 @@ class Run:
             needed=self._replies_needed(),
             tls=scenario.transport == "tls",
             model=scenario.model,
+            persistent=persistent,
         )
 
     def _replies_needed(self) -> int:
@@ -214,8 +224,10 @@ class Run:
         if scenario.persistence != "memory":
             self._report("checking", 0.0, load.total)
         found = self._checks(load, final, cluster.exit_codes) if self._check else []
-        figures = {replica: _figures(replica, *samples, memory[replica]) for replica in memory}
-        return Measurement(scenario, load, figures, found, rates)
+        # What a process counted is gone with it: there are figures for those that ran all the time.
+        same = [replica for replica in memory if samples[0].pids.get(replica) == samples[1].pids.get(replica)]
+        figures = {replica: _figures(replica, *samples, memory[replica]) for replica in same}
+        return Measurement(scenario, load, figures, found, rates, self._fault_figures())
 
     def _make_network(self) -> Testnet:
         scenario = self._scenario
@@ -286,18 +298,37 @@ class Run:
         scenario = self._scenario
         sampling: list[asyncio.Task[Sample]] = []
         async with self._generator(lanes, scenario.lane_window) as generator:
-            load = await generator.run(
-                scenario.seconds,
-                scenario.warm_up,
-                progress=lambda seconds, completed: self._report("load", seconds, completed),
-                at_boundary=lambda: sampling.append(_sample(cluster, client, generator)),
-            )
+            load = await self._drive(generator, client, lambda: sampling.append(_sample(cluster, client, generator)))
         first, last = await asyncio.gather(*sampling)
         if not load.completed:
             raise LocalProtocolError("nothing was left after the warm-up: all signed traffic was used up; shorten it")
         if scenario.load == MINT:
             self._minted = load.results.get(native_coin.OK, 0)
         return load, (first, last)
+
+    async def _drive(
+        self,
+        generator: LoadGenerator,
+        client: AsyncClient,
+        at_boundary: Callable[[], None],
+        until: asyncio.Future[None] | None = None,
+    ) -> LoadResult:
+        """The load itself."""
+        return await generator.run(
+            self._scenario.seconds,
+            self._scenario.warm_up,
+            progress=lambda seconds, completed: self._report("load", seconds, completed),
+            at_boundary=at_boundary,
+            until=until,
+        )
+
+    def _fault_figures(self) -> list[FaultFigures]:
+        """What was done to the replicas, and to which of them: nothing."""
+        return []
+
+    def _lost_logs(self) -> list[int]:
+        """The replicas whose log was removed on purpose: none."""
+        return []
 
     def _checks(self, load: LoadResult, final: dict[int, Facts], exit_codes: dict[int, int]) -> list[checks.Check]:
         scenario, genesis = self._scenario, self._network.genesis
@@ -313,7 +344,7 @@ class Run:
             config.replica: checks.read_log(config.data_folder, genesis, config.replica)
             for config in self._processes().replicas
         }
-        found.append(checks.replayed_state(logs, live))
+        found.append(checks.replayed_state(logs, live, self._lost_logs()))
         if scenario.load != UNSIGNED:
             found.append(checks.money_conserved(logs, self._minted))
         found.append(checks.nothing_lost(logs, self._acknowledged + load.acknowledged))
@@ -329,11 +360,12 @@ class _Asking(AsyncClient):
 
 def _sample(cluster: ProcessCluster, client: AsyncClient, load: LoadGenerator) -> asyncio.Task[Sample]:
     """CPU times now; the replicas' own counters as soon as they answer."""
-    snapshots = {replica.replica: cpu.threads(replica.pid) for replica in cluster.replicas}
+    pids = {replica.replica: replica.pid for replica in cluster.replicas}
+    snapshots = {replica: cpu.threads(pid) for replica, pid in pids.items()}
 
     async def complete() -> Sample:
         facts = await ask_all(client)
-        return Sample(snapshots, facts, load.completed)
+        return Sample(pids, snapshots, facts, load.completed)
 
     return asyncio.ensure_future(complete())
 
@@ -393,6 +425,7 @@ def as_dict(measurement: Measurement) -> dict[str, Any]:
         "efficiency": measurement.efficiency,
         "client_cpu_seconds": load.client_cpu_seconds,
         "replicas": replicas,
+        "faults": [asdict(fault) for fault in measurement.faults],
         "checks": [{"name": c.name, "passed": c.passed, "detail": c.detail} for c in measurement.checks],
         "passed": measurement.passed,
     }

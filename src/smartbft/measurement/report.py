@@ -9,6 +9,16 @@ from smartbft.measurement.machine import description
 
 Row = tuple[str, str]
 
+FAULT_COLUMNS = (
+    "fault",
+    "replica",
+    "time without progress",
+    "regency",
+    "down for",
+    "level again after",
+    "per second before / after",
+)
+
 
 def figures(measurement: Measurement) -> list[Row]:
     """Name and value of everything that the demo's table shows, units included."""
@@ -19,6 +29,10 @@ def figures(measurement: Measurement) -> list[Row]:
         ("transactions per second", f"{load.transactions_per_second:,.0f}"),
         ("latency p50 / p99 / p99.9", " / ".join(milliseconds(load.latency(q)) for q in (0.5, 0.99, 0.999))),
         ("mean batch size", f"{measurement.mean_batch:,.0f} transactions"),
+    ]
+    if measurement.faults:  # replicas that were started again count from the beginning
+        return rows
+    rows += [
         ("signature checks per second", f"{checks_per_second:,.0f} (all replicas)"),
         *_log_rows(replicas, seconds),
         ("CPU per replica", ", ".join(f"{each.cpu.total / seconds:.2f}" for each in replicas) + " cores"),
@@ -43,6 +57,22 @@ def context(measurement: Measurement) -> list[Row]:
         *scenario.items(),
         ("machine", f"{machine['cpu']}, {machine['cores']} cores, load {machine['load_average']}"),
         ("versions", f"smartbft {machine['smartbft']}, Python {machine['python']}, {machine['system']}"),
+    ]
+
+
+def fault_rows(measurement: Measurement) -> list[tuple[str, ...]]:
+    """The faults, one a row, for `FAULT_COLUMNS`."""
+    return [
+        (
+            fault.name,
+            str(fault.replica),
+            f"{fault.without_progress:.2f} s",
+            f"{fault.regency_before} to {fault.regency_after}",
+            f"{fault.lasted:.1f} s",
+            f"{fault.level_after:.1f} s",
+            f"{fault.rate_before:,.0f} / {fault.rate_after:,.0f}",
+        )
+        for fault in measurement.faults
     ]
 
 

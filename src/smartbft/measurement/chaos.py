@@ -1,0 +1,88 @@
+"""A run of a cluster during which replicas are killed, frozen and wiped."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from smartbft.errors import LocalProtocolError
+from smartbft.measurement.cluster import Report, Run
+from smartbft.measurement.faults import FaultFigures, Faults, Observer
+from smartbft.measurement.processes import Workspace
+from smartbft.measurement.scenario import Scenario
+from smartbft.quorum import max_faulty
+from smartbft.runtime.client import AsyncClient
+from smartbft.runtime.lanes import Traffic
+from smartbft.runtime.load import LoadGenerator, LoadResult
+
+
+class ChaosRun(Run):
+    """A `Run` with faults; the load goes on until all of them are repaired.
+
+    Args:
+        scenario, work, report: as for `smartbft.measurement.cluster.measure`; the cluster must tolerate a fault, and
+            its replicas must keep a log.
+        tell: called with a line about regency, leader and who is behind, several times a second.
+
+    Raises:
+        LocalProtocolError: a scenario without replicas to spare, or without logs.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        work: Workspace,
+        report: Report | None = None,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
+        if max_faulty(scenario.n) < 1:
+            raise LocalProtocolError(f"{scenario.n} replicas tolerate no fault: use 4 or more")
+        if scenario.persistence == "memory":
+            raise LocalProtocolError("replicas that keep no log cannot be restarted safely: use sync or async")
+        super().__init__(scenario, work, report)
+        self._tell = tell or _say_nothing
+        self._faults: Faults | None = None
+        self._figures: list[FaultFigures] = []
+
+    async def faults(self, faults: Faults) -> None:
+        """What is done; every kind of fault once."""
+        await faults.all_kinds()
+
+    def _generator(self, lanes: list[Traffic], window: int) -> LoadGenerator:
+        return self._make_generator(lanes, window, persistent=True)
+
+    async def _drive(
+        self,
+        generator: LoadGenerator,
+        client: AsyncClient,
+        at_boundary: Callable[[], None],
+        until: asyncio.Future[None] | None = None,
+    ) -> LoadResult:
+        if self.cluster is None:
+            raise LocalProtocolError("the replicas do not run")
+        members = [member.id for member in self._network.genesis.members]
+        observer = Observer(client, members, self._tell)
+        self._faults = Faults(self.cluster, generator, observer)
+        looking = asyncio.ensure_future(observer.run())
+        script = asyncio.ensure_future(self.faults(self._faults))
+        try:
+            load = await super()._drive(generator, client, at_boundary, script)
+            if not script.done():
+                raise LocalProtocolError("all signed traffic was used up before the last fault: give it more seconds")
+            await script
+        finally:
+            script.cancel()
+            looking.cancel()
+            await asyncio.gather(script, looking, return_exceptions=True)
+        self._figures = self._faults.figures()
+        return load
+
+    def _fault_figures(self) -> list[FaultFigures]:
+        return self._figures
+
+    def _lost_logs(self) -> list[int]:
+        return self._faults.wiped if self._faults is not None else []
+
+
+def _say_nothing(line: str) -> None:
+    """Nobody listens."""
