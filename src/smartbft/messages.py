@@ -195,6 +195,28 @@ class ProposedValue(_Message, frozen=True, tag=15, gc=False):
     value: ValueBytes
 
 
+class Vote(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """Where the highest vote stands that somebody saw of a replica."""
+
+    instance: Number
+    regency: Number
+
+
+class FetchStanding(_Message, frozen=True, tag=30, gc=False):
+    """The sender has started: it asks where the others are and what they have seen of it (protocols.md section 3)."""
+
+    token: Number  # tells this life's question from an earlier one's
+
+
+class Standing(_Message, frozen=True, tag=31, gc=False):
+    """Answer to FetchStanding, beside the view and the regency."""
+
+    token: Number
+    proof: Proof | None  # of the last decision
+    vote: Vote | None  # the highest vote seen from the asker
+    accept: Accept | None  # its highest signed one: shows that the vote was made
+
+
 Message = Union[  # noqa: UP007 - msgspec builds its decoder from this union
     Propose,
     Write,
@@ -211,6 +233,8 @@ Message = Union[  # noqa: UP007 - msgspec builds its decoder from this union
     FetchSync,
     FetchValue,
     ProposedValue,
+    FetchStanding,
+    Standing,
 ]
 
 _encoder = msgspec.msgpack.Encoder()

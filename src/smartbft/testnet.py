@@ -17,6 +17,7 @@ from smartbft.crypto.certificates import fingerprint, make_certificate
 from smartbft.crypto.signatures import Ed25519Signer
 from smartbft.errors import ConfigError
 from smartbft.limits import DEFAULT_SEGMENT_BYTES, MAX_MEMBERS
+from smartbft.storage import mark_never_started
 from smartbft.types import Parameters
 
 HOST = "127.0.0.1"
@@ -144,6 +145,7 @@ def _make_home(config: ReplicaConfig, addresses: tuple[Address, Address]) -> Gen
     keys.write_secret(config.keys_folder / keys.TLS_KEY, key)
     keys.write_secret(config.keys_folder / keys.TLS_CERTIFICATE, certificate)
     config.dump()
+    mark_never_started(config.home)
     pinned = fingerprint(config.keys_folder / keys.TLS_CERTIFICATE)
     return GenesisMember(config.replica, permanent.public_key, consensus.public_key, pinned, *addresses)
 

@@ -119,6 +119,8 @@ EXAMPLES: dict[type[Any], tuple[Any, ...]] = {
     messages.FetchSync: (0, 1),
     messages.FetchValue: (0, 1, 2, bytes(32)),
     messages.ProposedValue: (0, 1, 2, bytes(40)),
+    messages.FetchStanding: (0, 1, 77),
+    messages.Standing: (0, 1, 77, None, messages.Vote(3, 1), messages.Accept(0, 1, 3, bytes(32), bytes(64))),
 }
 
 
@@ -150,7 +152,7 @@ def test_the_bounds_of_messages() -> None:
     found = {row[0]: row[2] for row in table(page, "bounds")}
     assert f"8 to {limits.MAX_VALUE_BYTES:,}:" in found["value"]
     assert found["digests"] == f"a digest list of 32 to {32 * limits.MAX_BATCH_REQUESTS:,}"
-    assert found["view, regency, instance, first, last, decided, target"] == "0 to 2^62"
+    assert found["view, regency, instance, first, last, decided, target, token"] == "0 to 2^62"
     assert f"to {limits.MAX_MEMBERS} signatures" in found["proof"]
     assert f"at most {limits.MAX_WRITE_SET_ENTRIES}," in found["write_set"]
     assert limits.MAX_BATCH_BYTES == 4 << 20

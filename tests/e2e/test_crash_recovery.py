@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from smartbft import AsyncClient, ClientError
+from smartbft import AsyncClient, ClientError, Indeterminate
 from smartbft.apps import counter, key_value
 from smartbft.config import Genesis
 from smartbft.crypto.signatures import Ed25519Signer
 from smartbft.measurement.processes import ProcessCluster
+from smartbft.storage import mark_never_started
 from smartbft.testnet import Testnet, create_testnet
 from smartbft.types import Parameters
 
@@ -110,12 +111,19 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(bounded())
 
 
-async def count_through_crashes(folder: Path, persistence: Any, seed: int, cycles: int = CYCLES) -> None:
+async def count_through_crashes(
+    folder: Path,
+    persistence: Any,
+    seed: int,
+    cycles: int = CYCLES,
+    restarted: Callable[[Testnet], None] = lambda network: None,
+) -> None:
     network = create_testnet(
         folder / "net", 4, application="counter", persistence=persistence, transport="plain", parameters=QUICK
     )
     load = Load(lambda number: counter.add(1))
     await crash_cycles(network, load, random.Random(seed), cycles)
+    restarted(network)
     cluster = ProcessCluster(network)
     try:
         await cluster.start()
@@ -163,9 +171,36 @@ def test_each_acknowledged_write_is_there_afterwards(tmp_path: Path) -> None:
 
 
 def test_replicas_that_keep_nothing_are_noticed(tmp_path: Path) -> None:
-    """A planted bug: the replicas promise durability and write nothing."""
+    """A planted bug: the replicas write nothing, and are told that they have never run."""
+
+    def pretend(network: Testnet) -> None:
+        for replica in network.replicas:
+            mark_never_started(replica.home)
+
     with pytest.raises(AssertionError, match="acknowledged additions are lost"):
-        run(lambda: count_through_crashes(tmp_path, "memory", seed=3, cycles=1))
+        run(lambda: count_through_crashes(tmp_path, "memory", seed=3, cycles=1, restarted=pretend))
+
+
+def test_a_cluster_that_has_forgotten_everything_does_not_begin_again(tmp_path: Path) -> None:
+    """Without a log nobody knows what was promised: rather no answer than a second history."""
+
+    async def scenario() -> None:
+        network = create_testnet(tmp_path / "net", 4, application="counter", persistence="memory", transport="plain")
+        for acknowledged in (True, False):
+            cluster = ProcessCluster(network)
+            try:
+                await cluster.start()
+                async with client_of(network) as client:
+                    if acknowledged:
+                        await client.invoke(counter.add(1), timeout=30)
+                    else:
+                        with pytest.raises(Indeterminate):
+                            await client.invoke(counter.read(), timeout=1)
+                        assert (await client.status(0))["learns"]
+            finally:
+                await cluster.stop()
+
+    run(scenario)
 
 
 def test_a_genesis_of_another_chain_is_not_started_on_this_log(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ Smaller than the simulator on purpose: for tests that look at single steps of th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from nacl.signing import SigningKey
 
@@ -39,7 +39,7 @@ from smartbft.core.replica import SYNC_LEVEL, Replica
 from smartbft.core.validation import Validator
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import Ed25519MemberVerifier, Ed25519Signer
-from smartbft.messages import Message, decode, encode
+from smartbft.messages import FetchStanding, Message, Standing, decode, encode
 from smartbft.protocols.mod_smart import ModSmart
 from smartbft.types import Member, Parameters, View
 
@@ -100,6 +100,21 @@ class Node:
         self.disk_blocked = False
         self.application_blocked = False
         self.step(Start(self.recovered()))
+
+    def introduce(self, others: Sequence[Node] = ()) -> None:
+        """Have the questions of the start answered: by `others`, or as replicas that know nothing would."""
+        asked = [m for _, to, m in self.outbox if isinstance(m, FetchStanding)]
+        self.outbox = [envelope for envelope in self.outbox if not isinstance(envelope[2], FetchStanding)]
+        if not asked:
+            return
+        for other in others:
+            other.receive(self.id, asked[0])
+            answers = [m for _, to, m in other.outbox if isinstance(m, Standing) and to == self.id]
+            other.outbox = [envelope for envelope in other.outbox if not isinstance(envelope[2], Standing)]
+            self.receive(other.id, answers[-1])
+        for peer in self.view.ids if not others else ():
+            if peer != self.id:
+                self.receive(peer, Standing(self.view.number, 0, asked[0].token, None, None, None))
 
     def recovered(self) -> RecoveredState:
         return recover(((r.kind, r.instance, b"".join(r.parts)) for r in self.log), self.domains)
@@ -183,6 +198,8 @@ class Cluster:
         self.parameters = parameters or Parameters()
         self.view = make_view(n)
         self.nodes = [Node(id, self.view, self.parameters) for id in range(n)]
+        for node in self.nodes:
+            node.introduce([other for other in self.nodes if other is not node])
         self.delivered: list[Envelope] = []
         self.drop_all()
 
@@ -200,8 +217,9 @@ class Cluster:
 
     def restart(self, id: int) -> Node:
         """A crash and a restart: what was in the log is all that is left."""
-        self.nodes[id] = Node(id, self.view, self.parameters, self.nodes[id].log)
-        return self.nodes[id]
+        node = self.nodes[id] = Node(id, self.view, self.parameters, self.nodes[id].log)
+        node.introduce([other for other in self.nodes if other is not node])
+        return node
 
     def submit(self, data: bytes, to: list[int] | None = None) -> None:
         for node in self.nodes:

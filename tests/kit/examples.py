@@ -8,6 +8,7 @@ from smartbft.messages import (
     Decision,
     FetchDecisions,
     FetchRequests,
+    FetchStanding,
     FetchSync,
     FetchValue,
     Forward,
@@ -17,9 +18,11 @@ from smartbft.messages import (
     Propose,
     ProposedValue,
     RequestBodies,
+    Standing,
     Stop,
     StopData,
     Sync,
+    Vote,
     Write,
     Written,
 )
@@ -45,4 +48,7 @@ MESSAGES: list[Message] = [
     FetchSync(0, 2),
     FetchValue(0, 2, 3, DIGEST),
     ProposedValue(0, 2, 3, bytes(8) + DIGEST),
+    FetchStanding(0, 2, 77),
+    Standing(0, 2, 77, PROOF, Vote(3, 1), Accept(0, 1, 3, DIGEST, bytes(64))),
+    Standing(0, 2, 77, None, None, None),
 ]

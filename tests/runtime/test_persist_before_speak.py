@@ -14,7 +14,7 @@ from smartbft.apps import counter
 from smartbft.core.effects import Effect, Persist, Reply
 from smartbft.core.records import DECISION, VALUE
 from smartbft.limits import FRAME_HEADER_BYTES
-from smartbft.messages import Forward, Message, Progress, decode
+from smartbft.messages import FetchStanding, Forward, Message, Progress, decode
 from smartbft.runtime import assembly
 from smartbft.runtime.driver import Driver
 from smartbft.runtime.peers import PeerChannels
@@ -121,7 +121,7 @@ async def votes_wait(gate: type[GatedLog], folder: Path, said: list[Message]) ->
         while (await leader.status())["log"]["records"] < 1:
             await asyncio.sleep(0.01)
         spoken = {type(message) for message in said}
-        assert spoken <= {Progress, Forward}, f"{spoken} left before the VALUE record was durable"
+        assert spoken <= {Progress, Forward, FetchStanding}, f"{spoken} left before the VALUE record was durable"
         await reopen(gate, cluster)
         assert counter.decode_value(await asked) == 1
 

@@ -25,13 +25,17 @@ def test_without_the_bugs_the_same_seeds_pass():
 
 @pytest.mark.slow
 def test_a_vote_sent_too_early_is_also_found_by_what_it_leads_to(monkeypatch: pytest.MonkeyPatch):
-    """Without the checker that compares each vote with the log: a leader that lost its proposal makes another one."""
+    """Without the checker that compares each vote with the log.
+
+    A leader that lost its proposal makes another one; or the others remember the votes, more than `f` replicas may only
+    learn, and the cluster stands.
+    """
     monkeypatch.setattr(Durability, "sent", lambda *_: None)
     (mutant,) = (mutant for mutant in MUTANTS if mutant.name == "vote-before-durable")
     options = SimulationOptions(persistence="sync", signatures="keyed-hash")
     for seed in range(60):
         found = hunt(mutant, SimulationOptions(seed=seed, persistence=options.persistence, signatures="keyed-hash"))
         if found is not None:
-            assert found[1].promise == "no contradiction"
+            assert found[1].promise in ("no contradiction", "liveness")
             return
     pytest.fail("not found within 60 seeds")

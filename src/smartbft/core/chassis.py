@@ -16,7 +16,7 @@ from smartbft.core.recovery import RecoveredState
 from smartbft.core.safety import VoteGuard
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import Signer
-from smartbft.messages import Message, Proof
+from smartbft.messages import Accept, Message, Proof, Vote
 from smartbft.types import Parameters, View
 
 
@@ -122,6 +122,12 @@ class Ordering(Protocol):
 
     def heard(self, sender: int, regency: int) -> None:
         """A message that is none of this protocol's shows which regency its sender is in."""
+
+    def seen_of(self, member: int) -> tuple[Vote | None, Accept | None]:
+        """The highest vote seen from a member, and its highest signed one."""
+
+    def take_part(self) -> None:
+        """The start is over: what was held back while the guard was suspended may be said now."""
 
     def changing(self) -> bool:
         """Whether a regency change is under way: then we repeat ourselves even while instances are decided."""

@@ -42,6 +42,7 @@ from smartbft.core.inputs import (
 from smartbft.core.records import decision_record
 from smartbft.core.recovery import Decided, RecoveredState
 from smartbft.core.safety import VoteGuard
+from smartbft.core.taking_part import TakingPart
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import Signer
 from smartbft.errors import LocalProtocolError, RemoteProtocolError, invariant
@@ -52,7 +53,17 @@ from smartbft.limits import (
     RECENT_DECISIONS_IN_MEMORY_MODE,
     REQUEST_LOOKS_PER_TIMEOUT,
 )
-from smartbft.messages import Decision, FetchDecisions, Forward, Message, Progress, Proof
+from smartbft.messages import (
+    Accept,
+    Decision,
+    FetchDecisions,
+    FetchStanding,
+    Forward,
+    Message,
+    Progress,
+    Proof,
+    Standing,
+)
 from smartbft.types import Parameters, Value, View
 
 MEMORY_LEVEL = 0
@@ -111,6 +122,7 @@ class Replica:
         self._answered: dict[int, tuple[int, int]] = {}
         self._catch_up = CatchUp(self)
         self._forwarding = Forwarding(self)
+        self._taking_part = TakingPart(self)
         self._seen_by_resend = (0, False)
         self._started = False
         self.ordering = ordering(self)
@@ -165,7 +177,9 @@ class Replica:
             "decided": self.decided,
             "executed": self.executed,
             "agreed_time": self.agreed_time,
-            "waiting_for": self.ordering.waiting_for(),
+            "takes_part": not self.guard.suspended,
+            "learns": self._taking_part.learns,
+            "waiting_for": self._taking_part.waiting_for() or self.ordering.waiting_for(),
         }
 
     # Start
@@ -176,6 +190,7 @@ class Replica:
         for decision in recovered.decisions:
             self._deliver(decision, token=0)
         self.ordering.recover(recovered)
+        self._taking_part.begin(recovered)
         self._repeat(None)
         self.set_timer(Timer.RESEND, self.parameters.resend_interval)
         self.set_timer(Timer.PROGRESS, self.parameters.progress_interval)
@@ -186,6 +201,9 @@ class Replica:
     def _on_message(self, sender: int, message: Message) -> None:
         if isinstance(message, (Decision, Progress, FetchDecisions, Forward)):
             self._on_common_message(sender, message)
+        elif isinstance(message, (FetchStanding, Standing)):
+            self.ordering.heard(sender, message.regency)
+            self._on_start_message(sender, message)
         else:
             self.ordering.on_message(sender, message)
 
@@ -199,6 +217,19 @@ class Replica:
             self._catch_up.on_fetch(sender, message)
         else:
             self.adopt(sender, message.data)
+
+    def _on_start_message(self, sender: int, message: FetchStanding | Standing) -> None:
+        if isinstance(message, FetchStanding):
+            self._taking_part.on_fetch_standing(sender, message)
+        elif message.accept is None or self._is_ours(message.accept):
+            self._taking_part.on_standing(sender, message)
+        else:
+            self.penalise(sender, "showed an ACCEPT that we did not sign")
+
+    def _is_ours(self, accept: Accept) -> bool:
+        """Signatures are deterministic: an ACCEPT of ours is what we would sign."""
+        payload = self.domains.accept_payload(accept.view, accept.regency, accept.instance, accept.digest)
+        return self.signer.sign(payload) == accept.signature
 
     def adopt(self, sender: int, data: bytes) -> None:
         """Requests that were not ordered in time; the pool parses all of them before it takes the first."""
@@ -232,7 +263,8 @@ class Replica:
     def _on_resend(self) -> None:
         """Repeat ourselves if the same instance was running at the last look and still is, or the regency changes."""
         now_at = (self.decided, self.ordering.running())
-        if (now_at == self._seen_by_resend and now_at[1]) or self.ordering.changing():
+        insists = self.ordering.changing() or bool(self._taking_part.waiting_for())
+        if (now_at == self._seen_by_resend and now_at[1]) or insists:
             self._repeat(None)
         self._seen_by_resend = now_at
         self.set_timer(Timer.RESEND, self.parameters.resend_interval)
@@ -246,6 +278,7 @@ class Replica:
             self.broadcast(self._progress())
         else:
             self.send(to, self._progress())
+        self._taking_part.ask(to)
         self.ordering.resend(to)
 
     def _progress(self) -> Progress:
@@ -322,6 +355,7 @@ class Replica:
         self._deliver(Decided(instance, value, data, proof), token)
         self.ordering.on_decided(instance)
         self._catch_up.on_decided()
+        self._taking_part.look()
 
     def _deliver(self, decision: Decided, token: int) -> None:
         """Algorithm 2, lines 11-16: the decided prefix grows, and the batch goes to the application."""

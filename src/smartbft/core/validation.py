@@ -20,6 +20,7 @@ from smartbft.messages import (
     Message,
     Proof,
     Propose,
+    Standing,
     Stop,
     StopData,
     Sync,
@@ -78,6 +79,8 @@ class Validator:
             self._check_accept(sender, message)
         elif type(message) is Decision:
             self._check_decision(message)
+        elif type(message) is Standing:
+            self._check_standing(message)
         elif type(message) is StopData:
             self._check_stop_data_from(sender, message)
         elif type(message) is Sync:
@@ -186,6 +189,11 @@ class Validator:
             raise MalformedMessage(
                 f"a proposal of {value.count} requests; the genesis allows 1 to {self._parameters.max_batch_requests}"
             )
+
+    def _check_standing(self, message: Standing) -> None:
+        """Whose ACCEPT it is only the asker knows: the core compares it with its own signature."""
+        if message.proof is not None:
+            self.check_proof(message.proof)
 
     def check_proof(self, proof: Proof) -> None:
         """Check a decision proof (External Provability).

@@ -19,7 +19,17 @@ from smartbft.crypto.keys import load_replica_keys
 from smartbft.crypto.signatures import Signer
 from smartbft.errors import NotEnoughReplies
 from smartbft.limits import DIGEST_BYTES, MAX_MESSAGE_BYTES
-from smartbft.messages import Accept, Message, Progress, Propose, Write, decode, encode
+from smartbft.messages import (
+    Accept,
+    FetchStanding,
+    Message,
+    Progress,
+    Propose,
+    Standing,
+    Write,
+    decode,
+    encode,
+)
 from smartbft.net.connection import Connection, ReadBuffer
 from smartbft.net.handshake import Identity
 from smartbft.net.transport import Dialer, Listener, Target
@@ -66,6 +76,8 @@ class Script:
         """
         if isinstance(message, Progress):
             return self._everyone(message)
+        if isinstance(message, FetchStanding):
+            return self._everyone(Standing(self._view.number, 0, message.token, None, None, None))
         if isinstance(message, Write) and message.instance > self.decided:
             return self._everyone(message)
         if isinstance(message, Accept) and message.instance >= self.decided:

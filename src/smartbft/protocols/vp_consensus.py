@@ -103,6 +103,11 @@ class VPConsensus:
         accepted = Accepted(*self.accepted) if self.accepted else None
         return accepted, tuple(Written(digest, regency) for digest, regency in sorted(newest))
 
+    def take_part(self) -> None:
+        """Votes were held back until now: vote for what is here."""
+        self.consider()
+        self._go_on()
+
     def learn(self, value: bytes, digest: bytes) -> None:
         """A value that binds here, without its requests."""
         self._known.setdefault(digest, (value, b""))

@@ -34,7 +34,7 @@ from smartbft.runtime.serving import DecisionServer
 from smartbft.runtime.status import Question, StatusDesk, decode_question, encode_answer, thread_times
 from smartbft.runtime.verification import VerificationPump
 from smartbft.smr.application import BatchStateMachine
-from smartbft.storage import ReplicaLog
+from smartbft.storage import Lives, ReplicaLog
 
 logger = logging.getLogger(__name__)
 
@@ -132,6 +132,18 @@ class RunningReplica:
         await self._network.start(sockets)
 
     async def _recover(self) -> RecoveredState:
+        config = self._config
+        lives = Lives(config.home, config.data_folder, config.run_folder)
+        state = await self._read_log()
+        state.intact = lives.intact(config.persistence, config.record_votes)
+        if not state.intact:
+            logger.warning(
+                "replica %d has no intact record of its votes: it learns and serves, but does not vote", self._id
+            )
+        await asyncio.to_thread(lives.begin)
+        return state
+
+    async def _read_log(self) -> RecoveredState:
         if self._level == MEMORY_LEVEL:
             return RecoveredState()
         config = self._config

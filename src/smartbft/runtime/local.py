@@ -21,6 +21,7 @@ from smartbft.runtime.client import AsyncClient
 from smartbft.runtime.network import Secrets
 from smartbft.runtime.node import Replica
 from smartbft.smr.application import BatchStateMachine, StateMachine
+from smartbft.storage import mark_never_started
 from smartbft.types import Parameters
 
 _HOST = "127.0.0.1"
@@ -68,6 +69,7 @@ class LocalCluster:
         self._record_votes = record_votes
         self._sockets = [(_bind(), _bind()) for _ in range(n)]
         self.replicas: dict[int, Replica] = {}
+        self._started: set[int] = set()
         try:
             self._secrets = [self._make_secrets(replica) for replica in range(n)]
             members = tuple(self._member(replica) for replica in range(n))
@@ -116,6 +118,9 @@ class LocalCluster:
             raise LocalProtocolError(f"replica {replica} is running")
         home = self.folder / f"replica-{replica}"
         (home / "data").mkdir(parents=True, exist_ok=True)
+        if replica not in self._started:
+            self._started.add(replica)
+            mark_never_started(home)
         config = ReplicaConfig(
             replica,
             home,

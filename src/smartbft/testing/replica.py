@@ -145,7 +145,10 @@ class SimulatedReplica:
         """Recover from the log and take the first step."""
         records = self.log.recovered()
         self._world.checkers.restarted(self.id, records)
-        self._step(Start(recover(records, self._world.domains)))
+        state = recover(records, self._world.domains)
+        # Without a log every life but the first has forgotten what it said.
+        state.intact = self._world.scenario.persistence != "memory" or self._world.hosts[self.id].lives == 1
+        self._step(Start(state))
 
     def crash(self) -> None:
         """Stop at once: nothing that was scheduled for this life happens any more."""

@@ -13,7 +13,7 @@ from smartbft.core.inbox import Inbox
 from smartbft.core.inputs import Timer
 from smartbft.core.recovery import RecoveredState
 from smartbft.limits import EARLY_INSTANCES_AHEAD, MAX_EARLY_MESSAGES_PER_SENDER
-from smartbft.messages import Accept, FetchRequests, Message, Propose, RequestBodies, Write
+from smartbft.messages import Accept, FetchRequests, Message, Propose, RequestBodies, Vote, Write
 from smartbft.protocols.mod_smart.synchronization import Synchronization
 from smartbft.protocols.vp_consensus import VPConsensus
 from smartbft.types import Value
@@ -36,6 +36,8 @@ class ModSmart:
         self._synchronization = Synchronization(chassis, self)
         self._last_batch = 0  # requests in our last proposal
         self._batch_due = 0  # when a wait for more requests ends; 0: nobody waits
+        self._seen: dict[int, Vote] = {}
+        self._seen_accepts: dict[int, Accept] = {}
         self._early: Inbox[ConsensusMessage] = Inbox(chassis.view.ids, MAX_EARLY_MESSAGES_PER_SENDER)
 
     @property
@@ -67,6 +69,7 @@ class ModSmart:
         if message.regency != self.regency:
             self._synchronization.heard(sender, message.regency)
         if isinstance(message, (Propose, Write, Accept)):
+            self._note_vote(sender, message)
             self._on_consensus(sender, message)
         elif isinstance(message, FetchRequests):
             self._on_fetch_requests(sender, message)
@@ -80,6 +83,26 @@ class ModSmart:
         """`sender` shows that it is in `regency`."""
         if regency != self.regency:
             self._synchronization.heard(sender, regency)
+
+    def _note_vote(self, sender: int, message: ConsensusMessage) -> None:
+        seen = self._seen.get(sender)
+        if seen is None or (seen.instance, seen.regency) < (message.instance, message.regency):
+            self._seen[sender] = Vote(message.instance, message.regency)
+        if isinstance(message, Accept):
+            last = self._seen_accepts.get(sender)
+            if last is None or (last.instance, last.regency) < (message.instance, message.regency):
+                self._seen_accepts[sender] = message
+
+    def seen_of(self, member: int) -> tuple[Vote | None, Accept | None]:
+        """The highest vote seen from a member, and its highest signed one."""
+        return self._seen.get(member), self._seen_accepts.get(member)
+
+    def take_part(self) -> None:
+        """The start is over: say again what was promised, and go on with what came meanwhile."""
+        self._synchronization.take_part()
+        self.resend(None)
+        self.current.take_part()
+        self._take_early(self.current)
 
     def _on_consensus(self, sender: int, message: ConsensusMessage) -> None:
         instance = self.current.instance
@@ -227,6 +250,8 @@ class ModSmart:
 
     def resend(self, to: int | None) -> None:
         """Send what binds us in `i`, in `i - 1` and in the regency again, as far as it is durable."""
+        if self._chassis.guard.suspended:
+            return
         self._synchronization.resend(to)
         for consensus in (self.previous, self.current):
             for message in consensus.sent_messages() if consensus else ():

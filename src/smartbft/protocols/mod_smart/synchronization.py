@@ -90,7 +90,7 @@ class Synchronization:
 
     def suspect(self, data: bytes) -> None:
         """Algorithm 3, lines 4-10: forwarded requests were not ordered in time: ask for the next regency."""
-        if self._chassis.view.n > 1:
+        if self._chassis.view.n > 1 and not self._chassis.guard.suspended:
             self._stop(self.regency + 1, data)
 
     def _on_stop(self, sender: int, message: Stop) -> None:
@@ -110,6 +110,8 @@ class Synchronization:
 
     def _count_stops(self) -> None:
         view = self._chassis.view
+        if self._chassis.guard.suspended:
+            return
         joinable = self._suspicions.asked_by(view.f + 1)
         if joinable > max(self.asked, self.regency):
             self.asked, self._overdue = joinable, self._chassis.overdue()
@@ -131,9 +133,12 @@ class Synchronization:
         if regency < self.regency:
             self._answer_with_sync(sender)
         elif self._suspicions.in_regency(sender, regency):
-            followed = self._suspicions.reached_by(self._chassis.view.f + 1)
-            if followed > self.regency:
-                self._install(followed)
+            self._follow()
+
+    def _follow(self) -> None:
+        followed = self._suspicions.reached_by(self._chassis.view.f + 1)
+        if followed > self.regency:
+            self._install(followed)
 
     # Installing a regency, and STOPDATA
 
@@ -277,8 +282,8 @@ class Synchronization:
         if message.regency > self.regency:
             # `n - f` replicas have installed it, and signed so.
             self._install(message.regency)
-        if message.regency < self.regency:
-            return
+        if message.regency != self.regency:
+            return  # of an old one, or we may not install anything yet
         if self._sync is not None:
             if sync_statement(self._sync) != sync_statement(message):
                 self._chassis.report(self._chassis.view.leader(message.regency), self._sync, message)
@@ -332,7 +337,7 @@ class Synchronization:
         """REGENCY: no SYNC came in time: suspect this leader too, even with an empty pool. VALUE: ask the next."""
         if timer == Timer.VALUE:
             self._ask_for_value()
-        elif not self._chassis.guard.synchronized:
+        elif not self._chassis.guard.synchronized and not self._chassis.guard.suspended:
             self._stop(self.regency + 1, self._chassis.overdue())
 
     def resend(self, to: int | None) -> None:
@@ -393,6 +398,12 @@ class Synchronization:
             self._sync = recovered.sync
         else:
             chassis.set_timer(Timer.REGENCY, self.timeout)
+
+    def take_part(self) -> None:
+        """The start is over: follow what was heard meanwhile, and write what the SYNC says."""
+        self._count_stops()
+        self._follow()
+        self.resume()
 
     def resume(self) -> None:
         """After a restart: the value of the SYNC may not have been written yet."""

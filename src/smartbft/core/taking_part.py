@@ -1,0 +1,117 @@
+"""Every start is the same (protocols.md section 3): before a replica takes part it knows where the others are.
+
+It asks all for their regency, their last decision with its proof, and the highest vote they saw from it. With `n - f`
+answers (its own included) and all decisions they prove, it repeats its recorded votes and goes on. A replica whose
+record of votes is not intact only learns: it counts towards `f` until a new consensus key of it is ordered.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from smartbft.messages import FetchStanding, Standing
+
+if TYPE_CHECKING:
+    from smartbft.core.recovery import RecoveredState
+    from smartbft.core.replica import Replica
+
+STARTING = "it has started and asks the others where they are"
+LOST_VOTES = "the record of its votes is lost"
+FORGOTTEN_VOTES = "others saw votes of it that its log does not have"
+
+
+class TakingPart:
+    """How one replica comes back.
+
+    Attributes:
+        learns: why this replica only learns, in words; empty: it votes, or will.
+    """
+
+    def __init__(self, replica: Replica) -> None:
+        self.learns = ""
+        self._replica = replica
+        self._token = 0
+        self._recorded = (0, -1)  # the highest instance and regency that the log holds a vote for
+        self._standings: dict[int, Standing] = {}
+        self._starting = False
+
+    def begin(self, recovered: RecoveredState) -> None:
+        """Suspend all promises and ask; a replica that is alone has nobody to ask."""
+        replica = self._replica
+        values = [record.regency for record in recovered.votes.values]
+        accepts = [record.regency for record in recovered.votes.accepts]
+        self._recorded = (replica.decided + 1, max([-1, *values, *accepts]))
+        self._token = replica.now
+        if not recovered.intact:
+            self._learn(LOST_VOTES)
+        elif replica.view.n > 1:
+            self._starting = True
+            replica.guard.suspend(STARTING)
+        self.ask(None)
+
+    def _learn(self, why: str) -> None:
+        self.learns = why
+        self._starting = False
+        self._replica.guard.suspend(why)
+
+    def ask(self, to: int | None) -> None:
+        """Ask again, as long as answers are missing."""
+        if not self._starting:
+            return
+        replica = self._replica
+        question = FetchStanding(replica.view.number, replica.regency, self._token)
+        if to is None:
+            replica.broadcast(question)
+        else:
+            replica.send(to, question)
+
+    def on_fetch_standing(self, sender: int, message: FetchStanding) -> None:
+        """A replica has started: tell it where we are and what we saw of it, whether or not we take part."""
+        replica = self._replica
+        seen = replica.ordering.seen_of(sender)
+        replica.send(
+            sender, Standing(replica.view.number, replica.regency, message.token, replica.last_proof(), *seen)
+        )
+
+    def on_standing(self, sender: int, message: Standing) -> None:
+        """An answer; only those to the question of this life count."""
+        if self._starting and message.token == self._token:
+            self._standings[sender] = message
+            self.look()
+
+    def look(self) -> None:
+        """Take part, once enough have answered and what they have proven to be decided is decided here."""
+        replica = self._replica
+        if not self._starting or len(self._standings) + 1 < replica.view.n - replica.view.f:
+            return
+        behind = False
+        for sender, standing in self._standings.items():
+            if standing.proof is not None and standing.proof.instance > replica.decided:
+                replica.note_progress(sender, standing.proof.instance)
+                behind = True
+        if behind:
+            return
+        if self._votes_are_missing():
+            self._learn(FORGOTTEN_VOTES)
+            return
+        self._starting = False
+        replica.guard.resume()
+        replica.ordering.take_part()
+
+    def _votes_are_missing(self) -> bool:
+        """Whether somebody shows a signed ACCEPT, or more than `f` have seen any vote, that is not in the log."""
+        shown = [standing.accept for standing in self._standings.values() if standing.accept is not None]
+        if any((accept.instance, accept.regency) > self._recorded for accept in shown):
+            return True
+        votes = [standing.vote for standing in self._standings.values() if standing.vote is not None]
+        return sum(1 for vote in votes if (vote.instance, vote.regency) > self._recorded) > self._replica.view.f
+
+    def waiting_for(self) -> str:
+        """What the start waits for, and from whom; empty when this replica takes part or learns."""
+        if not self._starting:
+            return ""
+        silent = [id for id in self._replica.view.ids if id not in self._standings and id != self._replica.id]
+        missing = self._replica.view.n - self._replica.view.f - 1 - len(self._standings)
+        if missing > 0:
+            return f"the standing of {missing} of replicas {silent}"
+        return "decisions that others have proven"

@@ -1,0 +1,81 @@
+"""Whether a replica's record of its votes is intact when it starts: what its earlier lives may have lost.
+
+A vote that left and is not on record is as bad as a lie, so the answer is yes only where it can be shown: the replica
+has never run (the marker that its home was created with is there), its log was synced, or its log was handed to an
+operating system that has not been restarted since.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from smartbft.storage.recovery import segment_number
+
+NEVER_STARTED = "never-started"
+_BOOT = "boot"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Lives:
+    """The traces that one replica's lives leave beside its log.
+
+    Args:
+        home: the replica's folder, with the marker of a replica that has never run.
+        data: the folder of its log.
+        run: where the boot of the last start is noted.
+    """
+
+    def __init__(self, home: Path, data: Path, run: Path) -> None:
+        self._marker = home / NEVER_STARTED
+        self._boot = run / _BOOT
+        self._fresh = self._marker.exists()
+        self._had_log = data.is_dir() and any(segment_number(name) is not None for name in os.listdir(data))
+        self._same_boot = bool(_boot_id()) and _read(self._boot) == _boot_id()
+
+    def intact(self, mode: str, record_votes: bool = True) -> bool:
+        """Whether every vote that may have left is in the log; ask before `begin`.
+
+        Args:
+            mode: ``memory``, ``async`` or ``sync``.
+            record_votes: False: votes are not logged, so no restart has them.
+        """
+        if self._fresh:
+            return True
+        if not self._had_log or not record_votes:
+            return False
+        return mode == "sync" or (mode == "async" and self._same_boot)
+
+    def begin(self) -> None:
+        """A life begins; call it when the log is open and before anything is said."""
+        self._boot.parent.mkdir(mode=0o700, exist_ok=True)
+        self._boot.write_text(_boot_id())
+        if self._fresh:
+            self._marker.unlink()
+            _sync_folder(self._marker.parent)
+
+
+def mark_never_started(home: Path) -> None:
+    """Leave the marker in a new home; the first start removes it."""
+    (home / NEVER_STARTED).touch(mode=0o600)
+
+
+def _boot_id() -> str:
+    """What names the running boot of this machine; empty where the system does not tell."""
+    return _read(_BOOT_ID)
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(64).decode("ascii", "replace").strip()
+    except OSError:
+        return ""
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

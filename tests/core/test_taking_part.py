@@ -1,0 +1,153 @@
+"""The start of a replica: it asks before it promises anything (protocols.md section 3)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from kit.cluster import Cluster, Node, secret
+from kit.requests import TestClient
+
+from smartbft.core import taking_part
+from smartbft.core.effects import Penalise
+from smartbft.core.inputs import Timer
+from smartbft.core.records import ACCEPT, REGENCY, VALUE
+from smartbft.core.recovery import RecoveredState
+from smartbft.crypto.signatures import Ed25519Signer
+from smartbft.messages import Accept, FetchStanding, Message, Propose, Standing, StopData, Vote, Write
+from smartbft.types import Parameters
+
+VOTES = (Propose, Write, Accept, StopData)
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    cluster = Cluster(parameters=Parameters(batch_delay=0))
+    cluster.submit(TestClient().requests(b"first"))
+    cluster.run()
+    return cluster
+
+
+def restarted(cluster: Cluster, id: int = 0) -> Node:
+    """A new life of a replica that nobody has answered yet."""
+    node = cluster.nodes[id] = Node(id, cluster.view, cluster.parameters, cluster.nodes[id].log)
+    return node
+
+
+def answer(node: Node, cluster: Cluster, peer: int, **changes: object) -> None:
+    """What `peer` answers to the node, with `changes`."""
+    question = next(m for _, _, m in node.outbox if isinstance(m, FetchStanding))
+    other = cluster.nodes[peer]
+    other.receive(node.id, question)
+    standing = next(m for _, to, m in reversed(other.outbox) if isinstance(m, Standing) and to == node.id)
+    fields = {name: getattr(standing, name) for name in standing.__struct_fields__}
+    node.receive(peer, Standing(**{**fields, **changes}))
+
+
+def votes(node: Node) -> list[Message]:
+    return [message for _, _, message in node.outbox if isinstance(message, VOTES)]
+
+
+def test_nothing_binds_before_enough_have_answered(cluster: Cluster) -> None:
+    node = restarted(cluster, cluster.leader.id)
+    node.admit(TestClient(2).requests(b"second"))
+    answer(node, cluster, (node.id + 1) % 4)
+    assert not votes(node)
+    assert "standing of 1" in str(node.replica.status()["waiting_for"])
+    answer(node, cluster, (node.id + 2) % 4)
+    assert {type(vote) for vote in votes(node)} == {Propose, Write}
+
+
+def test_an_answer_to_the_question_of_an_earlier_life_does_not_count(cluster: Cluster) -> None:
+    node = restarted(cluster)
+    answer(node, cluster, 1, token=1)
+    answer(node, cluster, 2, token=1)
+    assert not node.replica.status()["takes_part"]
+
+
+def test_the_same_replica_counts_once(cluster: Cluster) -> None:
+    node = restarted(cluster)
+    answer(node, cluster, 1)
+    answer(node, cluster, 1)
+    assert not node.replica.status()["takes_part"]
+
+
+def test_the_question_is_repeated(cluster: Cluster) -> None:
+    node = restarted(cluster)
+    node.outbox.clear()
+    node.fire(Timer.RESEND)
+    assert [to for _, to, m in node.outbox if isinstance(m, FetchStanding)] == [1, 2, 3]
+
+
+def test_it_first_decides_what_others_have_proven(cluster: Cluster) -> None:
+    lost = cluster.nodes[0].log[:]
+    cluster.submit(TestClient(2).requests(b"second"))
+    cluster.run()
+    cluster.nodes[0].log = lost
+    node = restarted(cluster)
+    answer(node, cluster, 1, vote=None, accept=None)
+    answer(node, cluster, 2, vote=None, accept=None)
+    assert not node.replica.status()["takes_part"]
+    for _ in range(3):
+        node.fire(Timer.CATCH_UP)
+        cluster.run(lambda envelope: not isinstance(envelope[2], (FetchStanding, Standing)))
+    assert node.replica.decided == 2
+    assert node.replica.status()["takes_part"]
+
+
+def test_a_replica_without_its_votes_learns_and_serves_and_never_votes(cluster: Cluster) -> None:
+    node = Node.__new__(Node)
+    recover = Node.recovered
+    try:
+        Node.recovered = lambda self: dataclasses.replace(RecoveredState(), intact=False)  # type: ignore[method-assign]
+        node.__init__(0, cluster.view, cluster.parameters)  # type: ignore[misc]
+    finally:
+        Node.recovered = recover  # type: ignore[method-assign]
+    cluster.nodes[0] = node
+    for number in (2, 3):
+        cluster.submit(TestClient(number).requests(b"more"))
+        cluster.run()
+        for timer in (Timer.CATCH_UP, Timer.RESEND, Timer.REQUEST):
+            node.fire(timer)
+        cluster.run()
+    assert node.replica.decided == node.replica.executed == 3
+    assert node.replica.status()["learns"] == taking_part.LOST_VOTES
+    assert not [m for sender, _, m in cluster.delivered if sender == 0 and isinstance(m, VOTES) and m.instance > 1]
+    assert {record.kind for record in node.log}.isdisjoint({VALUE, ACCEPT, REGENCY})
+    answer(restarted(cluster, 1), cluster, 0)  # it answers like any other
+
+
+def test_a_signed_vote_that_the_log_does_not_have_is_enough(cluster: Cluster) -> None:
+    node = restarted(cluster)
+    payload = node.domains.accept_payload(0, 0, 2, bytes(32))
+    accept = Accept(0, 0, 2, bytes(32), Ed25519Signer(secret(0)).sign(payload))
+    answer(node, cluster, 1, accept=accept)
+    answer(node, cluster, 2)
+    assert node.replica.status()["learns"] == taking_part.FORGOTTEN_VOTES
+
+
+def test_claims_without_a_signature_need_more_than_f(cluster: Cluster) -> None:
+    node = restarted(cluster)
+    answer(node, cluster, 1, vote=Vote(7, 0))
+    answer(node, cluster, 2)
+    assert node.replica.status()["takes_part"], "one liar must not silence a replica"
+    node = restarted(cluster)
+    answer(node, cluster, 1, vote=Vote(7, 0))
+    answer(node, cluster, 2, vote=Vote(2, 0))
+    assert node.replica.status()["learns"] == taking_part.FORGOTTEN_VOTES
+
+
+def test_an_accept_that_we_did_not_sign_costs_its_sender_the_channel(cluster: Cluster) -> None:
+    node = restarted(cluster)
+    answer(node, cluster, 1, accept=Accept(0, 0, 9, bytes(32), bytes(64)))
+    assert [effect.peer for effect in node.effects if isinstance(effect, Penalise)] == [1]
+    answer(node, cluster, 2)
+    assert not node.replica.status()["takes_part"]
+
+
+def test_a_replica_that_does_not_ask_would_be_found(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The planted bug of this suite: a start that suspends nothing."""
+    monkeypatch.setattr(taking_part.TakingPart, "begin", lambda self, recovered: None)
+    node = restarted(cluster, cluster.leader.id)
+    node.admit(TestClient(2).requests(b"second"))
+    assert votes(node)
