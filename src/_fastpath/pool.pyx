@@ -10,6 +10,7 @@ from smartbft._fastpath.native cimport (
     FP_INVALID,
     FP_MALFORMED,
     FP_MISUSE,
+    FP_REFUSED,
     buffer_free,
     fp_batch_t,
     fp_buffer_t,
@@ -84,6 +85,8 @@ cdef int check_status(int32_t status, fp_buffer_t *error) except -1:
         raise MalformedMessage(take_buffer(error).decode())
     if status == FP_MISUSE:
         raise LocalProtocolError(take_buffer(error).decode())
+    if status == FP_REFUSED:
+        raise ValueError(take_buffer(error).decode())
     raise InvariantViolation(f"native code failed with status {status}; this is a bug in smartbft")
 
 
@@ -398,8 +401,8 @@ cdef class RequestPool:
         check_status(verdict, NULL)
         return verdict
 
-    def decide(self, object digests, object data, uint64_t timestamp) -> None:
-        """The batch was decided at agreed time `timestamp`.
+    def decide(self, object digests, object data, uint64_t instance, uint64_t timestamp) -> None:
+        """The batch was decided in `instance` at agreed time `timestamp`.
 
         Raises:
             LocalProtocolError: it does not follow the decided prefix, or the time does not advance.
@@ -410,7 +413,7 @@ cdef class RequestPool:
         cdef fp_buffer_t error
         cdef int32_t status
         with nogil:
-            status = pool_table.decide(self.pool, batch, timestamp, &error)
+            status = pool_table.decide(self.pool, batch, instance, timestamp, &error)
         check_status(status, &error)
 
     def executed(self, object digests, object data, object results, uint64_t instance, unsigned int view,
@@ -522,6 +525,30 @@ cdef class RequestPool:
             self.pool, fixed(key, KEY_BYTES, "a client key"), session, sequence, &reply)
         check_status(status, NULL)
         return take_buffer(&reply) if status == 1 else None
+
+    def export_sessions(self, uint64_t instance) -> bytes:
+        """The session table as of the executed prefix, which ends with `instance`."""
+        cdef fp_buffer_t data
+        cdef fp_buffer_t error
+        cdef int32_t status
+        with nogil:
+            status = pool_table.export_sessions(self.pool, instance, &data, &error)
+        check_status(status, &error)
+        return take_buffer(&data)
+
+    def import_sessions(self, object data, uint64_t agreed_time, unsigned char level = 0) -> None:
+        """Replace the session table by an exported one.
+
+        Raises:
+            ValueError: not canonical, or beyond the limits of this pool.
+        """
+        cdef View view = View(data)
+        cdef fp_slice_t table = view.slice()
+        cdef fp_buffer_t error
+        cdef int32_t status
+        with nogil:
+            status = pool_table.import_sessions(self.pool, table, agreed_time, level, &error)
+        check_status(status, &error)
 
     def stats(self) -> dict:
         """Counters and gauges, by name."""

@@ -88,7 +88,7 @@ def executed_reply(*, result: bytes, instance: int, timestamp: int, view: int, l
     request = TestClient(session=timestamp, chain_id=CHAIN).request(b"x")
     data = join_requests([request])
     digests = request_digests(CHAIN, data)
-    pool.decide(digests, data, timestamp)
+    pool.decide(digests, data, instance, timestamp)
     pool.executed(digests, data, join_results([result]), instance, view, timestamp, level)
     reply = pool.cached_reply(request[:32], timestamp, 1)
     assert reply is not None

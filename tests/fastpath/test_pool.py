@@ -49,9 +49,9 @@ def test_life_of_a_request():
 def test_reply_layout():
     p = Pool()
     batch = p.order(r())
-    p.pool.executed(*batch, join_results([b"result"]), 2**40, 3, 77, 2)
+    p.pool.executed(*batch, join_results([b"result"]), 1, 3, 77, 2)
     reply = p.pool.cached_reply(bytes([1]) * 32, START, 1)
-    assert reply == struct.pack("<HBBIQQ", RULES.replica, EXECUTED, 2, 3, 2**40, 77) + batch[0] + b"result"
+    assert reply == struct.pack("<HBBIQQ", RULES.replica, EXECUTED, 2, 3, 1, 77) + batch[0] + b"result"
 
 
 def test_forming_changes_nothing():

@@ -124,7 +124,7 @@ def test_who_was_served_waits_behind_who_was_not():
     served = []
     for _ in range(3):
         digests, data = p.form(2)
-        p.pool.decide(digests, data, p.pool.agreed_time + 1 if p.pool.agreed_time else p.now)
+        p.decide(digests, data, p.pool.agreed_time + 1 if p.pool.agreed_time else p.now)
         served.append(numbers(data))
     assert served == [[(1, 1), (2, 1)], [(3, 1), (1, 2)], [(2, 2), (3, 2)]]
 
@@ -137,7 +137,7 @@ def test_a_large_request_is_not_starved():
     order = []
     while p.pool.ready():
         digests, data = p.form(9, max_bytes=large)
-        p.pool.decide(digests, data, max(p.now, p.pool.agreed_time + 1))
+        p.decide(digests, data, max(p.now, p.pool.agreed_time + 1))
         order.append(numbers(data))
     assert order[:2] == [[(1, 1)], [(2, 1)]]
     assert len(order) == 5
@@ -222,7 +222,7 @@ def test_decisions_must_follow_the_prefix():
     ):
         before = p.pool.stats()
         with pytest.raises(LocalProtocolError):
-            p.pool.decide(digests, data, timestamp)
+            p.decide(digests, data, timestamp)
         assert p.pool.stats() == before
     assert p.pool.agreed_time == p.now
 
@@ -238,7 +238,7 @@ def test_execution_and_release_must_come_in_order():
     with pytest.raises(LocalProtocolError, match="executed before"):
         p.execute(first)
     with pytest.raises(LocalProtocolError, match="2 results"):
-        p.pool.executed(*second, join_results([b"", b""]), 1, 0, 1, 0)
+        p.pool.executed(*second, join_results([b"", b""]), 2, 0, 1, 0)
     p.pool.release(*first)
     p.pool.release(*first)
     assert p.pool.session(bytes([1]) * 32, START) == (2, 2, 1)

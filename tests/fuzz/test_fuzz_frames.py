@@ -108,9 +108,10 @@ class RequestLists:
         self.now += 1
         digests, data = pool.form_batch(4, 1500, self.now)
         if digests:
-            pool.decide(digests, data, self.now)
+            # The clock moves with every decision and numbers them.
+            pool.decide(digests, data, self.now, self.now)
             results = join_results([b"r"] * (len(digests) // 32))
-            pool.executed(digests, data, results, 1, 0, self.now, 0)
+            pool.executed(digests, data, results, self.now, 0, self.now, 0)
             pool.release(digests, data)
         pool.take_replies()
         stats = pool.stats()
@@ -130,7 +131,7 @@ class Batches(RequestLists):
         for call in (
             lambda: self.pool.resolve(digests),
             lambda: self.pool.collect(digests),
-            lambda: self.pool.decide(digests, mutated, 0),
+            lambda: self.pool.decide(digests, mutated, 1, 0),
             lambda: self.pool.executed(bytes(32), mutated, mutated, 1, 0, 1, 0),
             lambda: self.pool.release(digests, mutated),
         ):

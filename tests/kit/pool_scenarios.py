@@ -27,6 +27,7 @@ class Pool:
         self.pool = native_pool(rules)
         self.now = START
         self.instance = 0
+        self.decided: dict[tuple[bytes, bytes], tuple[int, int]] = {}  # instance and agreed time of batches
 
     def digest(self, request: bytes) -> bytes:
         return request_digests(self.rules.chain_id, join_requests([request]))
@@ -51,13 +52,18 @@ class Pool:
         digests = request_digests(self.rules.chain_id, data)
         self.now = max(self.now, self.pool.agreed_time + 1)
         assert self.pool.check(data, self.now, 100, 1 << 20) == VALID
-        self.pool.decide(digests, data, self.now)
+        self.decide(digests, data, self.now)
         return digests, data
 
-    def execute(self, batch: tuple[bytes, bytes]) -> None:
+    def decide(self, digests: bytes, data: bytes, timestamp: int) -> None:
+        self.pool.decide(digests, data, self.instance + 1, timestamp)
         self.instance += 1
+        self.decided[digests, data] = (self.instance, timestamp)
+
+    def execute(self, batch: tuple[bytes, bytes]) -> None:
         results = join_results([b"r%d" % n for n in range(len(batch[0]) // 32)])
-        self.pool.executed(*batch, results, self.instance, 0, self.now, 2)
+        instance, timestamp = self.decided[batch]
+        self.pool.executed(*batch, results, instance, 0, timestamp, 2)
 
     def answered(self) -> list[tuple[int, int, bytes]]:
         """`(source, status, digest)` of every reply that leaves."""

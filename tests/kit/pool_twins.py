@@ -41,6 +41,7 @@ class Batch:
     digests: bytes
     data: bytes
     timestamp: int
+    instance: int = 0
 
 
 def native_pool(rules: PoolRules) -> RequestPool:
@@ -69,7 +70,7 @@ class PoolTwins:
         self.jobs: list[tuple[VerifyJob, list[Pending]]] = []
         self.decided: deque[Batch] = deque()
         self.executed: deque[Batch] = deque()
-        self.instance = 0
+        self.instance = 0  # decided
         self.seen: dict[tuple[bytes, int], int] = {}
         self.digests: list[bytes] = []
 
@@ -133,17 +134,19 @@ class PoolTwins:
             self.decide(Batch(digests, data, timestamp))
 
     def decide(self, batch: Batch) -> None:
-        self.same("decide", batch.digests, batch.data, batch.timestamp)
+        self.instance += 1
+        batch.instance = self.instance
+        self.same("decide", batch.digests, batch.data, batch.instance, batch.timestamp)
         self.decided.append(batch)
 
     def execute(self) -> None:
         if self.decided:
             batch = self.decided.popleft()
-            self.instance += 1
-            results = [f"{self.instance}.{number}".encode() for number in range(len(batch.digests) // 32)]
-            arguments = (join_results(results), self.instance, 3, batch.timestamp, 2)
+            results = [f"{batch.instance}.{number}".encode() for number in range(len(batch.digests) // 32)]
+            arguments = (join_results(results), batch.instance, 3, batch.timestamp, 2)
             self.same("executed", batch.digests, batch.data, *arguments)
             self.executed.append(batch)
+            self.same("export_sessions", batch.instance)
 
     def release(self) -> None:
         if self.executed:

@@ -202,9 +202,10 @@ const fp_log_t *fp_log(void);
 #define FP_FRAME (-10)     /* a frame of an unknown kind or with a length out of its bounds */
 #define FP_MALFORMED (-11) /* bytes that do not decode */
 #define FP_MISUSE (-12)    /* the caller's mistake */
+#define FP_REFUSED (-13)   /* a session table that is not canonical or beyond the limits */
 
 /* Every `fp_buffer_t *` is a place for an outcome, to be freed by the caller; `error` gets a message in UTF-8 when the
- * status is one of the three above. Integers inside packed outcomes are native and have 64 bits. */
+ * status is one of the four above. Integers inside packed outcomes are native and have 64 bits. */
 
 typedef struct fp_request_pool fp_request_pool_t;
 typedef struct fp_job fp_job_t;
@@ -328,7 +329,8 @@ typedef struct {
     /* The verdict, or a negative status. */
     int32_t (*check)(
         const fp_request_pool_t *pool, fp_slice_t list, uint64_t timestamp, size_t max_requests, size_t max_bytes);
-    int32_t (*decide)(const fp_request_pool_t *pool, fp_batch_t batch, uint64_t timestamp, fp_buffer_t *error);
+    int32_t (*decide)(
+        const fp_request_pool_t *pool, fp_batch_t batch, uint64_t instance, uint64_t timestamp, fp_buffer_t *error);
     int32_t (*executed)(
         const fp_request_pool_t *pool, fp_batch_t batch, fp_slice_t results, const fp_execution_t *execution,
         fp_buffer_t *error);
@@ -351,6 +353,10 @@ typedef struct {
     int32_t (*cached_reply)(
         const fp_request_pool_t *pool, const uint8_t *key, uint64_t number, uint64_t sequence, fp_buffer_t *reply);
     int32_t (*stats)(const fp_request_pool_t *pool, fp_pool_stats_t *stats);
+    int32_t (*export_sessions)(
+        const fp_request_pool_t *pool, uint64_t instance, fp_buffer_t *data, fp_buffer_t *error);
+    int32_t (*import_sessions)(
+        const fp_request_pool_t *pool, fp_slice_t data, uint64_t agreed_time, uint8_t level, fp_buffer_t *error);
     /* Digests of the requests of a list. */
     int32_t (*digests)(fp_slice_t chain_id, fp_slice_t list, fp_buffer_t *out, fp_buffer_t *error);
     fp_jobs_t jobs;

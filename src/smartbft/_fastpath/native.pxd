@@ -176,6 +176,7 @@ cdef extern from "fastpath.h" nogil:
     const int FP_FRAME
     const int FP_MALFORMED
     const int FP_MISUSE
+    const int FP_REFUSED
     const uint32_t FP_COMPLETED
     const uint32_t FP_OTHERS
     const uint32_t FP_LATENCIES
@@ -292,7 +293,8 @@ cdef extern from "fastpath.h" nogil:
             const fp_request_pool_t *pool, fp_slice_t list, uint64_t timestamp, size_t max_requests,
             size_t max_bytes) noexcept nogil
         int32_t (*decide)(
-            const fp_request_pool_t *pool, fp_batch_t batch, uint64_t timestamp, fp_buffer_t *error) noexcept nogil
+            const fp_request_pool_t *pool, fp_batch_t batch, uint64_t instance, uint64_t timestamp,
+            fp_buffer_t *error) noexcept nogil
         int32_t (*executed)(
             const fp_request_pool_t *pool, fp_batch_t batch, fp_slice_t results,
             const fp_execution_t *execution, fp_buffer_t *error) noexcept nogil
@@ -314,6 +316,11 @@ cdef extern from "fastpath.h" nogil:
             const fp_request_pool_t *pool, const uint8_t *key, uint64_t number, uint64_t sequence,
             fp_buffer_t *reply) noexcept nogil
         int32_t (*stats)(const fp_request_pool_t *pool, fp_pool_stats_t *stats) noexcept nogil
+        int32_t (*export_sessions)(
+            const fp_request_pool_t *pool, uint64_t instance, fp_buffer_t *data, fp_buffer_t *error) noexcept nogil
+        int32_t (*import_sessions)(
+            const fp_request_pool_t *pool, fp_slice_t data, uint64_t agreed_time, uint8_t level,
+            fp_buffer_t *error) noexcept nogil
         int32_t (*digests)(fp_slice_t chain_id, fp_slice_t list, fp_buffer_t *out, fp_buffer_t *error) noexcept nogil
         fp_jobs_t jobs
         fp_frames_t frames

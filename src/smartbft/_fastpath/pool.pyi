@@ -119,18 +119,20 @@ class RequestPool:
     def check(self, data: Buffer, timestamp: int, max_requests: int, max_bytes: int) -> int:
         """The predicate gamma's part on sessions (protocols.md 2.2): VALID or why not. Depends on the decided prefix and
         the arguments only."""
-    def decide(self, digests: Buffer, data: Buffer, timestamp: int) -> None:
-        """The batch was decided at agreed time `timestamp`: ordered cursors advance, sessions open and lapse, other
-        pending requests with these numbers are dropped. An empty batch only moves the agreed time.
+    def decide(self, digests: Buffer, data: Buffer, instance: int, timestamp: int) -> None:
+        """The batch was decided in `instance` at agreed time `timestamp`: ordered cursors advance, sessions open and lapse,
+        other pending requests with these numbers are dropped. An empty batch only moves the agreed time.
 
-        Raises LocalProtocolError: it does not follow the decided prefix (`check` would not be VALID), or the time does not
-        advance; nothing has changed."""
+        Raises LocalProtocolError: it does not follow the decided prefix (`check` would not be VALID), or instance or time
+        do not advance; nothing has changed."""
     def executed(
         self, digests: Buffer, data: Buffer, results: Buffer, instance: int, view: int, timestamp: int, level: int
     ) -> None:
-        """Store the replies in the sessions' reply caches (deterministic state).
+        """Store the replies in the sessions' reply caches (deterministic state). To be called for every decided instance,
+        also one with an empty batch: sessions that its decision ended are kept for `export_sessions` until then.
 
-        Raises LocalProtocolError: not one result per request, or not the next numbers of their sessions."""
+        Raises LocalProtocolError: not one result per request, not the next numbers of their sessions, or an instance that
+        is not decided or was executed before."""
     def release(self, digests: Buffer, data: Buffer) -> None:
         """Replies may leave: route them to the clients' connections (`take_replies`) and answer retransmissions.
 
@@ -152,6 +154,23 @@ class RequestPool:
         """Cursors `(received, ordered, executed)` of a session: every number up to `received` is ordered, or pending
         here, verified and reachable without a gap. None: neither open nor with a pending request."""
     def cached_reply(self, key: bytes, session: int, sequence: int) -> bytes | None: ...
+    # checkpoints and state transfer (docs/snapshot-format.md, Sessions)
+    def export_sessions(self, instance: int) -> bytes:
+        """The session table with cursors and cached replies as of the executed prefix, which ends with `instance`. The
+        same prefix gives the same bytes on every replica, however far `decide` has run ahead and whatever is pending.
+
+        Raises LocalProtocolError: the last executed instance is another one."""
+    def import_sessions(self, data: Buffer, agreed_time: int, level: int = 0) -> None:
+        """Replace the session table by an exported one, as of the executed prefix that ended at `agreed_time`.
+
+        Afterwards retransmissions of executed requests get their replies (from this replica, with persistence `level`),
+        duplicates are refused and sequences go on. Pending requests are dropped, connections stay; the next `decide`
+        and `executed` are those of any later instance.
+
+        Raises:
+            ValueError: not canonical, or beyond the limits of this pool; nothing has changed.
+            LocalProtocolError: the pool's agreed time is later than that; nothing has changed.
+        """
     def stats(self) -> dict[str, int]:
         """`pending`, `verified`, `unverified`, `bytes`, `sessions`, `admitted`, `duplicates`, `bad_signatures`,
         `refused`, `signature_checks`."""

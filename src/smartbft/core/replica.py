@@ -363,7 +363,7 @@ class Replica:
         value = Value.decode(decision.value)
         invariant(value.timestamp > self.agreed_time, f"agreed time went back in instance {decision.instance}")
         self.guard.decided(decision.instance)
-        self.pool.decide(value.digests, decision.data, value.timestamp)
+        self.pool.decide(value.digests, decision.data, decision.instance, value.timestamp)
         self.decided = decision.instance
         self.agreed_time = value.timestamp
         self._recent.add(decision, token)

@@ -62,6 +62,8 @@ class Reception:
         self.ring: list[SessionId] = []  # sessions with ready requests, in turn
         self.reserve: list[Pending] = []
         self.outbox: dict[int, bytes] = {}
+        self.ended: dict[SessionId, tuple[int, Session]] = {}  # by the decision of an instance not executed yet
+        self.decided_instance = self.executed_instance = 0
         self.ready_clock = self.agreed_time = self.now = self.view = self.instance = 0
         self.accepting = True
 

@@ -8,6 +8,7 @@ from smartbft._fastpath import pool as native
 from smartbft._fastpath.pool import join_requests
 from smartbft.errors import LocalProtocolError, MalformedMessage
 from smartbft.smr.pool_reception import Reception, chunks, parse, result_list
+from smartbft.smr.session_snapshot import KeptSession, decode_sessions, encode_sessions, keep, restore
 from smartbft.smr.sessions import Pending, Place, Route, Session, SessionId, Standing
 
 
@@ -82,14 +83,17 @@ class PoolOracle(Reception):
             return native.TOO_LARGE
         return self.table.survey([(id, number) for _, id, number in batch], timestamp)
 
-    def decide(self, digests: bytes, data: bytes, timestamp: int) -> None:
+    def decide(self, digests: bytes, data: bytes, instance: int, timestamp: int) -> None:
         """As `RequestPool.decide`."""
         batch = [(id, number) for _, id, number in parse(data, self.rules.max_operation_bytes)]
+        if instance <= self.decided_instance:
+            raise LocalProtocolError(f"a decision of instance {instance} after that of {self.decided_instance}")
         if timestamp <= self.agreed_time or self.table.survey(batch, timestamp) != native.VALID:
             raise LocalProtocolError("a decided batch that does not follow the decided prefix")
+        self.decided_instance = instance
         self.agreed_time = timestamp
         self.now = max(self.now, timestamp)
-        self._end_leases(timestamp)
+        self._end_leases(instance, timestamp)
         for (id, number), digest in zip(batch, chunks(digests), strict=True):
             self._order(id, number, digest, timestamp)
         for id in dict.fromkeys(id for id, _ in batch):
@@ -98,8 +102,11 @@ class PoolOracle(Reception):
             self._advance(self.table.sessions[id])
         self._keep_session_limits(dict.fromkeys(id[0] for id, _ in batch))
 
-    def _end_leases(self, timestamp: int) -> None:
-        """Sessions lapse before others open; with those that can no longer be opened, their requests are refused."""
+    def _end_leases(self, instance: int, timestamp: int) -> None:
+        """Sessions lapse before others open; with those that can no longer be opened, their requests are refused.
+
+        Those that were open belong to the executed state until this instance is executed.
+        """
         oldest = timestamp - self.rules.lease
         for session in list(self.table.sessions.values()):
             is_open = session.standing is Standing.OPEN
@@ -108,6 +115,8 @@ class PoolOracle(Reception):
                     self._detach(entry)
                     self._refuse(entry.route, entry.digest, native.SESSION_REFUSED)
                 self._remove_session(session)
+                if is_open:
+                    self.ended[session.id] = (instance, session)
 
     def _order(self, id: SessionId, number: int, digest: bytes, timestamp: int) -> None:
         session = self.table.sessions.setdefault(id, Session(id))
@@ -155,17 +164,28 @@ class PoolOracle(Reception):
         self, digests: bytes, data: bytes, results: bytes, instance: int, view: int, timestamp: int, level: int
     ) -> None:
         """As `RequestPool.executed`."""
+        if not self.executed_instance < instance <= self.decided_instance:
+            raise LocalProtocolError(f"instance {instance} was executed before, or before it was decided")
         self.view, self.instance = view, instance
         batch = parse(data, self.rules.max_operation_bytes)
         for (_, id, number), digest, result in zip(batch, chunks(digests), result_list(results), strict=True):
-            session = self.table.sessions.get(id)
-            if session is None or session.standing is not Standing.OPEN:
-                continue  # lapsed since the decision
+            session = self._ordered_session(id)
+            if session is None:
+                raise LocalProtocolError("a request was executed whose session no decision has opened")
             if number != session.executed + 1 or number > session.ordered:
                 raise LocalProtocolError(f"request {number} was executed out of order")
             session.executed = number
             session.replies[number] = self._encode_reply(native.EXECUTED, level, timestamp, digest, result)
             session.replies.pop(number - self.rules.window, None)
+        self.executed_instance = instance
+        self.ended = {id: (by, session) for id, (by, session) in self.ended.items() if by > instance}
+
+    def _ordered_session(self, id: SessionId) -> Session | None:
+        """The session that an ordered request belongs to, also if it has ended since."""
+        session = self.table.sessions.get(id)
+        if session is not None and session.standing is Standing.OPEN:
+            return session
+        return self.ended[id][1] if id in self.ended else None
 
     def release(self, digests: bytes, data: bytes) -> None:
         """As `RequestPool.release`."""
@@ -207,3 +227,36 @@ class PoolOracle(Reception):
         """As `RequestPool.session`."""
         known = self.table.sessions.get((key, session))
         return (known.received, known.ordered, known.executed) if known is not None else None
+
+    # --- checkpoints and state transfer
+
+    def export_sessions(self, instance: int) -> bytes:
+        """As `RequestPool.export_sessions`."""
+        if self.executed_instance not in (0, instance):
+            raise LocalProtocolError(f"sessions as of {instance}; the last executed is {self.executed_instance}")
+        return encode_sessions(self._executed_sessions())
+
+    def _executed_sessions(self) -> list[KeptSession]:
+        """A session belongs to the executed state from the execution of the batch that opened it, which is the one with
+        its first request, to that of the batch that ended it.
+        """
+        ended = [session for _, session in self.ended.values()]
+        return [keep(session) for session in (*self.table.standing(Standing.OPEN), *ended) if session.executed > 0]
+
+    def import_sessions(self, data: bytes, agreed_time: int, level: int = 0) -> None:
+        """As `RequestPool.import_sessions`."""
+        if agreed_time < self.agreed_time:
+            raise LocalProtocolError(f"sessions as of {agreed_time}; the pool is at {self.agreed_time}")
+        kept = decode_sessions(data, self.rules, agreed_time)
+        for session in list(self.table.sessions.values()):
+            for entry in session.all_pending():
+                self._detach(entry)
+            self._remove_session(session)
+        self.ended = {}
+        self.agreed_time = agreed_time
+        self.now = max(self.now, agreed_time)
+        self.decided_instance = self.executed_instance = 0
+        for one in kept:
+            self.table.sessions[one.id] = restore(one, self.rules.replica, level)
+            self.view = max([self.view, *(reply.view for reply in one.replies)])
+            self.instance = max([self.instance, *(reply.instance for reply in one.replies)])

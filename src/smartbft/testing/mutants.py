@@ -114,10 +114,10 @@ class _ForgetfulPool:
             return VALID
         return self._pool.check(data, timestamp, max_requests, max_bytes)
 
-    def decide(self, digests: bytes, data: bytes, timestamp: int) -> None:
+    def decide(self, digests: bytes, data: bytes, instance: int, timestamp: int) -> None:
         if digests != self._last[0]:
             self._last = (digests, data)
-            self._pool.decide(digests, data, timestamp)
+            self._pool.decide(digests, data, instance, timestamp)
 
 
 def _duplicate_executed() -> AbstractContextManager[None]:

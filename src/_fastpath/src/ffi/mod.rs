@@ -13,6 +13,7 @@ pub mod jobs;
 pub mod log;
 pub mod pool;
 pub mod process;
+pub mod sessions;
 pub mod simd;
 pub mod verify;
 

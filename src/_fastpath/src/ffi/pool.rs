@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::{frames, guard, jobs, Buffer, Slice, OK};
+use super::{frames, guard, jobs, sessions, Buffer, Slice, OK};
 use crate::requests::{Execution, Misuse, PoolConfig, RequestPool, SessionLimits, VerifyJob};
 use crate::wire::{self, SessionId, WireError};
 
@@ -69,7 +69,7 @@ pub struct Table {
     pub resolve:
         unsafe extern "C" fn(*const PoolHandle, Slice, *mut Buffer, *mut Buffer, *mut usize, *mut Buffer) -> i32,
     pub check: unsafe extern "C" fn(*const PoolHandle, Slice, u64, usize, usize) -> i32,
-    pub decide: unsafe extern "C" fn(*const PoolHandle, Batch, u64, *mut Buffer) -> i32,
+    pub decide: unsafe extern "C" fn(*const PoolHandle, Batch, u64, u64, *mut Buffer) -> i32,
     pub executed: unsafe extern "C" fn(*const PoolHandle, Batch, Slice, *const ExecutionFields, *mut Buffer) -> i32,
     pub release: unsafe extern "C" fn(*const PoolHandle, Batch, *mut Buffer) -> i32,
     pub take_replies: unsafe extern "C" fn(*const PoolHandle, *mut *mut Replies) -> i32,
@@ -84,6 +84,8 @@ pub struct Table {
     pub session: unsafe extern "C" fn(*const PoolHandle, *const u8, u64, *mut u64) -> i32,
     pub cached_reply: unsafe extern "C" fn(*const PoolHandle, *const u8, u64, u64, *mut Buffer) -> i32,
     pub stats: unsafe extern "C" fn(*const PoolHandle, *mut StatFields) -> i32,
+    pub export_sessions: unsafe extern "C" fn(*const PoolHandle, u64, *mut Buffer, *mut Buffer) -> i32,
+    pub import_sessions: unsafe extern "C" fn(*const PoolHandle, Slice, u64, u8, *mut Buffer) -> i32,
     pub digests: unsafe extern "C" fn(Slice, Slice, *mut Buffer, *mut Buffer) -> i32,
     pub jobs: jobs::Table,
     pub frames: frames::Table,
@@ -98,7 +100,7 @@ pub fn lock(pool: &PoolHandle) -> MutexGuard<'_, RequestPool> {
 ///
 /// # Safety
 /// `pool` came from `create` and was not freed.
-unsafe fn with(pool: *const PoolHandle, body: impl FnOnce(&mut RequestPool) -> i32) -> i32 {
+pub unsafe fn with(pool: *const PoolHandle, body: impl FnOnce(&mut RequestPool) -> i32) -> i32 {
     // SAFETY: the caller's promise.
     guard(|| body(&mut lock(unsafe { &*pool })))
 }
@@ -312,9 +314,18 @@ unsafe extern "C" fn check(
     unsafe { with(pool, |pool| pool.check(list.as_bytes(), timestamp, max_requests, max_bytes) as i32) }
 }
 
-unsafe extern "C" fn decide(pool: *const PoolHandle, batch: Batch, timestamp: u64, error: *mut Buffer) -> i32 {
+unsafe extern "C" fn decide(
+    pool: *const PoolHandle,
+    batch: Batch,
+    instance: u64,
+    timestamp: u64,
+    error: *mut Buffer,
+) -> i32 {
     // SAFETY: the caller passes a live pool and slices, and a place for an error.
-    unsafe { with(pool, |pool| report(pool.decide(batch.digests.as_bytes(), batch.data.as_bytes(), timestamp), error)) }
+    unsafe {
+        let (names, list) = (batch.digests.as_bytes(), batch.data.as_bytes());
+        with(pool, |pool| report(pool.decide(names, list, instance, timestamp), error))
+    }
 }
 
 unsafe extern "C" fn executed(
@@ -546,6 +557,8 @@ static TABLE: Table = Table {
     session,
     cached_reply,
     stats,
+    export_sessions: sessions::export_sessions,
+    import_sessions: sessions::import_sessions,
     digests,
     jobs: jobs::TABLE,
     frames: frames::TABLE,

@@ -254,9 +254,13 @@ impl RequestPool {
 
     /// The batch was decided: cursors advance, sessions open and lapse, other requests with its numbers are dropped.
     /// An empty batch only moves the agreed time.
-    pub fn decide(&mut self, names: &[u8], list: &[u8], timestamp: u64) -> Result<(), Misuse> {
+    pub fn decide(&mut self, names: &[u8], list: &[u8], instance: u64, timestamp: u64) -> Result<(), Misuse> {
         let names = digests(names)?;
         let batch = self.batch(list, names.len())?;
+        if instance <= self.decided_instance {
+            let decided = self.decided_instance;
+            return Err(Misuse(format!("a decision of instance {instance}, after that of instance {decided}")));
+        }
         if timestamp <= self.agreed_time {
             let agreed = self.agreed_time;
             return Err(Misuse(format!("a decision with timestamp {timestamp}, not after the agreed time {agreed}")));
@@ -267,9 +271,10 @@ impl RequestPool {
                 return Err(Misuse(format!("a decided batch that does not follow the decided prefix: {verdict:?}")))
             }
         }
+        self.decided_instance = instance;
         self.agreed_time = timestamp;
         self.now = self.now.max(timestamp);
-        self.end_leases(timestamp);
+        self.end_leases(instance, timestamp);
         let mut touched = Vec::new();
         for (request, digest) in batch.iter().zip(names) {
             let session = self.order(request, digest, timestamp);
@@ -298,9 +303,10 @@ impl RequestPool {
         Ok(batch)
     }
 
-    fn end_leases(&mut self, timestamp: u64) {
+    fn end_leases(&mut self, instance: u64, timestamp: u64) {
         for session in self.sessions.lapsing(timestamp) {
-            self.drop_session(session, status::SESSION_REFUSED);
+            let ended = self.drop_session(session, status::SESSION_REFUSED);
+            self.sessions.keep_ended(instance, ended);
         }
         for session in self.sessions.stale(timestamp) {
             self.drop_session(session, status::SESSION_REFUSED);

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::index::Map;
-use super::sessions::{SessionLimits, SessionTable, Standing, SIBLINGS};
+use super::sessions::{Session, SessionLimits, SessionTable, Standing, SIBLINGS};
 use super::slab::{Link, Linked, List, Slab, NONE, UNLINKED};
 use super::sources::{Sources, NO_SOURCE, PLACE};
 use crate::wire::{status, Digest, Domains, ReplyHeader};
@@ -133,6 +133,10 @@ pub struct RequestPool {
     /// The latest time seen, local or agreed.
     pub(super) now: u64,
     pub(super) accepting: bool,
+    /// The last instances decided and executed since the pool was made or sessions were imported; 0: none.
+    pub(super) decided_instance: u64,
+    pub(super) executed_instance: u64,
+    /// View and instance that refusals name.
     pub(super) last_view: u32,
     pub(super) last_instance: u64,
     pub(super) counters: Stats,
@@ -157,6 +161,8 @@ impl RequestPool {
             agreed_time: 0,
             now: 0,
             accepting: true,
+            decided_instance: 0,
+            executed_instance: 0,
             last_view: 0,
             last_instance: 0,
             counters: Stats::default(),
@@ -362,12 +368,23 @@ impl RequestPool {
     }
 
     /// Drops a session that can no longer be proposed for, refusing its pending requests.
-    pub(super) fn drop_session(&mut self, session: u32, status: u8) {
+    pub(super) fn drop_session(&mut self, session: u32, status: u8) -> Session {
         for slot in self.pending_slots(session) {
             let entry = self.detach(slot);
             self.refuse(entry.route, &entry.digest, status);
         }
-        self.sessions.remove(session);
+        self.sessions.remove(session)
+    }
+
+    /// Drops every session and every pending request, without a word to anybody.
+    pub(super) fn clear(&mut self) {
+        for session in self.sessions.slots() {
+            for slot in self.pending_slots(session) {
+                self.detach(slot);
+            }
+            self.sessions.remove(session);
+        }
+        self.sessions.forget_ended(u64::MAX);
     }
 
     /// Takes a waiting session's place back: requests that no proposal names are refused.

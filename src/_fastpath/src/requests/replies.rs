@@ -1,8 +1,9 @@
 //! Results become replies: kept per session, sent when they may leave, sent again when asked for.
 
 use super::pool::{Misuse, RequestPool};
+use super::sessions::Session;
 use super::sources::NO_SOURCE;
-use crate::wire::{items, status, Digest, ReplyHeader, RequestView, SessionId};
+use crate::wire::{items, status, Digest, ReplyHeader, RequestView, SessionId, REPLY_HEADER_BYTES};
 
 /// What all replies of a batch have in common.
 #[derive(Clone, Copy)]
@@ -13,8 +14,41 @@ pub struct Execution {
     pub level: u8,
 }
 
+impl Execution {
+    /// The header of one reply.
+    pub fn reply_header(&self, replica: u16, digest: Digest) -> ReplyHeader {
+        ReplyHeader {
+            replica,
+            status: status::EXECUTED,
+            level: self.level,
+            view: self.view,
+            instance: self.instance,
+            agreed_time: self.timestamp,
+            digest,
+        }
+    }
+}
+
+impl Session {
+    /// The next request of the session was executed: its reply takes the place of the one that leaves the window.
+    pub fn keep_reply(&mut self, header: &ReplyHeader, result: &[u8], window: u64) {
+        // The oldest reply's memory serves the new one.
+        let mut reply = Vec::new();
+        if self.replies.len() as u64 >= window {
+            reply = self.replies.pop_front().unwrap_or_default();
+            reply.clear();
+        }
+        reply.reserve_exact(REPLY_HEADER_BYTES + result.len());
+        reply.extend_from_slice(&header.encode());
+        reply.extend_from_slice(result);
+        self.replies.push_back(reply);
+        self.executed += 1;
+    }
+}
+
 impl RequestPool {
-    /// Keeps the replies of an executed batch. Sessions that have lapsed since the decision keep none.
+    /// Keeps the replies of an executed batch; also for sessions that a later decision has ended, until that one is
+    /// executed too: they belong to the state of this instance.
     pub fn executed(&mut self, names: &[u8], list: &[u8], results: &[u8], execution: Execution) -> Result<(), Misuse> {
         let names = super::ordering::digests(names)?;
         let batch = self.batch(list, names.len())?;
@@ -23,11 +57,17 @@ impl RequestPool {
         if results.len() != batch.len() {
             return Err(Misuse(format!("{} results for a batch of {} requests", results.len(), batch.len())));
         }
-        self.last_view = execution.view;
-        self.last_instance = execution.instance;
+        let (instance, executed) = (execution.instance, self.executed_instance);
+        if instance <= executed {
+            return Err(Misuse(format!("instance {instance} was executed before: the last one was {executed}")));
+        }
+        if instance > self.decided_instance {
+            return Err(Misuse(format!("instance {instance} was executed before it was decided")));
+        }
         for ((request, digest), result) in batch.into_iter().zip(names).zip(results) {
-            let Some(session) = self.open_session(&request) else { continue };
-            let state = &self.sessions.slab[session];
+            let Some(state) = self.sessions.ordered_session(&request.session()) else {
+                return Err(Misuse("a request was executed whose session no decision has opened".into()));
+            };
             let number = request.sequence();
             if number <= state.executed {
                 return Err(Misuse(format!("request {number} of a session was executed before")));
@@ -35,38 +75,19 @@ impl RequestPool {
             if number != state.executed + 1 || number > state.ordered {
                 return Err(Misuse(format!("request {number} of a session was executed out of order")));
             }
-            self.keep_reply(session, digest, result, execution);
+            let header = execution.reply_header(self.config.replica, digest);
+            state.keep_reply(&header, result, self.config.window);
         }
+        self.executed_instance = instance;
+        self.last_view = execution.view;
+        self.last_instance = instance;
+        self.sessions.forget_ended(instance);
         Ok(())
     }
 
     /// The session of an ordered request, unless its lease has ended since.
     fn open_session(&self, request: &RequestView) -> Option<u32> {
         self.sessions.find(&request.session()).filter(|session| self.sessions.slab[*session].is_open())
-    }
-
-    fn keep_reply(&mut self, session: u32, digest: Digest, result: &[u8], execution: Execution) {
-        let header = ReplyHeader {
-            replica: self.config.replica,
-            status: status::EXECUTED,
-            level: execution.level,
-            view: execution.view,
-            instance: execution.instance,
-            agreed_time: execution.timestamp,
-            digest,
-        };
-        let state = &mut self.sessions.slab[session];
-        // The oldest reply's memory serves the new one.
-        let mut reply = Vec::new();
-        if state.replies.len() as u64 >= self.config.window {
-            reply = state.replies.pop_front().unwrap_or_default();
-            reply.clear();
-        }
-        reply.reserve_exact(crate::wire::REPLY_HEADER_BYTES + result.len());
-        reply.extend_from_slice(&header.encode());
-        reply.extend_from_slice(result);
-        state.replies.push_back(reply);
-        state.executed += 1;
     }
 
     /// The replies of an executed batch may leave.

@@ -1,7 +1,8 @@
 //! The session table: which sessions are open, their cursors, their leases and the replies kept for them.
 //!
 //! An *open* session is replicated state: it was opened by a decision. A *waiting* one has a verified request here and a
-//! place kept for it; an *unverified* one exists only because somebody claims to be its client.
+//! place kept for it; an *unverified* one exists only because somebody claims to be its client. An *ended* one is kept
+//! aside: a decision let it lapse whose execution is still to come, so that it belongs to the executed state.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -185,6 +186,10 @@ pub struct SessionTable {
     /// Sessions of the other two standings by session number and key.
     waiting: BTreeMap<(u64, [u8; KEY_BYTES]), u32>,
     unverified: BTreeMap<(u64, [u8; KEY_BYTES]), u32>,
+    /// Sessions that a decision ended which is not executed yet, by that instance: at most what was open at the executed
+    /// prefix and what the decisions after it opened.
+    ended: Map<SessionId, Session>,
+    ended_by: VecDeque<(u64, SessionId)>,
     pub walk: u64,
 }
 
@@ -200,6 +205,8 @@ impl SessionTable {
             settled: 0,
             waiting: BTreeMap::new(),
             unverified: BTreeMap::new(),
+            ended: Map::default(),
+            ended_by: VecDeque::new(),
             walk: 0,
         }
     }
@@ -363,11 +370,49 @@ impl SessionTable {
     }
 
     /// Removes a session without pending requests.
-    pub fn remove(&mut self, slot: u32) {
+    pub fn remove(&mut self, slot: u32) -> Session {
         self.leave_ring(slot);
         self.forget_standing(slot);
         let session = self.slab.remove(slot);
         self.index.remove(&session.id);
+        session
+    }
+
+    /// Keeps an open session that the decision of `instance` has removed until that instance is executed.
+    pub fn keep_ended(&mut self, instance: u64, session: Session) {
+        self.ended_by.push_back((instance, session.id));
+        self.ended.insert(session.id, session);
+    }
+
+    /// Instances up to this one were executed: the sessions that they ended are gone for good.
+    pub fn forget_ended(&mut self, instance: u64) {
+        while self.ended_by.front().is_some_and(|(by, _)| *by <= instance) {
+            if let Some((_, id)) = self.ended_by.pop_front() {
+                self.ended.remove(&id);
+            }
+        }
+    }
+
+    /// The session that an ordered request belongs to, also if it has ended since.
+    pub fn ordered_session(&mut self, id: &SessionId) -> Option<&mut Session> {
+        match self.index.get(id).copied().filter(|slot| self.slab[*slot].is_open()) {
+            Some(slot) => Some(&mut self.slab[slot]),
+            None => self.ended.get_mut(id),
+        }
+    }
+
+    /// The sessions that the executed instances leave open: those of whose requests one was executed, for a decision
+    /// that opens a session orders its first request.
+    pub fn executed_sessions(&self) -> impl Iterator<Item = &Session> {
+        let open = self.leases.iter().map(|(_, slot)| &self.slab[*slot]);
+        let ended = self.ended_by.iter().filter_map(|(_, id)| self.ended.get(id));
+        open.chain(ended).filter(|session| session.executed > 0)
+    }
+
+    /// Every session in the table.
+    pub fn slots(&self) -> Vec<u32> {
+        let open = self.leases.iter().map(|(_, slot)| *slot);
+        open.chain(self.waiting.values().copied()).chain(self.unverified.values().copied()).collect()
     }
 
     /// The waiting session that loses its place first: the one with the highest number.

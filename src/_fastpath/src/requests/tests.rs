@@ -107,7 +107,8 @@ struct History {
     domains: Domains,
     now: u64,
     jobs: Vec<VerifyJob>,
-    decided: Vec<(Vec<u8>, Vec<u8>)>,
+    instance: u64,
+    decided: Vec<(u64, u64, Vec<u8>, Vec<u8>)>,
 }
 
 impl History {
@@ -118,6 +119,7 @@ impl History {
             domains: Domains::new(&[0; 32]),
             now: START,
             jobs: Vec::new(),
+            instance: 0,
             decided: Vec::new(),
         }
     }
@@ -183,15 +185,16 @@ impl History {
     }
 
     fn decide(&mut self, names: Vec<u8>, list: Vec<u8>, timestamp: u64) {
-        self.pool.decide(&names, &list, timestamp).unwrap();
-        self.decided.push((names, list));
+        self.instance += 1;
+        self.pool.decide(&names, &list, self.instance, timestamp).unwrap();
+        self.decided.push((self.instance, timestamp, names, list));
     }
 
     fn execute(&mut self) {
-        for (instance, (names, list)) in std::mem::take(&mut self.decided).into_iter().enumerate() {
+        for (instance, timestamp, names, list) in std::mem::take(&mut self.decided) {
             let mut results = Vec::new();
             items(&list).for_each(|_| push_item(&mut results, b"result"));
-            let execution = Execution { instance: instance as u64, view: 0, timestamp: self.now, level: 0 };
+            let execution = Execution { instance, view: 0, timestamp, level: 0 };
             self.pool.executed(&names, &list, &results, execution).unwrap();
             self.pool.release(&names, &list).unwrap();
         }
