@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import os
 import signal
@@ -22,6 +23,9 @@ from smartbft.smr.application import BatchStateMachine
 
 # Container objects more than before at which Python looks for cycles (its default is 700).
 _COLLECT_AFTER_OBJECTS = 20_000
+# Options of glibc's mallopt (malloc.h), and what counts as a large buffer: batches do, messages do not.
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
+_LARGE_BUFFER_BYTES = 256 * 1024
 
 
 @click.command(
@@ -87,6 +91,7 @@ async def _serve(
 async def _run_replica(config: ReplicaConfig, genesis: Genesis, application: BatchStateMachine) -> None:
     from smartbft.runtime.node import Replica
 
+    _return_large_buffers()
     async with Replica(config, application, genesis=genesis) as replica:
         await replica.ready()
         _calm_garbage_collector()
@@ -98,6 +103,18 @@ async def _run_replica(config: ReplicaConfig, genesis: Genesis, application: Bat
         )
         sys.stdout.flush()
         await replica.wait()
+
+
+def _return_large_buffers() -> None:
+    """Have the C library give large buffers back to the system when they are freed.
+
+    While a disk stalls, batches queue for it; afterwards glibc would keep their memory for ever, because its threshold
+    for buffers of their own grows with the first one that is freed. Other C libraries do not know the call.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        set_option = ctypes.CDLL(None).mallopt
+        set_option(_MMAP_THRESHOLD, _LARGE_BUFFER_BYTES)
+        set_option(_TRIM_THRESHOLD, 16 * _LARGE_BUFFER_BYTES)
 
 
 def _calm_garbage_collector() -> None:

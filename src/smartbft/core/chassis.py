@@ -123,6 +123,9 @@ class Ordering(Protocol):
     def heard(self, sender: int, regency: int) -> None:
         """A message that is none of this protocol's shows which regency its sender is in."""
 
+    def prove(self, proof: Proof) -> None:
+        """A valid proof that somebody showed: if it is of the running instance, it decides."""
+
     def seen_of(self, member: int) -> tuple[Vote | None, Accept | None]:
         """The highest vote seen from a member, and its highest signed one."""
 

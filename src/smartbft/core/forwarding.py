@@ -23,12 +23,13 @@ _WAITS, _FORWARDED, _SUSPECTED = range(3)
 class Forwarding:
     """Watches the oldest pending request of one replica."""
 
-    __slots__ = ("_oldest", "_replica", "_since", "_stage")
+    __slots__ = ("_looks", "_oldest", "_replica", "_since", "_stage")
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self._oldest = -1
         self._since = 0
+        self._looks = 0
         self._stage = _WAITS
 
     @property
@@ -46,25 +47,28 @@ class Forwarding:
             before, self._oldest = self._oldest, oldest
             self._begin(oldest if before < 0 else replica.now)
         if oldest < 0 or not replica.may_propose():
-            self._since = replica.now
-        elif replica.now - self._since >= timeout and self._stage == _FORWARDED:
+            self._since, self._looks = replica.now, 0
+        # A clock that was set back must not put the suspicion off: so many looks take as long, whatever it shows.
+        waited = max(replica.now - self._since, self._looks * (timeout // REQUEST_LOOKS_PER_TIMEOUT))
+        self._looks += 1
+        if waited >= timeout and self._stage == _FORWARDED:
             self._stage = _SUSPECTED
             replica.ordering.suspect(self.overdue())
-        elif replica.now - self._since >= timeout // 2 and self._stage == _WAITS:
+        elif waited >= timeout // 2 and self._stage == _WAITS:
             self._forward()
         replica.set_timer(Timer.REQUEST, timeout // REQUEST_LOOKS_PER_TIMEOUT)
 
     def _begin(self, since: int) -> None:
-        self._since, self._stage = since, _WAITS
+        self._since, self._looks, self._stage = since, 0, _WAITS
 
     def watch_again(self) -> None:
         """A new regency: what was forwarded is known to its leader; it has the whole timeout."""
-        self._since = self._replica.now
+        self._since, self._looks = self._replica.now, 0
         self._stage = min(self._stage, _FORWARDED)
 
     def overdue(self) -> bytes:
         """The requests that have waited for half of the timeout, as far as one message holds them."""
-        before = self._replica.now - self._replica.ordering.timeout // 2 + 1
+        before = max(self._replica.now - self._replica.ordering.timeout // 2, self._oldest) + 1
         return self._replica.pool.overdue(before, MAX_FORWARD_BYTES)
 
     def _forward(self) -> None:

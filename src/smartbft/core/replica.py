@@ -387,7 +387,7 @@ class Replica:
         if self._catch_up.claims(to) >= instance:
             return
         last, at = self._answered.get(to, (0, -self.parameters.resend_interval))
-        if instance == last and self.now - at < self.parameters.resend_interval:
+        if instance == last and abs(self.now - at) < self.parameters.resend_interval:
             return
         self._answered[to] = (instance, self.now)
         self.serve_decisions(to, instance, instance)

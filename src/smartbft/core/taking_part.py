@@ -84,19 +84,24 @@ class TakingPart:
         replica = self._replica
         if not self._starting or len(self._standings) + 1 < replica.view.n - replica.view.f:
             return
-        behind = False
-        for sender, standing in self._standings.items():
-            if standing.proof is not None and standing.proof.instance > replica.decided:
-                replica.note_progress(sender, standing.proof.instance)
-                behind = True
-        if behind:
-            return
+        if self._is_behind() or not self._starting:
+            return  # or a proof has decided an instance, and that ended the start
         if self._votes_are_missing():
             self._learn(FORGOTTEN_VOTES)
             return
         self._starting = False
         replica.guard.resume()
         replica.ordering.take_part()
+
+    def _is_behind(self) -> bool:
+        """Whether somebody has proven a decision that is not here; a proof of the next one decides it at once."""
+        replica = self._replica
+        proven = [(sender, known.proof) for sender, known in self._standings.items() if known.proof is not None]
+        for sender, proof in proven:
+            if proof.instance > replica.decided:
+                replica.note_progress(sender, proof.instance)
+                replica.ordering.prove(proof)
+        return any(proof.instance > replica.decided for _, proof in proven)
 
     def _votes_are_missing(self) -> bool:
         """Whether somebody shows a signed ACCEPT, or more than `f` have seen any vote, that is not in the log."""

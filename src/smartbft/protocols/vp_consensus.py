@@ -19,6 +19,7 @@ from smartbft.messages import (
     Accept,
     Accepted,
     FetchRequests,
+    FetchValue,
     Message,
     Proof,
     Propose,
@@ -295,13 +296,52 @@ class VPConsensus:
         accepts = self._accepts[regency, digest]
         if self.decided or not chassis.guard.approve_decide(self.instance, len(accepts), chassis.view.quorum):
             return
+        value, data = self._known.get(digest, (b"", b""))
         if digest == self.digest and not self.data:
             self.consider()
-        elif digest == self.digest or self._known.get(digest, (b"", b""))[1]:
+        elif digest == self.digest or data:
             self._decide(regency, digest, accepts)
+        elif value:
+            self._turn_to(value, digest)
         else:
-            # Decided elsewhere, and the value is not here: those who accepted it have it on disk.
+            # Decided elsewhere, and the value is not here: those who accepted it may have decided, or know the value.
             chassis.fetch_decision(self.instance, tuple(sorted(accepts)))
+
+    def prove(self, proof: Proof) -> None:
+        """A proof that somebody showed us: its ACCEPTs are as good as those that come from their signers.
+
+        Else one replica that hides its own ACCEPT could show a decision that nobody else can finish.
+        """
+        if proof.instance != self.instance or self.decided:
+            return
+        for signer, signature in proof.signatures:
+            if self._first_vote(Accept, signer, proof.regency, proof.digest):
+                self._accepts.setdefault((proof.regency, proof.digest), {})[signer] = signature
+        if (proof.regency, proof.digest) in self._accepts:
+            self._try_decide(proof.regency, proof.digest)
+
+    def ask_for_value(self) -> None:
+        """Ask all for a value that is decided by what we have, but not here; repeated with everything else."""
+        chassis = self._chassis
+        for (_, digest), accepts in self._accepts.items():
+            if len(accepts) >= chassis.view.quorum and digest != self.digest and digest not in self._known:
+                chassis.broadcast(FetchValue(chassis.view.number, self.regency, self.instance, digest))
+
+    def on_value(self, value: bytes) -> bool:
+        """A value that somebody sent: taken if a quorum accepted it, or it binds. A value is what its digest says."""
+        digest = self._chassis.domains.value_digest(value)
+        if any(len(accepts) >= self._chassis.view.quorum for key, accepts in self._accepts.items() if key[1] == digest):
+            self._known.setdefault(digest, (value, b""))
+            self._turn_to(value, digest)
+            return True
+        return False
+
+    def _turn_to(self, value: bytes, digest: bytes) -> None:
+        """A value is decided, whatever else was proposed: find its requests."""
+        self.proposal, self.digest, self.data = value, digest, b""
+        self.refused = ""
+        self._missing, self._fetches = b"", 0
+        self.consider()
 
     def _decide_if_accepted(self) -> bool:
         for (regency, digest), accepts in self._accepts.items():

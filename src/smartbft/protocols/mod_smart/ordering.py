@@ -13,7 +13,7 @@ from smartbft.core.inbox import Inbox
 from smartbft.core.inputs import Timer
 from smartbft.core.recovery import RecoveredState
 from smartbft.limits import EARLY_INSTANCES_AHEAD, MAX_EARLY_MESSAGES_PER_SENDER
-from smartbft.messages import Accept, FetchRequests, Message, Propose, RequestBodies, Vote, Write
+from smartbft.messages import Accept, FetchRequests, Message, Proof, Propose, RequestBodies, Vote, Write
 from smartbft.protocols.mod_smart.synchronization import Synchronization
 from smartbft.protocols.vp_consensus import VPConsensus
 from smartbft.types import Value
@@ -92,6 +92,10 @@ class ModSmart:
             last = self._seen_accepts.get(sender)
             if last is None or (last.instance, last.regency) < (message.instance, message.regency):
                 self._seen_accepts[sender] = message
+
+    def prove(self, proof: Proof) -> None:
+        """A valid proof that somebody showed: if it is of the running instance, it decides."""
+        self.current.prove(proof)
 
     def seen_of(self, member: int) -> tuple[Vote | None, Accept | None]:
         """The highest vote seen from a member, and its highest signed one."""
@@ -253,6 +257,7 @@ class ModSmart:
         if self._chassis.guard.suspended:
             return
         self._synchronization.resend(to)
+        self.current.ask_for_value()
         for consensus in (self.previous, self.current):
             for message in consensus.sent_messages() if consensus else ():
                 if to is None:

@@ -222,9 +222,15 @@ class Synchronization:
         self._take_up(_signed_sync(chassis, unsigned), outcome, data)
 
     def _is_up_to(self, collected: list[StopData], outcome: Outcome) -> bool:
-        """Whether all decisions proven in the set are here; if not, fetch them from who proved them."""
+        """Whether all decisions proven in the set are here; if not, fetch them from who proved them.
+
+        A proof may decide the running instance, and that may already begin the regency: then there is nothing to do.
+        """
+        for stop_data in collected:
+            if stop_data.proof is not None:
+                self._ordering.prove(stop_data.proof)
         if outcome.instance <= self._chassis.decided + 1:
-            return True
+            return not self._chassis.guard.synchronized
         for stop_data in collected:
             if stop_data.signer != self._chassis.id:
                 self._chassis.note_progress(stop_data.signer, stop_data.instance - 1)
@@ -270,9 +276,12 @@ class Synchronization:
 
     def _on_proposed_value(self, message: ProposedValue) -> None:
         """A value is what its digest says, whoever sends it."""
+        current = self._ordering.current
+        if message.instance != current.instance or current.on_value(message.value):
+            return
         digest = self._chassis.domains.value_digest(message.value)
-        if self._wanted == (message.instance, digest) and self._ordering.current.instance == message.instance:
-            self._ordering.current.learn(message.value, digest)
+        if self._wanted == (message.instance, digest):
+            current.learn(message.value, digest)
             self._try_sync()
 
     # SYNC at everybody
@@ -359,7 +368,7 @@ class Synchronization:
         """Any holder passes the SYNC on, at most once per resend interval and peer."""
         chassis = self._chassis
         interval = chassis.parameters.resend_interval
-        if self._sync is not None and chassis.now - self._answered.get(to, -interval) >= interval:
+        if self._sync is not None and abs(chassis.now - self._answered.get(to, -interval)) >= interval:
             self._answered[to] = chassis.now
             chassis.send(to, self._sync)
 
@@ -374,10 +383,18 @@ class Synchronization:
             missing = [id for id in view.ids if id not in self._suspicions.asking(self.asked)]
             return f"STOP for regency {self.asked} from {2 * view.f + 1 - (view.n - len(missing))} of {missing}"
         leader = view.leader(self.regency)
+        proven = max((known.instance - 1 for known in self._stop_data.values()), default=0)
+        if max(proven, self._postponed_until()) > self._chassis.decided:
+            return f"the decision of instance {self._chassis.decided + 1}, which others have proven"
         if leader != self._chassis.id:
             return f"the SYNC of regency {self.regency} from replica {leader}"
         missing = [id for id in view.ids if id not in self._stop_data]
         return f"STOPDATA of regency {self.regency} from replicas {missing}"
+
+    def _postponed_until(self) -> int:
+        """The highest decision that a postponed SYNC proves."""
+        stop_data = self._postponed.stop_data if self._postponed is not None else ()
+        return max((known.instance - 1 for known in stop_data), default=0)
 
     # Restarts
 
