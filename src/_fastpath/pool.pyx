@@ -282,6 +282,9 @@ cdef class RequestPool:
         object lease,
         object skew,
         bint admit_unverified = False,
+        object members = 0,
+        object member = 0,
+        object max_holds = 1,
     ) -> None:
         cdef fp_pool_config_t config
         cdef View chain = View(chain_id)
@@ -298,6 +301,11 @@ cdef class RequestPool:
         config.lease = unsigned(lease, "lease")
         config.skew = unsigned(skew, "skew")
         config.admit_unverified = admit_unverified
+        if not (0 <= members <= 64 and 0 <= member < max(1, members)):
+            raise ValueError(f"member {member} of {members}: a view has at most 64 members")
+        config.members = members
+        config.member = member
+        config.max_holds = positive(max_holds, "max_holds")
         if config.max_operation_bytes + HEADER_BYTES + SIGNATURE_BYTES > config.max_bytes:
             raise ValueError(f"max_bytes ({max_bytes}) must have room for a request with the largest operation")
         self.pool = pool_table.create(chain.slice(), &config)
@@ -306,6 +314,11 @@ cdef class RequestPool:
 
     def __dealloc__(self) -> None:
         pool_table.free(self.pool)
+
+    @property
+    def holds(self) -> Holds:
+        """Who holds which request, where requests carry no signatures."""
+        return Holds(self)
 
     # reception
 
@@ -376,7 +389,7 @@ cdef class RequestPool:
         names = take_buffer(&digests)
         return names, take_buffer(&data)
 
-    def resolve(self, object digests) -> tuple:
+    def resolve(self, object digests, bint bound = False) -> tuple:
         """`(data, missing, unverified)` of a proposal."""
         cdef View view = View(digests)
         cdef fp_slice_t names = view.slice()
@@ -386,7 +399,7 @@ cdef class RequestPool:
         cdef size_t unverified = 0
         cdef int32_t status
         with nogil:
-            status = pool_table.resolve(self.pool, names, &data, &missing, &unverified, &error)
+            status = pool_table.resolve(self.pool, names, bound, &data, &missing, &unverified, &error)
         check_status(status, &error)
         requests = take_buffer(&data)
         return requests, take_buffer(&missing), unverified
@@ -566,6 +579,9 @@ cdef class RequestPool:
             "refused": stats.refused,
             "signature_checks": stats.signature_checks,
         }
+
+
+include "holds.pxi"
 
 
 cdef uint64_t positive(object value, object name) except 0:

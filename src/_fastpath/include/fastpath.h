@@ -224,6 +224,9 @@ typedef struct {
     uint64_t max_unverified_per_source;
     uint64_t lease;
     uint64_t skew;
+    uint64_t max_holds; /* digests of requests that are not here, of one member */
+    uint32_t members;   /* 0: requests are signed */
+    uint32_t member;
     uint16_t replica;
     bool admit_unverified;
 } fp_pool_config_t;
@@ -305,6 +308,22 @@ typedef struct {
     int32_t (*matcher_take)(const fp_matcher_t *matcher, uint32_t sort, fp_buffer_t *out);
 } fp_frames_t;
 
+/* Which members hold which request, where requests carry no signatures. Digest lists in and out. */
+typedef struct {
+    /* The client of a connection has proven a key (32 bytes). */
+    int32_t (*prove)(const fp_request_pool_t *pool, uint64_t source, const uint8_t *key);
+    int32_t (*hold)(
+        const fp_request_pool_t *pool, uint32_t member, fp_slice_t digests, uint64_t now, size_t *changed,
+        fp_buffer_t *error);
+    int32_t (*take)(const fp_request_pool_t *pool, size_t most, fp_buffer_t *digests);
+    int32_t (*held)(const fp_request_pool_t *pool, uint64_t before, size_t most, fp_buffer_t *digests);
+    int32_t (*wanted)(
+        const fp_request_pool_t *pool, uint32_t member, uint64_t before, uint64_t now, size_t most,
+        fp_buffer_t *digests, size_t *count, fp_buffer_t *error);
+    int32_t (*requests)(
+        const fp_request_pool_t *pool, fp_slice_t digests, size_t max_bytes, fp_buffer_t *data, fp_buffer_t *error);
+} fp_holds_t;
+
 typedef struct {
     uint32_t (*version)(void);
     fp_request_pool_t *(*create)(fp_slice_t chain_id, const fp_pool_config_t *config);
@@ -324,7 +343,7 @@ typedef struct {
         const fp_request_pool_t *pool, size_t max_requests, size_t max_bytes, uint64_t timestamp,
         fp_buffer_t *digests, fp_buffer_t *data);
     int32_t (*resolve)(
-        const fp_request_pool_t *pool, fp_slice_t digests, fp_buffer_t *data, fp_buffer_t *missing,
+        const fp_request_pool_t *pool, fp_slice_t digests, bool bound, fp_buffer_t *data, fp_buffer_t *missing,
         size_t *unverified, fp_buffer_t *error);
     /* The verdict, or a negative status. */
     int32_t (*check)(
@@ -361,6 +380,7 @@ typedef struct {
     int32_t (*digests)(fp_slice_t chain_id, fp_slice_t list, fp_buffer_t *out, fp_buffer_t *error);
     fp_jobs_t jobs;
     fp_frames_t frames;
+    fp_holds_t holds;
 } fp_pool_t;
 
 const fp_pool_t *fp_pool(void);

@@ -212,6 +212,9 @@ cdef extern from "fastpath.h" nogil:
         uint64_t max_unverified_per_source
         uint64_t lease
         uint64_t skew
+        uint64_t max_holds
+        uint32_t members
+        uint32_t member
         uint16_t replica
         bint admit_unverified
 
@@ -269,6 +272,21 @@ cdef extern from "fastpath.h" nogil:
         int32_t (*matcher_outstanding)(const fp_matcher_t *matcher, size_t *count) noexcept nogil
         int32_t (*matcher_take)(const fp_matcher_t *matcher, uint32_t sort, fp_buffer_t *out) noexcept nogil
 
+    ctypedef struct fp_holds_t:
+        int32_t (*prove)(const fp_request_pool_t *pool, uint64_t source, const uint8_t *key) noexcept nogil
+        int32_t (*hold)(
+            const fp_request_pool_t *pool, uint32_t member, fp_slice_t digests, uint64_t now, size_t *changed,
+            fp_buffer_t *error) noexcept nogil
+        int32_t (*take)(const fp_request_pool_t *pool, size_t most, fp_buffer_t *digests) noexcept nogil
+        int32_t (*held)(
+            const fp_request_pool_t *pool, uint64_t before, size_t most, fp_buffer_t *digests) noexcept nogil
+        int32_t (*wanted)(
+            const fp_request_pool_t *pool, uint32_t member, uint64_t before, uint64_t now, size_t most,
+            fp_buffer_t *digests, size_t *count, fp_buffer_t *error) noexcept nogil
+        int32_t (*requests)(
+            const fp_request_pool_t *pool, fp_slice_t digests, size_t max_bytes, fp_buffer_t *data,
+            fp_buffer_t *error) noexcept nogil
+
     ctypedef struct fp_pool_t:
         uint32_t (*version)() noexcept nogil
         fp_request_pool_t *(*create)(fp_slice_t chain_id, const fp_pool_config_t *config) noexcept nogil
@@ -287,8 +305,8 @@ cdef extern from "fastpath.h" nogil:
             const fp_request_pool_t *pool, size_t max_requests, size_t max_bytes, uint64_t timestamp,
             fp_buffer_t *digests, fp_buffer_t *data) noexcept nogil
         int32_t (*resolve)(
-            const fp_request_pool_t *pool, fp_slice_t digests, fp_buffer_t *data, fp_buffer_t *missing,
-            size_t *unverified, fp_buffer_t *error) noexcept nogil
+            const fp_request_pool_t *pool, fp_slice_t digests, bint bound, fp_buffer_t *data,
+            fp_buffer_t *missing, size_t *unverified, fp_buffer_t *error) noexcept nogil
         int32_t (*check)(
             const fp_request_pool_t *pool, fp_slice_t list, uint64_t timestamp, size_t max_requests,
             size_t max_bytes) noexcept nogil
@@ -324,6 +342,7 @@ cdef extern from "fastpath.h" nogil:
         int32_t (*digests)(fp_slice_t chain_id, fp_slice_t list, fp_buffer_t *out, fp_buffer_t *error) noexcept nogil
         fp_jobs_t jobs
         fp_frames_t frames
+        fp_holds_t holds
 
 # --- coin -------------------------------------------------------------------------------------------------------------
 cdef extern from "fastpath.h" nogil:

@@ -66,7 +66,31 @@ class Verifier:
         """Requests submitted and not yet drained."""
     def close(self) -> None: ...
 
+class Holds:
+    """Which members hold which request, where requests carry no signatures (protocols.md 2.1). Members are positions in
+    the view. A request here is vouched for when its client sent it on a connection that proves its key, or `f + 1` members
+    hold it; it is announced then, and can be proposed when `2f + 1` hold it."""
+
+    def __init__(self, pool: RequestPool) -> None: ...
+    def prove(self, source: int, key: bytes) -> None:
+        """The client of connection `source` has proven `key`: it may send that client's requests."""
+    def hold(self, member: int, digests: Buffer, now: int) -> int:
+        """A member announces what it holds; returns how many requests that are here are vouched for, or can be proposed,
+        only now. Announcements of requests that are not here are kept, the last `max_holds` of each member.
+
+        Raises LocalProtocolError: no such member, no digest list, or requests are signed."""
+    def take(self, most: int) -> bytes:
+        """Digests to announce now, each given out once; once more when its client asks again."""
+    def held(self, before: int, most: int) -> bytes:
+        """Digests of what is pending here since before `before` and not held by all, to announce again."""
+    def wanted(self, member: int, before: int, now: int, most: int) -> tuple[bytes, int]:
+        """Digests of requests that are not here, that `f + 1` members hold since before `before`, and that `member` is one
+        of them; and how many are wanted in all. Raises LocalProtocolError: requests are signed."""
+    def requests(self, digests: Buffer, max_bytes: int) -> bytes:
+        """Request list of those among `digests` that are here and vouched for, as far as they fit."""
+
 class RequestPool:
+    holds: Holds
     def __init__(
         self,
         chain_id: bytes,
@@ -82,12 +106,18 @@ class RequestPool:
         lease: int,
         skew: int,
         admit_unverified: bool = False,
+        members: int = 0,
+        member: int = 0,
+        max_holds: int = 1,
     ) -> None:
         """
         Args:
             window: requests a session may have in flight, and replies kept per session.
             lease, skew: microseconds; `W` and `skew` of protocols.md 2.1.
             admit_unverified: benchmark mode: requests count as verified on arrival.
+            members: of the view, if requests carry no signatures; 0: they are signed.
+            member: position of this replica among them.
+            max_holds: announcements kept of one member about requests that are not here.
         """
     # reception
     def admit(self, data: Buffer, source: int, now: int) -> int:
@@ -113,9 +143,10 @@ class RequestPool:
         """Requests a leader could propose now (verified, contiguous from the ordered prefix)."""
     def form_batch(self, max_requests: int, max_bytes: int, timestamp: int) -> tuple[bytes, bytes]:
         """A fair batch `(digests, data)`: round-robin over the sessions with ready requests. Does not change the pool."""
-    def resolve(self, digests: Buffer) -> tuple[bytes, bytes, int]:
+    def resolve(self, digests: Buffer, bound: bool = False) -> tuple[bytes, bytes, int]:
         """`(data, missing, unverified)`: the request list when everything is here and verified (else b""); the digests
-        that are not here; how many are here but unverified (they move to the front of the verification queue)."""
+        that are not here; how many are here but unverified (they move to the front of the verification queue).
+        `bound`: the value binds, so its requests were vouched for when it was written."""
     def check(self, data: Buffer, timestamp: int, max_requests: int, max_bytes: int) -> int:
         """The predicate gamma's part on sessions (protocols.md 2.2): VALID or why not. Depends on the decided prefix and
         the arguments only."""

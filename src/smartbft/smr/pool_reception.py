@@ -12,7 +12,8 @@ from smartbft._fastpath import pool as native
 from smartbft._fastpath.frames import REPLY, frame
 from smartbft._fastpath.pool import request_digests, split_requests
 from smartbft.errors import MalformedMessage
-from smartbft.limits import DIGEST_BYTES, REQUEST_OVERHEAD_BYTES
+from smartbft.limits import DIGEST_BYTES, REQUEST_OVERHEAD_BYTES, SIGNATURE_BYTES
+from smartbft.smr.hold_rules import Announcements
 from smartbft.smr.sessions import Pending, Place, PoolRules, Session, SessionId, SessionTable, Standing
 
 NO_SOURCE = 0
@@ -66,6 +67,10 @@ class Reception:
         self.decided_instance = self.executed_instance = 0
         self.ready_clock = self.agreed_time = self.now = self.view = self.instance = 0
         self.accepting = True
+        self.announced: list[Pending] = []  # vouched for, but fewer than 2f + 1 hold them
+        self.unsaid: list[Pending] = []  # to be announced
+        self.announcements = Announcements(rules)
+        self.keys: dict[int, bytes] = {}  # what clients have proven, by source
 
     # --- the life of a pending request
 
@@ -78,7 +83,7 @@ class Reception:
 
     def _detach(self, entry: Pending) -> None:
         """Take a request out of everything but its session's cursors."""
-        for queue in (*self.queues.values(), self.priority, self.ready_list, self.reserve):
+        for queue in (*self.queues.values(), self.priority, self.ready_list, self.reserve, self.announced, self.unsaid):
             if entry in queue:
                 queue.remove(entry)
         del self.by_digest[entry.digest]
@@ -98,7 +103,7 @@ class Reception:
             session.received = entry.number - 1
         self._detach(entry)
         others = session.pending.get(entry.number, [])
-        others.sort(key=lambda other: not other.verified)
+        others.sort(key=lambda other: (not other.proposable, not other.verified))
         if entry.verified:
             self._advance(session)
         self._forget_if_empty(session)
@@ -107,7 +112,7 @@ class Reception:
         """Move `received` over what has become reachable without a gap."""
         if session.standing is Standing.UNVERIFIED:
             return
-        while (entry := session.candidate(session.received + 1)) is not None:
+        while (entry := session.proposable(session.received + 1)) is not None:
             # The deadline of a request that waited behind a gap begins when the gap is filled.
             self.ready_clock = entry.ready_at = max(self.ready_clock, entry.arrival)
             entry.place = Place.READY
@@ -154,7 +159,7 @@ class Reception:
 
     def admit(self, data: bytes, source: int, now: int) -> int:
         """As `RequestPool.admit`."""
-        parsed = parse(data, self.rules.max_operation_bytes)
+        parsed = self._parse(data, source)
         digests = chunks(request_digests(self.rules.chain_id, data))
         return sum(self._admit(*item, digest, source, now) for item, digest in zip(parsed, digests, strict=True))
 
@@ -165,16 +170,20 @@ class Reception:
         if digest in self.by_digest:
             if source != NO_SOURCE:
                 self.by_digest[digest].route = source
+                self._heard_from_client(self.by_digest[digest])
             return False
         session = self.table.sessions.get(id)
         if session is not None and number <= session.ordered:
             self._answer_again(session, number, digest, source)
             return False
+        if source == NO_SOURCE and not self._wanted(digest):
+            return False  # what others pass on counts only by who holds it
         status = self._why_not(session, id, number, source, len(request))
         if status is not None:
             self._refuse(source, digest, status)
             return False
-        if session is not None and session.candidate(number) is not None:
+        rival = session is not None and session.candidate(number) is not None
+        if rival and (not self.rules.members or not self._wanted(digest)):
             return False
         self._take(Pending(request, digest, id, number, source, source, now))
         return True
@@ -191,9 +200,10 @@ class Reception:
         within = (
             number <= ordered + self.rules.window
             and share < self.rules.max_unverified_per_source
-            and self._fits(size, reserve=False)
+            and self.accepting
+            and self._make_room(size)
         )
-        return None if within and self.accepting else native.OVERLOADED
+        return None if within else native.OVERLOADED
 
     def _answer_again(self, session: Session, number: int, digest: bytes, source: int) -> None:
         if number > session.released:
@@ -205,7 +215,7 @@ class Reception:
 
     def admit_body(self, data: bytes, now: int) -> int:
         """As `RequestPool.admit_body`."""
-        parsed = parse(data, self.rules.max_operation_bytes)
+        parsed = self._parse(data, NO_SOURCE)
         digests = chunks(request_digests(self.rules.chain_id, data))
         return sum(self._admit_body(*item, digest, now) for item, digest in zip(parsed, digests, strict=True))
 
@@ -227,6 +237,8 @@ class Reception:
         session = self.table.sessions.setdefault(entry.id, Session(entry.id))
         session.pending.setdefault(entry.number, []).append(entry)
         self.by_digest[entry.digest] = entry
+        entry.own = entry.source != NO_SOURCE
+        entry.holders = self.announcements.take(entry.digest)
         if entry.reserve:
             self.reserve.append(entry)
         if self.rules.admit_unverified:
@@ -254,6 +266,7 @@ class Reception:
         for entry in self.by_digest.values():
             entry.counted = entry.counted and entry.source != source
         self.sources.discard(source)
+        self.keys.pop(source, None)
         self.outbox.pop(source, None)
 
     # --- verification
@@ -295,15 +308,25 @@ class Reception:
         self._refuse(entry.route, entry.digest, status)
 
     def _accept(self, entry: Pending) -> None:
+        entry.counted = False
+        if self._vouched(entry):
+            self._enter(entry)
+        else:
+            entry.place = Place.UNVOUCHED
+
+    def _enter(self, entry: Pending) -> None:
         """The request is authentic: it competes for its number, and its session for a place."""
         session = self.table.sessions[entry.id]
         entry.place = Place.VERIFIED
-        entry.counted = False
         if session.standing is Standing.UNVERIFIED and not self._reserve(session) and not entry.named:
             self._reject(entry, native.OVERLOADED)
             return
         rivals = session.pending[entry.number]
-        if any(other.verified for other in rivals if other is not entry):
+        beaten = any(other.verified for other in rivals if other is not entry)
+        if self.rules.members and (not beaten or entry.named or self._held_by_others(entry)):
+            self._announce(entry)
+            return
+        if beaten:
             if not entry.named:
                 self._discard(entry)
             self._advance(session)  # it may have got its place only now
@@ -324,3 +347,70 @@ class Reception:
         if may:
             session.standing = Standing.WAITING
         return may
+
+    # --- requests without signatures
+
+    def _parse(self, data: bytes, source: int) -> list[tuple[bytes, SessionId, int]]:
+        """As `parse`; where requests carry no signatures there are zeros, and the client has proven its key."""
+        parsed = parse(data, self.rules.max_operation_bytes)
+        if self.rules.members:
+            for request, id, _ in parsed:
+                if any(request[-SIGNATURE_BYTES:]) or (source != NO_SOURCE and self.keys.get(source) != id[0]):
+                    raise MalformedMessage("a signed request, or one of another client")
+        return parsed
+
+    def _wanted(self, digest: bytes) -> bool:
+        """Whether a request counts that no client sent here."""
+        return not self.rules.members or len(self.announcements.members(digest)) >= self.rules.weak
+
+    def _vouched(self, entry: Pending) -> bool:
+        return not self.rules.members or entry.own or len(entry.holders) >= self.rules.weak
+
+    def _held_by_others(self, entry: Pending) -> bool:
+        return len(entry.holders - {self.rules.member}) >= self.rules.weak
+
+    def _make_room(self, size: int) -> bool:
+        """Whether the pool has room, if need be for requests that too few hold."""
+        while not self._fits(size, reserve=False):
+            oldest = next((entry for entry in self.announced if not entry.reserve), None)
+            if oldest is None:
+                return False
+            self._discard(oldest)
+            self._refuse(oldest.route, oldest.digest, native.OVERLOADED)
+        return True
+
+    def _heard_from_client(self, entry: Pending) -> None:
+        if self.rules.members:
+            entry.own = True
+            if entry.place is Place.UNVOUCHED:
+                self._enter(entry)
+            elif entry.place is Place.ANNOUNCED:
+                self._say(entry)
+
+    def _announce(self, entry: Pending) -> None:
+        """A vouched request waits for the announcements of others, or competes for its number."""
+        entry.holders.add(self.rules.member)
+        self._say(entry)
+        if len(entry.holders) >= self.rules.strong:
+            self._compete(entry)
+            return
+        session = self.table.sessions[entry.id]
+        if session.candidate(entry.number) is None:
+            self._put_first(session, entry)
+        entry.place = Place.ANNOUNCED
+        self.announced.append(entry)
+        self._advance(session)
+
+    def _compete(self, entry: Pending) -> None:
+        session = self.table.sessions[entry.id]
+        if session.proposable(entry.number) in (None, entry):
+            self._put_first(session, entry)
+        self._advance(session)
+
+    def _put_first(self, session: Session, entry: Pending) -> None:
+        session.pending[entry.number].remove(entry)
+        session.pending[entry.number].insert(0, entry)
+
+    def _say(self, entry: Pending) -> None:
+        if entry not in self.unsaid:
+            self.unsaid.append(entry)

@@ -7,7 +7,8 @@ from dataclasses import replace
 from smartbft._fastpath import pool as native
 from smartbft._fastpath.pool import join_requests
 from smartbft.errors import LocalProtocolError, MalformedMessage
-from smartbft.smr.pool_reception import Reception, chunks, parse, result_list
+from smartbft.smr.hold_rules import HoldOracle
+from smartbft.smr.pool_reception import NO_SOURCE, Reception, chunks, parse, result_list
 from smartbft.smr.session_snapshot import KeptSession, decode_sessions, encode_sessions, keep, restore
 from smartbft.smr.sessions import Pending, Place, Route, Session, SessionId, Standing
 
@@ -18,6 +19,11 @@ def _by_number(session: Session) -> tuple[int, bytes]:
 
 class PoolOracle(Reception):
     """The pool, with the methods of `RequestPool`; a verification job is a list of pending requests."""
+
+    @property
+    def holds(self) -> HoldOracle:
+        """As `RequestPool.holds`."""
+        return HoldOracle(self)
 
     # --- proposing and voting
 
@@ -53,12 +59,13 @@ class PoolOracle(Reception):
                 rounds.setdefault(number - session.ordered, []).append(session.pending[number][0])
         return [entry for depth in sorted(rounds) for entry in rounds[depth]]
 
-    def resolve(self, digests: bytes) -> tuple[bytes, bytes, int]:
+    def resolve(self, digests: bytes, bound: bool = False) -> tuple[bytes, bytes, int]:
         """As `RequestPool.resolve`."""
         named = [self.by_digest.get(digest) for digest in chunks(digests)]
         missing = b"".join(d for d, entry in zip(chunks(digests), named, strict=True) if entry is None)
         found = [entry for entry in named if entry is not None]
-        unverified = sum(not entry.verified for entry in found)
+        counts = (Place.UNVOUCHED,) if bound else ()
+        unverified = sum(not entry.verified and entry.place not in counts for entry in found)
         for entry in found:
             self._name(entry)
         complete = not missing and not unverified
@@ -76,7 +83,7 @@ class PoolOracle(Reception):
         if len(data) > max_bytes:
             return native.TOO_LARGE
         try:
-            batch = parse(data, self.rules.max_operation_bytes)
+            batch = self._parse(data, NO_SOURCE)
         except MalformedMessage:
             return native.MALFORMED
         if len(batch) > max_requests:
@@ -122,6 +129,8 @@ class PoolOracle(Reception):
         session = self.table.sessions.setdefault(id, Session(id))
         session.standing = Standing.OPEN
         route = Route(digest, 0)
+        if self.rules.members:
+            self.announcements.settle(digest)
         for entry in list(session.pending.get(number, [])):
             self._detach(entry)
             if entry.digest == digest:

@@ -34,6 +34,8 @@ class Place(Enum):
     QUEUED = auto()
     PRIORITY = auto()  # queued, and named by a proposal
     AT_VERIFIER = auto()
+    UNVOUCHED = auto()  # checked, but nobody vouches for it yet
+    ANNOUNCED = auto()  # vouched for, but fewer than 2f + 1 hold it
     VERIFIED = auto()
     READY = auto()  # verified, and could be proposed
 
@@ -54,9 +56,16 @@ class Pending:
     counted: bool = False  # in its source's share of unverified requests
     named: bool = False  # by a proposal
     reserve: bool = False  # in the room for bodies, not in that of the pool
+    own: bool = False  # the client itself sent it, on a connection that proves its key
+    holders: set[int] = field(default_factory=set)  # members that announced it
+    unsaid: bool = False  # waits to be announced
 
     @property
     def verified(self) -> bool:
+        return self.place in (Place.ANNOUNCED, Place.VERIFIED, Place.READY)
+
+    @property
+    def proposable(self) -> bool:
         return self.place in (Place.VERIFIED, Place.READY)
 
 
@@ -84,9 +93,14 @@ class Session:
     replies: dict[int, bytes] = field(default_factory=dict)
 
     def candidate(self, number: int) -> Pending | None:
-        """The verified request that this replica would propose for a number."""
+        """A verified request with a number; if any can be proposed, one of these."""
         first = self.pending.get(number, [None])[0]
         return first if first is not None and first.verified else None
+
+    def proposable(self, number: int) -> Pending | None:
+        """The request that this replica would propose for a number."""
+        first = self.candidate(number)
+        return first if first is not None and first.proposable else None
 
     def all_pending(self) -> list[Pending]:
         return [entry for number in sorted(self.pending) for entry in self.pending[number]]
@@ -108,6 +122,19 @@ class PoolRules:
     skew: int
     replica: int = 0
     admit_unverified: bool = False
+    members: int = 0
+    member: int = 0
+    max_holds: int = 1
+
+    @property
+    def weak(self) -> int:
+        """`f + 1`: announcements that vouch for a request."""
+        return (self.members - 1) // 3 + 1
+
+    @property
+    def strong(self) -> int:
+        """`2f + 1`: announcements with which it may be proposed."""
+        return 2 * ((self.members - 1) // 3) + 1
 
 
 class SessionTable:

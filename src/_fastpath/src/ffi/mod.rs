@@ -9,6 +9,7 @@ pub mod coin;
 pub mod fork_join;
 pub mod frames;
 pub mod hashing;
+pub mod holds;
 pub mod jobs;
 pub mod log;
 pub mod pool;

@@ -5,8 +5,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::{frames, guard, jobs, sessions, Buffer, Slice, OK};
-use crate::requests::{Execution, Misuse, PoolConfig, RequestPool, SessionLimits, VerifyJob};
+use super::{frames, guard, holds, jobs, sessions, Buffer, Slice, OK};
+use crate::requests::{Execution, Misuse, PoolConfig, RequestPool, SessionLimits, VerifyJob, Vouching, MOST_MEMBERS};
 use crate::wire::{self, SessionId, WireError};
 
 /// A frame with an unknown kind or a length out of its bounds.
@@ -30,6 +30,11 @@ pub struct Config {
     pub max_unverified_per_source: u64,
     pub lease: u64,
     pub skew: u64,
+    /// Digests of requests that are not here, of one member; of no meaning without members.
+    pub max_holds: u64,
+    /// 0: requests are signed.
+    pub members: u32,
+    pub member: u32,
     pub replica: u16,
     pub admit_unverified: bool,
 }
@@ -67,7 +72,7 @@ pub struct Table {
     pub apply_verdicts: unsafe extern "C" fn(*const PoolHandle, *const Arc<VerifyJob>, Slice, *mut Buffer) -> i32,
     pub form_batch: unsafe extern "C" fn(*const PoolHandle, usize, usize, u64, *mut Buffer, *mut Buffer) -> i32,
     pub resolve:
-        unsafe extern "C" fn(*const PoolHandle, Slice, *mut Buffer, *mut Buffer, *mut usize, *mut Buffer) -> i32,
+        unsafe extern "C" fn(*const PoolHandle, Slice, bool, *mut Buffer, *mut Buffer, *mut usize, *mut Buffer) -> i32,
     pub check: unsafe extern "C" fn(*const PoolHandle, Slice, u64, usize, usize) -> i32,
     pub decide: unsafe extern "C" fn(*const PoolHandle, Batch, u64, u64, *mut Buffer) -> i32,
     pub executed: unsafe extern "C" fn(*const PoolHandle, Batch, Slice, *const ExecutionFields, *mut Buffer) -> i32,
@@ -89,6 +94,7 @@ pub struct Table {
     pub digests: unsafe extern "C" fn(Slice, Slice, *mut Buffer, *mut Buffer) -> i32,
     pub jobs: jobs::Table,
     pub frames: frames::Table,
+    pub holds: holds::Table,
 }
 
 /// Locks a pool; a panic while it was locked has left it in an unknown state, so every later call fails too.
@@ -132,7 +138,7 @@ pub unsafe fn report_wire(error: WireError, place: *mut Buffer) -> i32 {
 ///
 /// # Safety
 /// As `hand_over`.
-unsafe fn report(outcome: Result<(), Misuse>, place: *mut Buffer) -> i32 {
+pub(super) unsafe fn report(outcome: Result<(), Misuse>, place: *mut Buffer) -> i32 {
     match outcome {
         Ok(()) => OK,
         Err(Misuse(message)) => {
@@ -159,6 +165,11 @@ unsafe extern "C" fn create(chain_id: Slice, config: *const Config) -> *mut Pool
             max_operation_bytes: config.max_operation_bytes as usize,
             max_unverified_per_source: config.max_unverified_per_source as usize,
             admit_unverified: config.admit_unverified,
+            vouching: (config.members > 0).then_some(Vouching {
+                member: config.member,
+                members: config.members.min(MOST_MEMBERS),
+                quota: config.max_holds as usize,
+            }),
             sessions: SessionLimits {
                 max_sessions: config.max_sessions as usize,
                 max_sessions_per_key: config.max_sessions_per_key as usize,
@@ -284,6 +295,7 @@ unsafe extern "C" fn form_batch(
 unsafe extern "C" fn resolve(
     pool: *const PoolHandle,
     names: Slice,
+    bound: bool,
     data: *mut Buffer,
     missing: *mut Buffer,
     unverified: *mut usize,
@@ -292,7 +304,7 @@ unsafe extern "C" fn resolve(
     // SAFETY: the caller passes a live pool and slice, and places for the outcome.
     unsafe {
         with(pool, |pool| {
-            let outcome = pool.resolve(names.as_bytes()).map(|resolved| {
+            let outcome = pool.resolve(names.as_bytes(), bound).map(|resolved| {
                 hand_over(data, resolved.list);
                 hand_over(missing, resolved.missing);
                 *unverified = resolved.unverified;
@@ -562,6 +574,7 @@ static TABLE: Table = Table {
     digests,
     jobs: jobs::TABLE,
     frames: frames::TABLE,
+    holds: holds::TABLE,
 };
 
 #[no_mangle]

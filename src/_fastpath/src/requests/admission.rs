@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::pool::{new_links, Entry, Place, RequestPool};
 use super::sources::NO_SOURCE;
-use crate::wire::{requests, status, Digest, RequestView, SessionId, WireError};
+use crate::wire::{items, status, Digest, RequestView, SessionId, WireError};
 
 /// The connection that requests come from, and when they came (microseconds).
 #[derive(Clone, Copy)]
@@ -16,13 +16,13 @@ pub struct Arrival {
 impl RequestPool {
     /// Admits a request list; nothing, if any of it is malformed. Returns how many were new.
     pub fn admit(&mut self, list: &[u8], source: u64, now: u64) -> Result<usize, WireError> {
-        let batch: Result<Vec<_>, _> = requests(list, self.config.max_operation_bytes).collect();
+        let batch: Result<Vec<_>, _> = items(list).map(|item| self.parse_from(source, item?)).collect();
         Ok(self.admit_many(&batch?, Arrival { source, now }))
     }
 
     /// Admits bodies that a proposal names. Returns how many were new.
     pub fn admit_body(&mut self, list: &[u8], now: u64) -> Result<usize, WireError> {
-        let batch: Result<Vec<_>, _> = requests(list, self.config.max_operation_bytes).collect();
+        let batch: Result<Vec<_>, _> = items(list).map(|item| self.parse(item?)).collect();
         let batch = batch?;
         let digests = self.digests_of(&batch);
         Ok(batch
@@ -54,6 +54,7 @@ impl RequestPool {
             self.counters.duplicates += 1;
             if source != NO_SOURCE {
                 self.entries[slot].route = source;
+                self.heard_from_client(slot);
             }
             return false;
         }
@@ -65,11 +66,17 @@ impl RequestPool {
             self.answer_again(session, number, &digest, source);
             return false;
         }
+        if source == NO_SOURCE && !self.is_wanted(&digest) {
+            // What others pass on counts only by who holds it.
+            self.counters.duplicates += 1;
+            return false;
+        }
         if let Err(status) = self.admissible(&id, known, number, source, request.bytes.len()) {
             self.refuse(source, &digest, status);
             return false;
         }
-        if known.is_some_and(|session| self.verified_candidate(session, number).is_some()) {
+        let rival = known.is_some_and(|session| self.verified_candidate(session, number).is_some());
+        if rival && (self.config.vouching.is_none() || !self.is_wanted(&digest)) {
             self.counters.duplicates += 1;
             return false;
         }
@@ -98,8 +105,9 @@ impl RequestPool {
         }
         let within = number - ordered <= self.config.window
             && self.sources.unverified(source) < self.config.max_unverified_per_source
-            && self.load.fits(bytes, &self.config);
-        if within && self.accepting {
+            && self.accepting
+            && (self.load.fits(bytes, &self.config) || self.make_room(bytes));
+        if within {
             Ok(())
         } else {
             Err(status::OVERLOADED)
@@ -142,6 +150,7 @@ impl RequestPool {
 
     fn take(&mut self, request: RequestView, digest: Digest, arrival: Arrival, body: bool) {
         let session = self.sessions.find_or_insert(request.session());
+        let holders = self.take_holders(&digest);
         let slot = self.insert(Entry {
             digest,
             bytes: Arc::from(request.bytes),
@@ -155,6 +164,9 @@ impl RequestPool {
             counted: 0,
             named: body,
             reserve: body,
+            own: arrival.source != NO_SOURCE,
+            holders,
+            unsaid: false,
             links: new_links(),
         });
         self.counters.admitted += 1;

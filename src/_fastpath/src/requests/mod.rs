@@ -2,6 +2,7 @@
 //! walks a hash map or depends on a random seed. `smartbft.smr.sessions` is the oracle of these rules.
 
 mod admission;
+mod holds;
 mod index;
 mod ordering;
 mod pool;
@@ -18,6 +19,7 @@ mod verifier;
 mod tests;
 
 pub use admission::Arrival;
+pub use holds::{Vouching, MOST_MEMBERS};
 pub use ordering::{Resolved, Verdict};
 pub use pool::{Misuse, PoolConfig, RequestPool, Stats};
 pub use replies::Execution;

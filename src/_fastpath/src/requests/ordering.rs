@@ -3,11 +3,13 @@
 use std::collections::HashSet;
 
 use super::index::Map;
-use super::pool::{Misuse, RequestPool, Siblings};
+use super::pool::{Misuse, Place, RequestPool, Siblings};
 use super::sessions::{Route, Standing};
 use super::slab::{List, NONE};
 use super::sources::{NO_SOURCE, PLACE};
-use crate::wire::{array_at, push_item, requests, status, Digest, RequestView, SessionId, DIGEST_BYTES, KEY_BYTES};
+use crate::wire::{
+    array_at, items, push_item, requests, status, Digest, RequestView, SessionId, DIGEST_BYTES, KEY_BYTES,
+};
 
 /// Verdicts of `check`, in the order in which they are tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +112,7 @@ impl RequestPool {
         max_bytes: usize,
     ) -> bool {
         let number = self.sessions.slab[session].ordered + depth;
-        let Some(slot) = self.verified_candidate(session, number) else {
+        let Some(slot) = self.proposable_candidate(session, number) else {
             return false;
         };
         let size = 4 + self.entries[slot].bytes.len();
@@ -139,8 +141,9 @@ impl RequestPool {
         may
     }
 
-    /// Finds the requests of a proposal; those that are here but not verified yet are verified next.
-    pub fn resolve(&mut self, list: &[u8]) -> Result<Resolved, Misuse> {
+    /// Finds the requests of a proposal; those that are here but not verified yet are verified next. A value that is
+    /// `bound` was vouched for when it was written.
+    pub fn resolve(&mut self, list: &[u8], bound: bool) -> Result<Resolved, Misuse> {
         let mut resolved = Resolved::default();
         let mut found = Vec::with_capacity(list.len() / DIGEST_BYTES);
         let mut bytes = 0;
@@ -148,7 +151,9 @@ impl RequestPool {
             match self.digests.get(&digest).copied() {
                 None => resolved.missing.extend_from_slice(&digest),
                 Some(slot) => {
-                    if !self.entries[slot].is_verified() {
+                    let entry = &self.entries[slot];
+                    let counts = entry.is_verified() || bound && entry.place == Place::Unvouched;
+                    if !counts {
                         resolved.unverified += 1;
                     }
                     self.name(slot);
@@ -186,8 +191,8 @@ impl RequestPool {
             return Verdict::TooLarge;
         }
         let mut batch = Vec::new();
-        for request in requests(list, self.config.max_operation_bytes) {
-            match request {
+        for item in items(list) {
+            match item.and_then(|item| self.parse(item)) {
                 Err(_) => return Verdict::Malformed,
                 Ok(_) if batch.len() == max_requests => return Verdict::TooLarge,
                 Ok(request) => batch.push(request),
@@ -320,6 +325,7 @@ impl RequestPool {
             self.sessions.open(session, timestamp);
         }
         let number = request.sequence();
+        self.settle_holds(digest);
         let mut source = NO_SOURCE;
         if let Some(candidates) = self.sessions.slab[session].candidates(number) {
             let mut slot = candidates.list.head;

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::holds::{Holds, Vouching};
 use super::index::Map;
 use super::sessions::{Session, SessionLimits, SessionTable, Standing, SIBLINGS};
 use super::slab::{Link, Linked, List, Slab, NONE, UNLINKED};
@@ -22,6 +23,8 @@ pub struct PoolConfig {
     pub max_operation_bytes: usize,
     pub max_unverified_per_source: usize,
     pub admit_unverified: bool,
+    /// Requests carry no signatures: members vouch for them.
+    pub vouching: Option<Vouching>,
     pub sessions: SessionLimits,
 }
 
@@ -33,6 +36,10 @@ pub enum Place {
     /// In the verification queue of requests that a proposal names.
     Priority,
     AtVerifier,
+    /// Checked, but nobody vouches for it yet.
+    Unvouched,
+    /// Vouched for and announced, but held by fewer than `2f + 1`.
+    Announced,
     /// Verified, but not the next to propose: a gap before it, another one with its number, or no place for its session.
     Verified,
     /// Verified, and could be proposed.
@@ -57,6 +64,12 @@ pub struct Entry {
     pub named: bool,
     /// Accounted to the reserve for bodies, not to the pool.
     pub reserve: bool,
+    /// The client itself sent it, on a connection that proves its key.
+    pub own: bool,
+    /// The members that hold it, a bit each.
+    pub holders: u64,
+    /// Waits to be announced.
+    pub unsaid: bool,
     pub links: [Link; 2],
 }
 
@@ -72,6 +85,11 @@ impl Linked for Entry {
 
 impl Entry {
     pub fn is_verified(&self) -> bool {
+        matches!(self.place, Place::Announced | Place::Verified | Place::Ready)
+    }
+
+    /// Verified, and held by enough.
+    pub fn is_proposable(&self) -> bool {
         matches!(self.place, Place::Verified | Place::Ready)
     }
 }
@@ -124,11 +142,15 @@ pub struct RequestPool {
     /// Ready requests in the order in which they became ready; `ready_at` never falls along it.
     pub(super) ready: List<PLACE>,
     pub(super) ready_clock: u64,
+    /// Vouched requests that fewer than `2f + 1` hold.
+    pub(super) announced: List<PLACE>,
+    pub(super) holds: Holds,
     pub(super) load: Load,
     /// Bodies named by proposals have room of their own, so that a full pool cannot keep a proposal out.
     pub(super) reserve_load: Load,
     pub(super) reserve: VecDeque<(u32, u32)>,
     pub(super) unverified: usize,
+    pub(super) unvouched: usize,
     pub(super) agreed_time: u64,
     /// The latest time seen, local or agreed.
     pub(super) now: u64,
@@ -154,10 +176,13 @@ impl RequestPool {
             priority: List::default(),
             ready: List::default(),
             ready_clock: 0,
+            announced: List::default(),
+            holds: Holds::default(),
             load: Load::default(),
             reserve_load: Load::default(),
             reserve: VecDeque::new(),
             unverified: 0,
+            unvouched: 0,
             agreed_time: 0,
             now: 0,
             accepting: true,
@@ -193,7 +218,7 @@ impl RequestPool {
         let pending = self.entries.len();
         Stats {
             pending: pending as u64,
-            verified: (pending - self.unverified) as u64,
+            verified: (pending - self.unverified - self.unvouched) as u64,
             unverified: self.unverified as u64,
             bytes: (self.load.bytes + self.reserve_load.bytes) as u64,
             sessions: self.sessions.open_count() as u64,
@@ -226,7 +251,8 @@ impl RequestPool {
             }
             Place::Priority => self.priority.remove(&mut self.entries, slot),
             Place::Ready => self.ready.remove(&mut self.entries, slot),
-            Place::AtVerifier | Place::Verified => {}
+            Place::Announced => self.announced.remove(&mut self.entries, slot),
+            Place::AtVerifier | Place::Unvouched | Place::Verified => {}
         }
     }
 
@@ -257,8 +283,10 @@ impl RequestPool {
         self.digests.remove(&entry.digest);
         let load = if entry.reserve { &mut self.reserve_load } else { &mut self.load };
         load.remove(entry.bytes.len());
-        if !entry.is_verified() {
-            self.unverified -= 1;
+        match entry.place {
+            Place::Unvouched => self.unvouched -= 1,
+            _ if !entry.is_verified() => self.unverified -= 1,
+            _ => {}
         }
         entry
     }
@@ -283,7 +311,7 @@ impl RequestPool {
     fn retreat(&mut self, session: u32, number: u64) {
         let received = self.sessions.slab[session].received;
         for number in number..=received {
-            if let Some(slot) = self.verified_candidate(session, number) {
+            if let Some(slot) = self.proposable_candidate(session, number) {
                 self.ready.remove(&mut self.entries, slot);
                 self.entries[slot].place = Place::Verified;
             }
@@ -297,8 +325,9 @@ impl RequestPool {
             return;
         };
         let slots = candidates.list.slots(&self.entries);
-        if let Some(slot) = slots.into_iter().find(|slot| self.entries[*slot].is_verified()) {
-            self.put_first(slot);
+        let best = slots.iter().find(|slot| self.entries[**slot].is_proposable());
+        if let Some(slot) = best.or_else(|| slots.iter().find(|slot| self.entries[**slot].is_verified())) {
+            self.put_first(*slot);
         }
     }
 
@@ -309,7 +338,12 @@ impl RequestPool {
         list.push_front(&mut self.entries, slot);
     }
 
-    /// The verified request that this replica would propose for a number.
+    /// The request that this replica would propose for a number.
+    pub(super) fn proposable_candidate(&self, session: u32, number: u64) -> Option<u32> {
+        self.verified_candidate(session, number).filter(|slot| self.entries[*slot].is_proposable())
+    }
+
+    /// A verified request with a number; if any can be proposed, one of these.
     pub(super) fn verified_candidate(&self, session: u32, number: u64) -> Option<u32> {
         let slot = self.sessions.slab[session].candidates(number)?.list.head;
         (slot != NONE && self.entries[slot].is_verified()).then_some(slot)
@@ -322,7 +356,7 @@ impl RequestPool {
         }
         loop {
             let number = self.sessions.slab[session].received + 1;
-            let Some(slot) = self.verified_candidate(session, number) else {
+            let Some(slot) = self.proposable_candidate(session, number) else {
                 break;
             };
             self.ready_clock = self.ready_clock.max(self.entries[slot].arrival);

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::index::Map;
 use super::slab::{Linked, List, Slab};
-use crate::wire::{push_frame_header, FRAME_HEADER_BYTES, KIND_REPLY};
+use crate::wire::{push_frame_header, FRAME_HEADER_BYTES, KEY_BYTES, KIND_REPLY};
 
 /// Link number of an entry's place: one of the verification queues, or the ready requests.
 pub const PLACE: usize = 0;
@@ -19,6 +19,8 @@ const OPTIONAL_REPLY_BYTES: usize = 256 * 1024;
 pub struct Source {
     /// Distinguishes connections that used one number one after the other; from 1.
     epoch: u64,
+    /// The client key that was proven on it.
+    pub key: Option<[u8; KEY_BYTES]>,
     pub queue: List<PLACE>,
     /// Its requests that are queued for verification or being verified.
     pub unverified: usize,
@@ -48,6 +50,10 @@ impl Sources {
 
     pub fn get_mut(&mut self, source: u64) -> Option<&mut Source> {
         self.map.get_mut(&source)
+    }
+
+    pub fn key(&self, source: u64) -> Option<&[u8]> {
+        self.map.get(&source)?.key.as_ref().map(<[u8; KEY_BYTES]>::as_slice)
     }
 
     pub fn unverified(&self, source: u64) -> usize {

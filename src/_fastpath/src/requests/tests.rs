@@ -22,6 +22,7 @@ fn config() -> PoolConfig {
         max_operation_bytes: 64,
         max_unverified_per_source: 4,
         admit_unverified: false,
+        vouching: None,
         sessions: SessionLimits { max_sessions: 4, max_sessions_per_key: 2, lease: 1000, skew: 100 },
     }
 }
@@ -168,7 +169,7 @@ impl History {
         let (names, list) = self.pool.form_batch(5, BATCH_BYTES, timestamp);
         if !names.is_empty() {
             assert_eq!(self.pool.check(&list, timestamp, 5, BATCH_BYTES), Verdict::Valid);
-            assert_eq!(self.pool.resolve(&names).unwrap().list, list);
+            assert_eq!(self.pool.resolve(&names, false).unwrap().list, list);
             self.decide(names, list, timestamp);
         }
         self.execute();

@@ -27,6 +27,8 @@ impl VerifyItem {
 /// Requests to verify, with the prefix of their signed messages.
 pub struct VerifyJob {
     pub prefix: [u8; 32],
+    /// Else the requests carry no signatures, and pass.
+    pub signed: bool,
     pub items: Vec<VerifyItem>,
 }
 
@@ -65,8 +67,9 @@ impl RequestPool {
             entry.place = Place::AtVerifier;
             items.push(VerifyItem { slot, bytes: Arc::clone(&entry.bytes) });
         }
-        self.counters.signature_checks += items.len() as u64;
-        (!items.is_empty()).then_some(VerifyJob { prefix: self.domains.signature_prefix, items })
+        let signed = self.config.vouching.is_none();
+        self.counters.signature_checks += if signed { items.len() as u64 } else { 0 };
+        (!items.is_empty()).then_some(VerifyJob { prefix: self.domains.signature_prefix, signed, items })
     }
 
     /// Applies a mask to a job's requests as far as they are still here. Returns how many bad signatures came from which
@@ -107,16 +110,31 @@ impl RequestPool {
     /// The request is authentic: it competes for its number, and its session for a place.
     pub(super) fn accept(&mut self, slot: u32) {
         self.uncount(slot);
+        self.unverified -= 1;
+        if self.is_vouched(slot) {
+            self.enter(slot);
+        } else {
+            self.entries[slot].place = Place::Unvouched;
+            self.unvouched += 1;
+        }
+    }
+
+    /// An authentic request enters the competition for its number.
+    pub(super) fn enter(&mut self, slot: u32) {
         let entry = &mut self.entries[slot];
         entry.place = Place::Verified;
-        self.unverified -= 1;
         let (session, number, named) = (entry.session, entry.number, entry.named);
         let unverified = self.sessions.slab[session].standing == super::sessions::Standing::Unverified;
         if unverified && !self.sessions.reserve(session, self.now) && !named {
             self.reject(slot, status::OVERLOADED);
             return;
         }
-        if self.verified_candidate(session, number).is_some_and(|winner| winner != slot) {
+        let rival = self.verified_candidate(session, number).is_some_and(|winner| winner != slot);
+        if let Some(vouching) = self.config.vouching.filter(|_| !rival || named || self.is_held_by_others(slot)) {
+            self.announce(vouching, slot);
+            return;
+        }
+        if rival {
             if !named {
                 self.counters.duplicates += 1;
                 self.discard(slot);
