@@ -52,6 +52,13 @@ class Cluster:
         assert "Traceback" not in done.stderr
         return json.loads(done.stdout) if done.stdout else done.stderr
 
+    def complaint(self, *arguments: object, code: int) -> str:
+        """What a command that fails says to people."""
+        command = [sys.executable, "-m", "smartbft", *map(str, arguments), "--profile", str(self.network.profile.path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == code, done.stderr
+        return done.stderr
+
     def stop(self, *replicas: int, number: signal.Signals = signal.SIGTERM) -> None:
         for replica in replicas:
             self.processes[replica].send_signal(number)
@@ -87,14 +94,29 @@ def test_a_session_with_the_coin(cluster: Cluster) -> None:
     status = cluster.call("status", "--digest")
     assert len({(facts["digest"], facts["digest_instance"]) for facts in status["replicas"]}) == 1
     assert {facts["persistence"] for facts in status["replicas"]} == {"sync"}
+    assert all(facts["state"] == "up" for facts in cluster.call("status", "--wait", "20s")["replicas"])
+    _watched(cluster.network)
 
     cluster.stop(3, number=signal.SIGINT)
+    assert "not every replica" in cluster.complaint("status", "--wait", "200ms", code=4)
     assert cluster.call("coin", "balance")["amount"] == 120
     cluster.stop(2)
-    assert [len(facts) > 1 for facts in cluster.call("status", code=4)["replicas"]] == [True, True, False, False]
+    states = [facts["state"] for facts in cluster.call("status", code=4)["replicas"]]
+    assert states == ["up", "up", "unreachable", "unreachable"]
     cluster.call("coin", "balance", "--timeout", "500ms", code=4)
     cluster.stop(0, 1)
     _logs_hold_the_session(cluster.network)
+
+
+def _watched(network: Testnet) -> None:
+    """Line after line of JSON, until it is interrupted."""
+    command = [sys.executable, "-m", "smartbft", "status", "--watch", "--json", "--profile", str(network.profile.path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        for _ in range(2):
+            assert len(json.loads(watching.stdout.readline())["replicas"]) == 4
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(20) == 130
 
 
 def _logs_hold_the_session(network: Testnet) -> None:

@@ -30,6 +30,16 @@ def print_json(data: Any) -> None:
     click.echo(msgspec.json.format(encoded, indent=2).decode())
 
 
+def print_json_line(data: Any) -> None:
+    """One JSON document on one line of stdout; bytes as hexadecimal."""
+    click.echo(msgspec.json.encode(_hex(data)).decode())
+
+
+def clear_screen() -> None:
+    """On a terminal: what follows takes the place of what was there."""
+    console().clear()
+
+
 def say(text: str) -> None:
     """Prose for people, on stderr."""
     click.echo(text, err=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from smartbft.core.inputs import Timer
+from smartbft.core.naming import name_members
 from smartbft.limits import FETCH_DECISIONS_AT_ONCE
 from smartbft.messages import Decision, FetchDecisions
 
@@ -28,6 +29,15 @@ class CatchUp:
         self._asked_until = 0
         self._attempts = 0
         self._waiting = False
+
+    def waiting_for(self) -> str:
+        """Which decisions are missing here and who has them, in words; empty when at most one is."""
+        replica = self._replica
+        most = max(self._claims.values())
+        if most <= replica.decided + 1:
+            return ""
+        ahead = [peer for peer, decided in self._claims.items() if decided > replica.decided + 1]
+        return f"decisions {replica.decided + 1} to {most} from {name_members(ahead)}"
 
     def claims(self, peer: int) -> int:
         """How far `peer` says, or shows, that it has decided."""

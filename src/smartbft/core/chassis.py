@@ -13,6 +13,7 @@ from smartbft._fastpath.pool import RequestPool
 from smartbft.core.effects import Broadcast, Record, Send
 from smartbft.core.inputs import Timer
 from smartbft.core.recovery import RecoveredState
+from smartbft.core.regency_changes import RegencyChanges
 from smartbft.core.safety import VoteGuard
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import Signer
@@ -107,6 +108,10 @@ class Ordering(Protocol):
     @property
     def leader(self) -> int:
         """The id of the replica that proposes in the current regency."""
+
+    @property
+    def changes(self) -> RegencyChanges:
+        """What is remembered of the regency changes, for operators."""
 
     @property
     def timeout(self) -> int:

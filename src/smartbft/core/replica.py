@@ -8,6 +8,7 @@ timers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from smartbft._fastpath.pool import RequestPool
 from smartbft.core.catch_up import CatchUp
@@ -41,6 +42,7 @@ from smartbft.core.inputs import (
 )
 from smartbft.core.records import decision_record
 from smartbft.core.recovery import Decided, RecoveredState
+from smartbft.core.regency_changes import RegencyChanges
 from smartbft.core.safety import VoteGuard
 from smartbft.core.taking_part import TakingPart
 from smartbft.crypto.domains import Domains
@@ -168,8 +170,14 @@ class Replica:
         effects, self._effects = self._effects, []
         return effects
 
-    def status(self) -> dict[str, int | str]:
+    @property
+    def changes(self) -> RegencyChanges:
+        """What is remembered of the regency changes."""
+        return self.ordering.changes
+
+    def status(self) -> dict[str, Any]:
         """Where this replica stands, for operators."""
+        last = self.changes.last
         return {
             "view": self.view.number,
             "regency": self.regency,
@@ -179,8 +187,28 @@ class Replica:
             "agreed_time": self.agreed_time,
             "takes_part": not self.guard.suspended,
             "learns": self._taking_part.learns,
-            "waiting_for": self._taking_part.waiting_for() or self.ordering.waiting_for(),
+            "regency_changes": self.changes.count,
+            "last_regency_change": last.as_dict() if last is not None else None,
+            "waiting_for": self._waiting_for(),
         }
+
+    def _waiting_for(self) -> str:
+        """What the next decision or execution waits for, and from whom; empty while there is nothing to do."""
+        return (
+            self._taking_part.waiting_for()
+            or self._catch_up.waiting_for()
+            or self.ordering.waiting_for()
+            or self._waiting_for_requests()
+        )
+
+    def _waiting_for_requests(self) -> str:
+        if self.executed < self.decided:
+            return f"the application, which executes instance {self.executed + 1} of {self.decided}"
+        if self.pool.oldest_pending() < 0:
+            return ""
+        if self.leader != self.id:
+            return f"the proposal of instance {self.decided + 1} from its leader, replica {self.leader}"
+        return f"the verification of {self.pool.stats()['unverified']} requests, which it will propose as the leader"
 
     # Start
 

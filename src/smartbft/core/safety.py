@@ -133,9 +133,7 @@ class VoteGuard:
         return self._may_vote(instance, regency) and self._bound.get((instance, regency), digest) == digest
 
     def _may_vote(self, instance: int, regency: int) -> bool:
-        return (
-            instance > self._decided and regency == self.regency and self.synchronized and not self.suspended
-        )
+        return instance > self._decided and regency == self.regency and self.synchronized and not self.suspended
 
     @staticmethod
     def _promise(promises: dict[tuple[int, int], bytes], instance: int, regency: int, digest: bytes) -> bool:

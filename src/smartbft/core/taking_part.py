@@ -69,9 +69,7 @@ class TakingPart:
         """A replica has started: tell it where we are and what we saw of it, whether or not we take part."""
         replica = self._replica
         seen = replica.ordering.seen_of(sender)
-        replica.send(
-            sender, Standing(replica.view.number, replica.regency, message.token, replica.last_proof(), *seen)
-        )
+        replica.send(sender, Standing(replica.view.number, replica.regency, message.token, replica.last_proof(), *seen))
 
     def on_standing(self, sender: int, message: Standing) -> None:
         """An answer; only those to the question of this life count."""

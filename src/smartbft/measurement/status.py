@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from smartbft.errors import NotEnoughReplies, SmartBFTError
@@ -13,6 +13,8 @@ from smartbft.runtime.client import AsyncClient
 Facts = dict[str, Any]
 
 _POLL_SECONDS = 0.05
+# The answers are not of one moment: a replica so few instances behind another is level with it.
+_LEVEL_INSTANCES = 20
 
 
 async def ask_all(client: AsyncClient, *, digest: bool = False, within: float = 5.0) -> dict[int, Facts]:
@@ -28,6 +30,14 @@ async def ask_all(client: AsyncClient, *, digest: bool = False, within: float = 
         elif not isinstance(answer, SmartBFTError):
             raise answer
     return found
+
+
+def all_well(facts: Mapping[int, Facts], members: Collection[int]) -> bool:
+    """Whether all `members` answered, take part, and are level with each other but for what is being ordered."""
+    if set(facts) != set(members) or not all(answer["takes_part"] for answer in facts.values()):
+        return False
+    most = max(answer["decided"] for answer in facts.values())
+    return all(most - answer["executed"] <= _LEVEL_INSTANCES for answer in facts.values())
 
 
 async def connect_to_any(client: AsyncClient, within: float, members: Collection[int] | None = None) -> None:

@@ -11,6 +11,7 @@ from smartbft._fastpath.pool import VALID, request_digests
 from smartbft.core.chassis import Chassis
 from smartbft.core.effects import Broadcast, Record
 from smartbft.core.inputs import Timer
+from smartbft.core.naming import name_some
 from smartbft.core.records import PROPOSED, WRITTEN, accept_record, value_record
 from smartbft.core.recovery import RecoveredVotes
 from smartbft.errors import RemoteProtocolError
@@ -414,19 +415,19 @@ class VPConsensus:
         return digest in self._logged
 
     def waiting_for(self) -> str:
-        """What this instance is waiting for, in words."""
+        """What this instance is waiting for, and from whom, in words."""
+        view = self._chassis.view
         if self.proposal is None:
-            return f"a proposal from replica {self._chassis.view.leader(self.regency)}"
+            return f"the proposal of instance {self.instance} from its leader, replica {view.leader(self.regency)}"
         if self.refused:
             return f"a regency change: {self.refused}"
         if not self.data:
-            return f"{len(self._missing) // DIGEST_BYTES} missing requests, or their verification"
+            return f"{len(self._missing) // DIGEST_BYTES} requests of instance {self.instance}, or their verification"
         votes: dict[int, None] | dict[int, bytes] = self._writes.get((self.regency, self.digest), {})
         kind = "WRITE"
         if self.accepted is not None:
             votes, kind = self._accepts.get((self.regency, self.digest), {}), "ACCEPT"
-        silent = [id for id in self._chassis.view.ids if id not in votes]
-        return f"{kind} from {self._chassis.view.quorum - len(votes)} of replicas {silent}"
+        return f"{kind} of instance {self.instance} from {name_some(view.quorum - len(votes), view.ids, votes)}"
 
     def _written_now(self) -> tuple[bytes, ...]:
         return tuple(digest for digest, regency in self.write_set.items() if regency == self.regency)

@@ -15,6 +15,7 @@ from smartbft._fastpath.log import HEADER_SIZE, SEGMENT_HEADER_SIZE
 from smartbft._fastpath.pool import RequestPool, Verifier
 from smartbft.config import Genesis, ReplicaConfig, format_size
 from smartbft.core.effects import ServeDecisions
+from smartbft.core.naming import name_members
 from smartbft.core.records import largest_body_bytes
 from smartbft.core.recovery import RecoveredState, recover
 from smartbft.core.replica import ASYNC_LEVEL, MEMORY_LEVEL, SYNC_LEVEL
@@ -317,12 +318,26 @@ class RunningReplica:
             done,
         )
 
+    def _waiting_for(self, waiting: str) -> str:
+        """What the core waits for, and what keeps it from coming."""
+        view = self._genesis.view
+        missing = [id for id in view.ids if id != self._id and id not in self._peers.connected()]
+        if len(missing) > view.n - view.quorum:
+            needed = len(missing) - (view.n - view.quorum)
+            waiting = f"a connection to {'' if needed == len(missing) else f'{needed} of '}{name_members(missing)}"
+        elif waiting and missing:
+            waiting = f"{waiting} ({name_members(missing)}: not connected)"
+        if self._refusing:
+            waiting = f"{waiting}; room on the disk" if waiting else "room on the disk: new requests are refused"
+        return waiting
+
     def _facts(self) -> dict[str, Any]:
-        config = self._config
+        config, core = self._config, self._core.status()
         return {
             "replica": self._id,
             "chain": self._genesis.chain_id.hex(),
-            **self._core.status(),
+            **core,
+            "waiting_for": self._waiting_for(core["waiting_for"]),
             "persistence": config.persistence,
             "transport": config.transport,
             "signature_check": config.signature_check,

@@ -7,6 +7,7 @@ socket and no file: it is given objects that do, so that tests can put others in
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from smartbft.core.effects import (
     Penalise,
     Persist,
     Reply,
+    ReportEvidence,
     Send,
     ServeDecisions,
     SetTimer,
@@ -43,6 +45,8 @@ from smartbft.core.validation import Validator
 from smartbft.messages import decode, encode
 from smartbft.runtime.journal import Journal
 from smartbft.runtime.verification import VerificationPump
+
+logger = logging.getLogger(__name__)
 
 
 class Peers(Protocol):
@@ -89,6 +93,7 @@ class Driver:
         serve: reads old decisions from the log for a peer.
         regulate: called after every turn: opens and closes the gates of the pool and of the sockets.
         fail: called once with an error that ends the replica (DurabilityLost, InvariantViolation, or a bug).
+        evidence: keeps two contradicting statements of a member; without it they are only logged.
         clock: the wall clock in microseconds.
     """
 
@@ -106,6 +111,7 @@ class Driver:
         serve: Callable[[ServeDecisions], None],
         regulate: Callable[[], None],
         fail: Callable[[BaseException], None],
+        evidence: Callable[[ReportEvidence], None] | None = None,
         clock: Callable[[], int] = wall_clock,
     ) -> None:
         self._core = core
@@ -137,7 +143,10 @@ class Driver:
             Reply: self._reply,
             ServeDecisions: serve,
             Penalise: self._penalise,
+            ReportEvidence: evidence or _log_evidence,
         }
+        self._changes = core.changes
+        self._changes_seen = 0
 
     # --- life ---
 
@@ -209,6 +218,8 @@ class Driver:
                 self._carry_out(self._core.step(self._inputs.popleft(), self._clock()))
                 if self._immediate:
                     self._release()
+                if self._changes.count != self._changes_seen:
+                    self._note_regency_change()
             self._settle()
         except Exception as error:
             self._end(error)
@@ -290,3 +301,14 @@ class Driver:
 
     def _penalise(self, effect: Penalise) -> None:
         self._peers.penalise(effect.peer, effect.reason)
+
+    def _note_regency_change(self) -> None:
+        """One line for each change of the leader: who, why, how long it took."""
+        self._changes_seen = self._changes.count
+        if self._changes.last is not None:
+            logger.warning("the leader was replaced", extra=self._changes.last.as_dict())
+
+
+def _log_evidence(effect: ReportEvidence) -> None:
+    kind = type(effect.first).__name__
+    logger.error("a member signed statements that contradict each other", extra={"accused": effect.accused, "of": kind})

@@ -36,6 +36,7 @@ class LogStatistics:
 
     Attributes:
         record_bytes: headers, bodies and padding that were written (in memory mode: would have been).
+        sync_recent_seconds: mean of the syncs since the statistics were last asked for, or of the last that there were.
         sync_p50_seconds: median of the last 4096 syncs; `sync_p99_seconds` alike.
         group_records_mean: records per group commit.
         segments: segments begun since the log was created.
@@ -45,6 +46,7 @@ class LogStatistics:
     records: int
     syncs: int
     sync_seconds: float
+    sync_recent_seconds: float
     sync_p50_seconds: float
     sync_p99_seconds: float
     group_records_mean: float
@@ -86,6 +88,8 @@ class ReplicaLog:
             raise LocalProtocolError(f"unknown persistence {mode!r}: use one of {', '.join(MODES)}")
         self.folder = Path(folder)
         self.mode: PersistenceMode = mode
+        self._asked_at = (0.0, 0.0)  # syncs and their seconds when the statistics were last asked for
+        self._recent_sync = 0.0
         self._reader = LogReader(self.folder, chain_id, replica)
         self._log = DurableLog(
             os.fspath(folder),
@@ -143,11 +147,16 @@ class ReplicaLog:
     def statistics(self) -> LogStatistics:
         """What the log has done since it was opened."""
         stats = self._log.stats()
+        syncs, seconds = stats["syncs"] - self._asked_at[0], stats["sync_seconds"] - self._asked_at[1]
+        if syncs:
+            self._recent_sync = seconds / syncs
+            self._asked_at = (stats["syncs"], stats["sync_seconds"])
         return LogStatistics(
             record_bytes=int(stats["bytes"]),
             records=int(stats["records"]),
             syncs=int(stats["syncs"]),
             sync_seconds=stats["sync_seconds"],
+            sync_recent_seconds=self._recent_sync,
             sync_p50_seconds=stats["sync_p50"],
             sync_p99_seconds=stats["sync_p99"],
             group_records_mean=stats["group_records_mean"],

@@ -12,6 +12,7 @@ from smartbft.core.chassis import Chassis
 from smartbft.core.inbox import Inbox
 from smartbft.core.inputs import Timer
 from smartbft.core.recovery import RecoveredState
+from smartbft.core.regency_changes import RegencyChanges
 from smartbft.limits import EARLY_INSTANCES_AHEAD, MAX_EARLY_MESSAGES_PER_SENDER
 from smartbft.messages import Accept, FetchRequests, Message, Proof, Propose, RequestBodies, Vote, Write
 from smartbft.protocols.mod_smart.synchronization import Synchronization
@@ -44,6 +45,11 @@ class ModSmart:
     def regency(self) -> int:
         """The installed regency (`creg` in the paper)."""
         return self._chassis.guard.regency
+
+    @property
+    def changes(self) -> RegencyChanges:
+        """What is remembered of the regency changes."""
+        return self._synchronization.changes
 
     @property
     def timeout(self) -> int:

@@ -15,8 +15,10 @@ from smartbft.core.chassis import Chassis
 from smartbft.core.effects import Broadcast, Send
 from smartbft.core.epoch_change import Outcome, Verdict, evaluate
 from smartbft.core.inputs import Timer
+from smartbft.core.naming import name_members, name_some
 from smartbft.core.records import regency_record, sync_record
 from smartbft.core.recovery import RecoveredState
+from smartbft.core.regency_changes import RegencyChanges
 from smartbft.limits import DECISIONS_PER_TIMEOUT_DECAY, SIGNATURE_BYTES
 from smartbft.messages import (
     FetchSync,
@@ -42,10 +44,12 @@ class Synchronization:
 
     Attributes:
         asked: the highest regency this replica has sent STOP for (`nreg` in the paper).
+        changes: what is remembered of the changes, for operators.
     """
 
     def __init__(self, chassis: Chassis, ordering: ModSmart) -> None:
         self.asked = 0
+        self.changes = RegencyChanges()
         self._chassis = chassis
         self._ordering = ordering
         self._suspicions = Suspicions(chassis)
@@ -91,7 +95,7 @@ class Synchronization:
     def suspect(self, data: bytes) -> None:
         """Algorithm 3, lines 4-10: forwarded requests were not ordered in time: ask for the next regency."""
         if self._chassis.view.n > 1 and not self._chassis.guard.suspended:
-            self._stop(self.regency + 1, data)
+            self._stop(self.regency + 1, data, f"requests were not ordered within {self.timeout / 1e6:g} s")
 
     def _on_stop(self, sender: int, message: Stop) -> None:
         """Lines 11-18: adopt the requests, and join when a correct replica asks (more than `f`)."""
@@ -100,9 +104,10 @@ class Synchronization:
         self._suspicions.add(sender, message.target)
         self._count_stops()
 
-    def _stop(self, target: int, data: bytes) -> None:
+    def _stop(self, target: int, data: bytes, why: str) -> None:
         if target <= self.asked:
             return
+        self._because(why)
         self.asked, self._overdue = target, data
         self._suspicions.add(self._chassis.id, target)
         self._chassis.broadcast(Stop(self._chassis.view.number, self.regency, target, data))
@@ -114,6 +119,7 @@ class Synchronization:
             return
         joinable = self._suspicions.asked_by(view.f + 1)
         if joinable > max(self.asked, self.regency):
+            self._because(f"{name_members(self._suspicions.asking(joinable))} asked for regency {joinable}")
             self.asked, self._overdue = joinable, self._chassis.overdue()
             self._suspicions.add(self._chassis.id, joinable)
             self._chassis.broadcast(Stop(view.number, self.regency, joinable, self._overdue))
@@ -121,11 +127,15 @@ class Synchronization:
         if installable > self.regency:
             self._install(installable)
 
+    def _because(self, why: str) -> None:
+        self.changes.begin(self._chassis.now, self.regency, self._chassis.view.leader(self.regency), why)
+
     def _withdraw(self) -> None:
         """A STOP that nobody needs any more is not repeated: what was overdue is ordered, and others do not ask."""
         chassis = self._chassis
         if self._suspicions.others_asking(self.asked) <= chassis.view.f and not chassis.suspects():
             self.asked = self.regency
+            self.changes.withdraw()
             self._suspicions.forget(chassis.id)
 
     def heard(self, sender: int, regency: int) -> None:
@@ -138,6 +148,7 @@ class Synchronization:
     def _follow(self) -> None:
         followed = self._suspicions.reached_by(self._chassis.view.f + 1)
         if followed > self.regency:
+            self._because(f"{self._chassis.view.f + 1} replicas are in regency {followed} or beyond")
             self._install(followed)
 
     # Installing a regency, and STOPDATA
@@ -290,6 +301,7 @@ class Synchronization:
         """Lines 30-35; validation has repeated the leader's checks."""
         if message.regency > self.regency:
             # `n - f` replicas have installed it, and signed so.
+            self._because(f"a SYNC shows that the others are in regency {message.regency}")
             self._install(message.regency)
         if message.regency != self.regency:
             return  # of an old one, or we may not install anything yet
@@ -319,6 +331,7 @@ class Synchronization:
     def _begin(self, sync: Sync, outcome: Outcome, data: bytes) -> None:
         chassis = self._chassis
         self.asked = self.regency
+        self.changes.end(chassis.now, self.regency, chassis.view.leader(self.regency))
         self._suspicions.forget(chassis.id)
         chassis.cancel_timer(Timer.REGENCY)
         chassis.cancel_timer(Timer.VALUE)
@@ -347,7 +360,8 @@ class Synchronization:
         if timer == Timer.VALUE:
             self._ask_for_value()
         elif not self._chassis.guard.synchronized and not self._chassis.guard.suspended:
-            self._stop(self.regency + 1, self._chassis.overdue())
+            why = f"no SYNC of regency {self.regency} came within {self.timeout / 1e6:g} s"
+            self._stop(self.regency + 1, self._chassis.overdue(), why)
 
     def resend(self, to: int | None) -> None:
         """STOP as long as it is meant, STOPDATA and the question for the SYNC as long as it is missing."""
@@ -380,16 +394,21 @@ class Synchronization:
         """What the change waits for, and from whom, in words."""
         view = self._chassis.view
         if self.asked > self.regency:
-            missing = [id for id in view.ids if id not in self._suspicions.asking(self.asked)]
-            return f"STOP for regency {self.asked} from {2 * view.f + 1 - (view.n - len(missing))} of {missing}"
+            asking = self._suspicions.asking(self.asked)
+            missing = 2 * view.f + 1 - len(asking)
+            return f"STOP for regency {self.asked} from {name_some(missing, view.ids, asking)}"
         leader = view.leader(self.regency)
         proven = max((known.instance - 1 for known in self._stop_data.values()), default=0)
         if max(proven, self._postponed_until()) > self._chassis.decided:
             return f"the decision of instance {self._chassis.decided + 1}, which others have proven"
         if leader != self._chassis.id:
-            return f"the SYNC of regency {self.regency} from replica {leader}"
-        missing = [id for id in view.ids if id not in self._stop_data]
-        return f"STOPDATA of regency {self.regency} from replicas {missing}"
+            return f"the SYNC of regency {self.regency} from its leader, replica {leader}"
+        if self._wanted is not None:
+            return f"the value that instance {self._wanted[0]} is bound to, from those who wrote it"
+        sent = [signer for signer, known in self._stop_data.items() if known.regency == self.regency]
+        if len(sent) >= view.quorum:
+            return f"the decisions that the STOPDATA of regency {self.regency} prove"
+        return f"STOPDATA of regency {self.regency} from {name_some(view.quorum - len(sent), view.ids, sent)}"
 
     def _postponed_until(self) -> int:
         """The highest decision that a postponed SYNC proves."""
