@@ -22,6 +22,10 @@ COMMANDS = {
     "log": ("smartbft.cli.log:log", "Look inside a replica's log, running or not."),
     "bench": ("smartbft.cli.bench:bench", "Measure a cluster on this machine."),
     "sim": ("smartbft.cli.sim:sim", "Run the deterministic simulator."),
+    "check-application": (
+        "smartbft.cli.check_application:check_application_command",
+        "Look for what makes an application not deterministic.",
+    ),
     "version": ("smartbft.cli.version:version", "Show versions of the program and its native code."),
 }
 
