@@ -377,6 +377,17 @@ cdef class DurableLog:
         if status != FP_OK:
             raise _error(status, &error)
 
+    def forget(self, uint64_t instance):
+        """Remove the oldest finished segments whose records are all of earlier instances; returns how many went."""
+        cdef uint64_t removed = 0
+        cdef fp_log_error_t error
+        cdef int32_t status
+        with nogil:
+            status = log_table.forget(self.log, instance, &removed, &error)
+        if status != FP_OK:
+            raise _error(status, &error)
+        return removed
+
     def fileno(self):
         """The eventfd that becomes readable when `completed` has something new."""
         return log_table.fileno(self.log)

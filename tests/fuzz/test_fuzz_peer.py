@@ -166,12 +166,12 @@ def test_planted_bug_unchecked_signatures(monkeypatch: pytest.MonkeyPatch) -> No
 def test_planted_bug_a_list_is_not_parsed_before_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """A guard against bad lists is gone: the exception escapes."""
 
-    def careless(self: Replica, sender: int, message: Forward) -> None:
+    def careless(self: Replica, sender: int, data: bytes) -> None:
         try:
-            self.pool.admit(message.data, 0, self.now)
+            self.pool.admit(data, 0, self.now)
         except RemoteProtocolError as error:
             raise ValueError("escaped") from error
 
-    monkeypatch.setattr(Replica, "_on_forward", careless)
+    monkeypatch.setattr(Replica, "adopt", careless)
     with pytest.raises(ValueError, match="escaped"):
         fuzz_seeds(50)

@@ -1,7 +1,7 @@
 """What a power loss may leave of files, rebuilt from a write journal (`DurableLog`, fault plan entry `journal`).
 
 The model: a write reaches the disk in sectors of 512 bytes, each whole or not at all and in any order, until a sync of
-the file. New names, renames and removals reach it in their order, until a sync of the folder.
+the file. New names and renames reach it in their order and removals in any, until a sync of the folder.
 """
 
 from __future__ import annotations
@@ -117,4 +117,6 @@ class SimulatedDisk:
         for seed in seeds:
             source = random.Random(seed)
             names = source.choice([self.durable_names, *self.pending_names])
+            undone = {name: file for name, file in self.durable_names.items() if source.random() < 0.5}
+            names = {**undone, **names}
             yield {name: file.after_power_loss(source, False) for name, file in names.items()}

@@ -10,6 +10,7 @@ from smartbft._fastpath import log as native
 from smartbft._fastpath.log import DurableLog
 from smartbft.errors import CorruptLog, StorageError
 from smartbft.storage import RecordSummary, inspect_log, verify_log
+from smartbft.storage.reading import read_records
 
 CHAIN = bytes(range(32))
 SEGMENT = 4096
@@ -123,6 +124,19 @@ def test_a_file_that_was_cut_is_corrupt(folder: Path) -> None:
         assert verify_log(folder).verdict == "corrupt", length
     path.write_bytes(whole)
     assert verify_log(folder).verdict == "complete"
+
+
+def test_a_log_whose_first_segments_were_dropped(folder: Path) -> None:
+    everything = list(inspect_log(folder))
+    with_gone = DurableLog(str(folder), CHAIN, 2, mode=native.SYNC, segment_bytes=SEGMENT)
+    removed = with_gone.forget(120)
+    with_gone.close()
+    assert removed > 0
+    left = list(inspect_log(folder))
+    assert left == everything[len(everything) - len(left) :]
+    report = verify_log(folder)
+    assert (report.verdict, report.first_instance, report.last_instance) == ("complete", left[0].instance, 139)
+    assert [instance for _, instance, _ in read_records(folder, CHAIN, 2)] == [record.instance for record in left]
 
 
 def test_a_missing_segment_is_named(folder: Path) -> None:

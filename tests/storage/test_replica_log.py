@@ -180,3 +180,44 @@ def test_a_record_that_rots_is_not_served(grown: tuple[ReplicaLog, list[Record]]
     with pytest.raises(CorruptLog, match="offset 512") as caught:
         list(log.read(1, 1))
     assert caught.value.segment == path.name
+
+
+def test_forgotten_instances_are_read_no_more(grown: tuple[ReplicaLog, list[Record]]) -> None:
+    log, records = grown
+    assert list(log.read(1, 40)) == [record.raw for record in records]
+    removed = log.forget(21)
+    assert removed > 1
+    left = list(log.read(1, 40))
+    assert left == [record.raw for record in records][-len(left) :]
+    assert [raw for raw in left if raw[1] >= 21] == [record.raw for record in records if record.instance >= 21]
+    assert log.forget(21) == 0
+    assert list(log.read(1, 2)) == []
+
+
+def test_segments_may_go_while_they_are_read(grown: tuple[ReplicaLog, list[Record]]) -> None:
+    log, records = grown
+    reading = log.read(1, 40)
+    assert next(reading) == records[0].raw
+    assert log.forget(30) > 2
+    rest = [raw for raw in reading if raw[1] >= 30]
+    assert rest == [record.raw for record in records if record.instance >= 30]
+
+
+def test_a_file_that_vanishes_otherwise_is_an_error(
+    grown: tuple[ReplicaLog, list[Record]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a segment that is gone is left out."""
+    log, _ = grown
+
+    def missing(self: reader.LogReader, number: int, finished: bool) -> list[Any]:
+        raise FileNotFoundError("something else")
+
+    monkeypatch.setattr(reader.LogReader, "_places", missing)
+    with pytest.raises(FileNotFoundError):
+        list(log.read(1, 2))
+
+
+def test_nothing_is_forgotten_in_memory(tmp_path: Path) -> None:
+    with open_log(tmp_path / "none", "memory") as log:
+        log.append(three_records(1))
+        assert log.forget(9) == 0

@@ -187,6 +187,7 @@ typedef struct {
                       uint32_t more, uint64_t *sequence, fp_log_error_t *error);
     int32_t (*completed)(const fp_log_log_t *log, uint64_t *sequence, fp_log_error_t *error);
     int32_t (*wait)(const fp_log_log_t *log, uint64_t sequence, fp_log_error_t *error);
+    int32_t (*forget)(const fp_log_log_t *log, uint64_t instance, uint64_t *removed, fp_log_error_t *error);
     int32_t (*fileno)(const fp_log_log_t *log);
     int32_t (*space_low)(const fp_log_log_t *log);
     uint64_t (*pending_bytes)(const fp_log_log_t *log);

@@ -105,8 +105,8 @@ class DurableLog:
 
         Args:
             sync_floor_seconds: added to each sync, for benchmarks that emulate a slower disk (labelled as such).
-            fault_plan: for tests: `(call, k, fault)`: the k-th `open`, `write`, `sync`, `rename`, `read` or `allocate`
-                fails with `EIO`, `ENOSPC`, `EINTR` or `short` (write, read, allocate), or does nothing and reports
+            fault_plan: for tests: `(call, k, fault)`: the k-th `open`, `write`, `sync`, `rename`, `read`, `allocate` or
+                `remove` fails with `EIO`, `ENOSPC`, `EINTR` or `short` (write, read, allocate), or does nothing and reports
                 success (`lie`, sync only). `("journal", 0, path)` keeps a write journal in that file.
         Raises:
             StorageError: folder in use, another chain or replica, format version; CorruptLog.
@@ -134,6 +134,15 @@ class DurableLog:
         Raises:
             DurabilityLost: a write or sync failed before that.
             StorageError: no record with that number was appended.
+        """
+    def forget(self, instance: int) -> int:
+        """Remove the oldest finished segments as long as all their records are of instances before `instance`; never the
+        one being written. Returns how many went. Waits for the disk (GIL released): call it on a worker thread.
+
+        Raises:
+            StorageError: a file could not be removed, or the folder not synced; the log goes on. What could not be
+                removed is tried again at the next call; after a failed sync nothing more is removed until the log is
+                opened again.
         """
     def fileno(self) -> int:
         """The eventfd that becomes readable when `completed` has something new."""

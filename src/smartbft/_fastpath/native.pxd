@@ -164,6 +164,8 @@ cdef extern from "fastpath.h" nogil:
                           uint64_t *sequence, fp_log_error_t *error) noexcept nogil
         int32_t (*completed)(const fp_log_log_t *log, uint64_t *sequence, fp_log_error_t *error) noexcept nogil
         int32_t (*wait)(const fp_log_log_t *log, uint64_t sequence, fp_log_error_t *error) noexcept nogil
+        int32_t (*forget)(
+            const fp_log_log_t *log, uint64_t instance, uint64_t *removed, fp_log_error_t *error) noexcept nogil
         int32_t (*fileno)(const fp_log_log_t *log) noexcept nogil
         int32_t (*space_low)(const fp_log_log_t *log) noexcept nogil
         uint64_t (*pending_bytes)(const fp_log_log_t *log) noexcept nogil

@@ -132,6 +132,23 @@ class ReplicaLog:
         """Block this thread until `token` is released. Raises DurabilityLost."""
         self._log.wait(token)
 
+    def forget(self, instance: int) -> int:
+        """Drop what a checkpoint has made superfluous: whole finished segments, oldest first, as long as all their
+        records are of instances before `instance`. Returns how many went.
+
+        Waits for the disk, so call it on a worker thread. The caller sees to it that the snapshot is on disk before,
+        and that a promise which still binds is recorded again at a later instance: a REGENCY record goes with its
+        segment like any other.
+
+        Raises:
+            StorageError: something could not be removed or synced. The log goes on; try again after the next
+                checkpoint.
+        """
+        removed = self._log.forget(instance)
+        if removed:
+            self._reader.forget_missing()
+        return removed
+
     def fileno(self) -> int:
         """A descriptor that is readable when `released` has something new to say (or the log has failed)."""
         return self._log.fileno()

@@ -61,24 +61,44 @@ class LogReader:
     def read(self, first: int, last: int) -> Iterator[RawRecord]:
         """The records of instances `first` to `last` that have been written so far, in log order.
 
+        Segments may be removed meanwhile, the oldest first: what was in them is left out.
+
         Raises:
             CorruptLog: a record that was intact is not any more.
             OSError: a file cannot be read.
         """
-        numbers = sorted(number for name in os.listdir(self._folder) if (number := segment_number(name)) is not None)
+        numbers = self._numbers()
         for number, following in zip_longest(numbers, numbers[1:]):
-            start, end = self._start(number), None if following is None else self._start(following)
-            if start is not None and end is not None:
-                self._starts[number] = start  # for good: it is being written no more
-            if start is None or start > last or (end is not None and end < first):
-                continue
-            with self._lock:
-                index = self._index(number, last, following)
-            places = [place for place in index.places if first <= place.instance <= last]
-            if places:
-                with (self._folder / segment_name(number)).open("rb") as file:
-                    for place in places:
-                        yield place.kind, place.instance, _body(file.fileno(), place, segment_name(number))
+            try:
+                yield from self._read_segment(number, following, first, last)
+            except FileNotFoundError:
+                if segment_name(number) in os.listdir(self._folder):
+                    raise
+
+    def forget_missing(self) -> None:
+        """Forget where the records of segments were that have been removed."""
+        numbers = set(self._numbers())
+        with self._lock:
+            self._starts = {number: start for number, start in self._starts.items() if number in numbers}
+            for number in [number for number in self._indexes if number not in numbers]:
+                del self._indexes[number]
+
+    def _numbers(self) -> list[int]:
+        return sorted(number for name in os.listdir(self._folder) if (number := segment_number(name)) is not None)
+
+    def _read_segment(self, number: int, following: int | None, first: int, last: int) -> Iterator[RawRecord]:
+        start, end = self._start(number), None if following is None else self._start(following)
+        if start is not None and end is not None:
+            self._starts[number] = start  # for good: it is being written no more
+        if start is None or start > last or (end is not None and end < first):
+            return
+        with self._lock:
+            index = self._index(number, last, following)
+        places = [place for place in index.places if first <= place.instance <= last]
+        if places:
+            with (self._folder / segment_name(number)).open("rb") as file:
+                for place in places:
+                    yield place.kind, place.instance, _body(file.fileno(), place, segment_name(number))
 
     def _start(self, number: int) -> int | None:
         """The instance of a segment's first record; None where there is none yet."""

@@ -53,7 +53,8 @@ class ParsedSegments(NamedTuple):
 def parse_segments(segments: Iterable[bytes], chain_id: bytes, replica: int) -> ParsedSegments:
     """Read a whole log, given as the bytes of its segments in order.
 
-    Segments at the end that hold nothing but zeros are prepared ones that were never begun: they are left out.
+    The first ones may be missing, dropped after a checkpoint: the log then begins in the middle. Segments at the end
+    that hold nothing but zeros are prepared ones that were never begun: they are left out.
 
     Raises:
         CorruptLog: damage other than a torn tail; `segment` names the file it would be.
@@ -69,7 +70,7 @@ def parse_segments(segments: Iterable[bytes], chain_id: bytes, replica: int) -> 
         try:
             records += parser.parse(segment, index == len(begun) - 1)
         except CorruptLog as error:
-            raise in_segment(error, segment_name(number + 1)) from None
+            raise in_segment(error, segment_name(parser.segment)) from None
         number = parser.segment
     return ParsedSegments(records, parser.verdict, parser.offset, number, parser.previous)
 

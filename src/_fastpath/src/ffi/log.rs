@@ -114,6 +114,7 @@ pub struct Table {
     append: unsafe extern "C" fn(*const DurableLog, u16, u64, *const Slice, usize, u32, *mut u64, *mut Error) -> i32,
     completed: unsafe extern "C" fn(*const DurableLog, *mut u64, *mut Error) -> i32,
     wait: unsafe extern "C" fn(*const DurableLog, u64, *mut Error) -> i32,
+    forget: unsafe extern "C" fn(*const DurableLog, u64, *mut u64, *mut Error) -> i32,
     fileno: unsafe extern "C" fn(*const DurableLog) -> i32,
     space_low: unsafe extern "C" fn(*const DurableLog) -> i32,
     pending_bytes: unsafe extern "C" fn(*const DurableLog) -> u64,
@@ -143,6 +144,7 @@ static TABLE: Table = Table {
     append,
     completed,
     wait,
+    forget,
     fileno,
     space_low,
     pending_bytes,
@@ -447,6 +449,11 @@ unsafe extern "C" fn completed(log: *const DurableLog, out: *mut u64, error: *mu
 unsafe extern "C" fn wait(log: *const DurableLog, sequence: u64, error: *mut Error) -> i32 {
     // SAFETY: the caller's promise.
     guard(|| unsafe { settle((*log).wait(sequence), &mut (), error) })
+}
+
+unsafe extern "C" fn forget(log: *const DurableLog, instance: u64, out: *mut u64, error: *mut Error) -> i32 {
+    // SAFETY: the caller's promise.
+    guard(|| unsafe { settle((*log).forget(instance), out, error) })
 }
 
 unsafe extern "C" fn fileno(log: *const DurableLog) -> i32 {

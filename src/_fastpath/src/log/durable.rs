@@ -1,5 +1,6 @@
 //! The log as its owner sees it: append, learn what is complete, close.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use super::folder::{self, begin_segment, prepare_segment, Folder, Recovered, Rec
 use super::format::{record_size, Checksum, Identity, CLOSE_MARK, RECORD_HEADER_SIZE, SEGMENT_HEADER_SIZE};
 use super::notifier::Notifier;
 use super::prepare::Preparer;
+use super::retention::{Finished, Retention};
 use super::statistics::Statistics;
 use super::writer::Writer;
 use super::LogError;
@@ -199,6 +201,8 @@ pub struct DurableLog {
     largest_body: u64,
     shared: Arc<Shared>,
     running: Mutex<Option<Running>>,
+    /// None in memory mode.
+    retention: Option<Arc<Retention>>,
     recovered: Mutex<Vec<RecoveredSegment>>,
 }
 
@@ -218,6 +222,7 @@ impl DurableLog {
             largest_body: room,
             shared: Shared::new()?,
             running: Mutex::new(None),
+            retention: None,
             recovered: Mutex::default(),
         };
         if settings.mode != Mode::Memory {
@@ -236,19 +241,25 @@ impl DurableLog {
         let lock = folder::lock(&settings.folder)?;
         let mut recovered =
             Folder::new(&*device, &settings.folder, settings.identity).recover(settings.segment_bytes)?;
+        let mut finished = finished_segments(&recovered);
         self.recovered = Mutex::new(std::mem::take(&mut recovered.segments));
+        let highest = finished.pop_back().and_then(|current| current.highest);
         let (file, encoder) = match recovered.current.take() {
             Some(current) => current,
             None => first_segment(&*device, settings, &mut recovered)?,
         };
         self.shared.statistics().segments = encoder.header().segment + 1;
         let preparer = Arc::new(self.start_preparer(&device, settings, recovered, encoder.header().segment + 1)?);
+        let retention = Arc::new(Retention::new(Arc::clone(&device), settings.folder.clone(), finished));
+        self.retention = Some(Arc::clone(&retention));
         let writer = Writer {
             device,
             shared: Arc::clone(&self.shared),
             preparer: Arc::clone(&preparer),
+            retention,
             file,
             encoder,
+            highest,
             segment_bytes: settings.segment_bytes,
             mode: settings.mode,
             sync_floor: settings.sync_floor,
@@ -358,6 +369,15 @@ impl DurableLog {
         Ok(())
     }
 
+    /// Removes the oldest finished segments as long as all their records are of instances before this one; returns how
+    /// many went. The log goes on after an error.
+    pub fn forget(&self, instance: u64) -> Result<u64, LogError> {
+        if std::process::id() != self.owner {
+            return Err(LogError::Storage("a forked process leaves the log to its parent".into()));
+        }
+        self.retention.as_ref().map_or(Ok(0), |retention| retention.forget(instance))
+    }
+
     pub fn fileno(&self) -> RawFd {
         self.shared.notifier.fileno()
     }
@@ -390,6 +410,9 @@ impl DurableLog {
         let running = self.running().take();
         if let Some(Running { preparer, writer, _lock: lock }) = running {
             let _ = writer.join();
+            if let Some(retention) = &self.retention {
+                retention.end();
+            }
             drop(preparer);
             drop(lock);
         }
@@ -412,6 +435,14 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
         .name(name.into())
         .spawn(body)
         .map_err(|error| LogError::Storage(format!("cannot start a thread: {error}")))
+}
+
+/// The segments that hold something, with the highest instance in each; the last one is still to be written.
+fn finished_segments(recovered: &Recovered) -> VecDeque<Finished> {
+    let first = recovered.next_segment - recovered.segments.len() as u64;
+    let highest = |segment: &RecoveredSegment| segment.records.iter().map(|record| record.instance).max();
+    let numbered = (first..).zip(&recovered.segments);
+    numbered.map(|(number, segment)| Finished { number, highest: highest(segment) }).collect()
 }
 
 /// Begins the log's first segment, in the spare file or in a new one.

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::device::{Device, LogFile, SystemDevice};
 use super::LogError;
 
-const CALLS: [&str; 6] = ["open", "write", "sync", "rename", "read", "allocate"];
+const CALLS: [&str; 7] = ["open", "write", "sync", "rename", "read", "allocate", "remove"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
@@ -199,6 +199,7 @@ impl Device for FaultyDevice {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        self.count("remove")?;
         self.system.remove(path)?;
         self.note(b'X', 0, 0, &[name_of(path)])
     }

@@ -2,7 +2,8 @@
 //!
 //! `format`, `encoder` and `parser` are sans-IO; `device` is the table of system calls that everything else goes
 //! through, `fault` the one that fails on demand. `folder` opens a data folder and reads it back, `prepare` fills the
-//! next segment with zeros, `writer` is the thread that commits, `durable` the face.
+//! next segment with zeros, `writer` is the thread that commits, `retention` removes what a checkpoint has made superfluous,
+//! `durable` is the face.
 
 pub mod device;
 pub mod durable;
@@ -13,6 +14,7 @@ pub mod format;
 pub mod notifier;
 pub mod parser;
 pub mod prepare;
+pub mod retention;
 pub mod statistics;
 pub mod writer;
 

@@ -10,6 +10,7 @@ use super::encoder::Encoder;
 use super::folder::begin_segment;
 use super::format::{checksum, CLOSE_MARK, RECORD_HEADER_SIZE};
 use super::prepare::Preparer;
+use super::retention::{Finished, Retention};
 use super::LogError;
 
 /// The end of the log and everything needed to extend it.
@@ -17,11 +18,14 @@ pub struct Writer {
     pub device: Arc<dyn Device>,
     pub shared: Arc<Shared>,
     pub preparer: Arc<Preparer>,
+    pub retention: Arc<Retention>,
     pub file: LogFile,
     pub encoder: Encoder,
     pub segment_bytes: u64,
     pub mode: Mode,
     pub sync_floor: Duration,
+    /// The highest instance of the records in this segment.
+    pub highest: Option<u64>,
     /// Bytes were written since the last sync.
     pub unsynced: bool,
 }
@@ -85,6 +89,7 @@ impl Writer {
             }
             let header = self.encoder.seal(record.kind, record.instance, record.length, record.checksum);
             record.buffer[..RECORD_HEADER_SIZE].copy_from_slice(&header);
+            self.highest = self.highest.max(Some(record.instance));
             count += 1;
         }
         count
@@ -124,6 +129,8 @@ impl Writer {
         self.encoder = begin_segment(&*self.device, &file, identity, number, self.segment_bytes, previous)
             .map_err(|error| LogError::DurabilityLost(format!("cannot begin segment {number}: {error}")))?;
         self.file = file;
+        // Only now: the log always has a segment with a header.
+        self.retention.add(Finished { number: number - 1, highest: self.highest.take() });
         self.preparer.request(number + 1);
         self.shared.statistics().segments += 1;
         Ok(())
