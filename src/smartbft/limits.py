@@ -95,6 +95,17 @@ DECISIONS_PER_TIMEOUT_DECAY = 16
 # that suspicions of long ago do not add up.
 STOP_LIFETIME_RESENDS = 8
 
+# Evidence. What a replica remembers of each member's signed statements, to compare new ones with: a regency change
+# touches an instance or two, so this reaches back far enough; a flood pushes out only its sender's own.
+WITNESSED_ACCEPTS_PER_MEMBER = 64
+WITNESSED_STOP_DATA_PER_MEMBER = 4
+WITNESSED_SYNCS = 2
+WITNESSED_DECISIONS = 64
+# One contradiction convicts; a few show a pattern. The rest would only fill the disk.
+WITNESSED_OFFENCES_PER_MEMBER = 4
+MAX_EVIDENCE_FILES_PER_MEMBER = 8
+MAX_EVIDENCE_BYTES = 2 * MAX_SYNC_BYTES + 256
+
 # The log.
 DEFAULT_SEGMENT_BYTES = 16 * 1024 * 1024
 MIN_SEGMENT_BYTES = 64 * 1024

@@ -15,6 +15,7 @@ from kit.requests import TestClient
 from smartbft import limits, messages
 from smartbft._fastpath.pool import RequestPool, join_requests, join_results, request_digests
 from smartbft.core import records
+from smartbft.core.evidence import make_evidence
 from smartbft.crypto.domains import Domains
 from smartbft.messages import Proof, encode_proof
 from smartbft.storage import ReplicaLog
@@ -178,6 +179,18 @@ def test_values_votes_and_seeds() -> None:
     assert domains.sync_payload(messages.sync_statement(sync)) == keys["signed by a SYNC"] + messages.encode(sync)
     seed = blake3((6).to_bytes(8, "little") + digest, key=keys["seed of the application"]).digest()
     assert domains.seed(6, digest) == seed
+
+
+def test_evidence() -> None:
+    votes = [messages.Accept(0, 0, 1, bytes([number]) * 32, bytes(64)) for number in (2, 1)]
+    made = make_evidence(CHAIN, 3, *votes)
+    fields = [name for row in table(WIRE, "Evidence") for name in row[0].split(", ")]
+    assert fields == list(made.__struct_fields__)
+    plain = ["smartbft evidence", 1, CHAIN, 3, spelled_out(votes[1]), spelled_out(votes[0])]
+    assert made.encode() == msgspec.msgpack.encode(plain)
+    digest = blake3(made.encode(), derive_key_context="smartbft v1 evidence file").hexdigest()
+    assert made.name() == f"3-{digest[:16]}"
+    assert limits.MAX_EVIDENCE_BYTES >= 2 * limits.MAX_SYNC_BYTES
 
 
 # --- the log ---

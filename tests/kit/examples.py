@@ -30,6 +30,7 @@ from smartbft.messages import (
 DIGEST = bytes(range(32))
 PROOF = Proof(0, 1, 2, DIGEST, ((0, bytes(64)), (3, bytes([7]) * 64)))
 STOP_DATA = StopData(0, 2, 1, 3, Accepted(1, DIGEST), (Written(DIGEST, 1),), PROOF, bytes(64))
+SYNC = Sync(0, 2, (STOP_DATA,), bytes(8) + DIGEST, bytes(64))
 MESSAGES: list[Message] = [
     Propose(0, 1, 2, bytes(8) + DIGEST),
     Write(0, 1, 2, DIGEST),
@@ -43,7 +44,7 @@ MESSAGES: list[Message] = [
     Stop(0, 1, 2, b"data"),
     STOP_DATA,
     StopData(0, 2, 2, 1, None, (), None, bytes(64)),
-    Sync(0, 2, (STOP_DATA,), bytes(8) + DIGEST, bytes(64)),
+    SYNC,
     Sync(0, 2, (), b"", bytes(64)),
     FetchSync(0, 2),
     FetchValue(0, 2, 3, DIGEST),

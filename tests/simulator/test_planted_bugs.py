@@ -36,6 +36,7 @@ def test_a_vote_sent_too_early_is_also_found_by_what_it_leads_to(monkeypatch: py
     for seed in range(60):
         found = hunt(mutant, SimulationOptions(seed=seed, persistence=options.persistence, signatures="keyed-hash"))
         if found is not None:
-            assert found[1].promise in ("no contradiction", "liveness")
+            # By the checker, by a replica that holds the two votes against their signer, or by the stall.
+            assert found[1].promise in ("no contradiction", "no false accusation", "liveness")
             return
     pytest.fail("not found within 60 seeds")

@@ -20,6 +20,7 @@ COMMANDS = {
     "coin": ("smartbft.cli.coin:coin", "Mint, spend and list coins."),
     "key": ("smartbft.cli.key:key", "Make and show keys."),
     "log": ("smartbft.cli.log:log", "Look inside a replica's log, running or not."),
+    "evidence": ("smartbft.cli.evidence:evidence", "Check and list evidence against replicas that lie."),
     "bench": ("smartbft.cli.bench:bench", "Measure a cluster on this machine."),
     "sim": ("smartbft.cli.sim:sim", "Run the deterministic simulator."),
     "check-application": (

@@ -29,6 +29,7 @@ _COLUMNS = (
     "executed",
     "behind",
     "pending",
+    "evidence",
     "last sync",
     "waiting for",
 )
@@ -162,6 +163,7 @@ def _row(replica: int, facts: Facts | None, most: int, digest: bool) -> Sequence
         facts["executed"],
         most - facts["executed"],
         facts["pool"]["pending"],
+        facts["evidence"],
         f"{1000 * facts['log']['sync_recent_seconds']:.2f} ms" if facts["log"].get("syncs") else "",
         facts["waiting_for"],
     )

@@ -77,6 +77,11 @@ class ReplicaConfig:
         return self.home / "data"
 
     @property
+    def evidence_folder(self) -> Path:
+        """Contradictions that other members have signed; made when the first one is found."""
+        return self.home / "evidence"
+
+    @property
     def run_folder(self) -> Path:
         """What a running replica leaves for others to find."""
         return self.home / "run"

@@ -58,9 +58,6 @@ class Chassis(Protocol):
     def penalise(self, peer: int, reason: str) -> None:
         """Report a peer that broke the protocol."""
 
-    def report(self, accused: int, first: Message, second: Message) -> None:
-        """Report two signed statements of one member that contradict each other."""
-
     def decide(self, instance: int, value: bytes, data: bytes, proof: Proof, logged: bool) -> None:
         """Deliver a decision: the next instance, its encoded value, its requests and its proof.
 

@@ -11,6 +11,7 @@ from typing import Union
 
 import msgspec
 
+from smartbft.core.evidence import Statement
 from smartbft.core.inputs import Timer
 from smartbft.messages import Message
 
@@ -105,12 +106,12 @@ class ReportEvidence(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         accused: its member id.
-        first, second: the signed messages (ACCEPT, STOPDATA or SYNC).
+        first, second: the signed messages.
     """
 
     accused: int
-    first: Message
-    second: Message
+    first: Statement
+    second: Statement
 
 
 Effect = Union[  # noqa: UP007

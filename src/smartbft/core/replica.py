@@ -28,6 +28,7 @@ from smartbft.core.effects import (
     ServeDecisions,
     SetTimer,
 )
+from smartbft.core.evidence import Statement
 from smartbft.core.forwarding import Forwarding
 from smartbft.core.inputs import (
     Executed,
@@ -45,6 +46,7 @@ from smartbft.core.recovery import Decided, RecoveredState
 from smartbft.core.regency_changes import RegencyChanges
 from smartbft.core.safety import VoteGuard
 from smartbft.core.taking_part import TakingPart
+from smartbft.core.witness import Witness
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import Signer
 from smartbft.errors import LocalProtocolError, RemoteProtocolError, invariant
@@ -125,6 +127,7 @@ class Replica:
         self._catch_up = CatchUp(self)
         self._forwarding = Forwarding(self)
         self._taking_part = TakingPart(self)
+        self._witness = Witness(view, self._accuse)
         self._seen_by_resend = (0, False)
         self._started = False
         self.ordering = ordering(self)
@@ -219,6 +222,8 @@ class Replica:
             self._deliver(decision, token=0)
         self.ordering.recover(recovered)
         self._taking_part.begin(recovered)
+        if recovered.sync is not None:
+            self._witness.saw_sync(recovered.sync, self.decided)
         self._repeat(None)
         self.set_timer(Timer.RESEND, self.parameters.resend_interval)
         self.set_timer(Timer.PROGRESS, self.parameters.progress_interval)
@@ -227,6 +232,7 @@ class Replica:
     # What arrives
 
     def _on_message(self, sender: int, message: Message) -> None:
+        self._witness.saw(sender, message, self.decided)
         if isinstance(message, (Decision, Progress, FetchDecisions, Forward)):
             self._on_common_message(sender, message)
         elif isinstance(message, (FetchStanding, Standing)):
@@ -347,8 +353,8 @@ class Replica:
         """Report a peer that broke the protocol."""
         self._effects.append(Penalise(peer, reason))
 
-    def report(self, accused: int, first: Message, second: Message) -> None:
-        """Report two signed statements of one member that contradict each other."""
+    def _accuse(self, accused: int, first: Statement, second: Statement) -> None:
+        """A member has signed two statements that contradict each other."""
         self._effects.append(ReportEvidence(accused, first, second))
 
     def last_proof(self) -> Proof | None:
@@ -396,6 +402,7 @@ class Replica:
         self.agreed_time = value.timestamp
         self._recent.add(decision, token)
         self._last_proof = decision.proof
+        self._witness.decided(decision.proof)
         self._executing[decision.instance] = (value.digests, decision.data, value.timestamp, token)
         seed = self.domains.seed(decision.instance, decision.proof.digest)
         self._effects.append(Execute(decision.instance, value.timestamp, seed, decision.data))

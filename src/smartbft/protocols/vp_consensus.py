@@ -141,7 +141,6 @@ class VPConsensus:
     def on_accept(self, sender: int, message: Accept) -> bool:
         """Step 4: count a verified ACCEPT. Returns False if the sender's ACCEPT of this regency was here before."""
         if not self._first_vote(Accept, sender, message.regency, message.digest):
-            self._report_accepts(sender, message)
             return False
         self._accepts.setdefault((message.regency, message.digest), {})[sender] = message.signature
         self._try_decide(message.regency, message.digest)
@@ -440,14 +439,6 @@ class VPConsensus:
         if known != digest:
             self._chassis.penalise(sender, f"two {kind.__name__} votes in instance {self.instance}, regency {regency}")
         return False
-
-    def _report_accepts(self, sender: int, message: Accept) -> None:
-        """Two signed ACCEPTs of one regency for different values are evidence."""
-        known = self._voters[Accept, message.regency, sender]
-        if known != message.digest:
-            signature = self._accepts[message.regency, known][sender]
-            first = Accept(message.view, message.regency, self.instance, known, signature)
-            self._chassis.report(sender, first, message)
 
 
 def _split_digests(digests: bytes) -> list[bytes]:

@@ -27,6 +27,7 @@ from smartbft.errors import ConfigError, LocalProtocolError
 from smartbft.protocols.mod_smart import ModSmart
 from smartbft.runtime.clients import ClientGate
 from smartbft.runtime.driver import Driver
+from smartbft.runtime.evidence import EvidenceDesk
 from smartbft.runtime.executor import SliceExecutor, ThreadExecutor
 from smartbft.runtime.journal import Journal, Log
 from smartbft.runtime.network import Network, Secrets
@@ -104,6 +105,7 @@ class RunningReplica:
             failed=fail,
         )
         self._network = Network(genesis, self._id, secrets, self._level, self._peers, self._clients)
+        self._evidence = EvidenceDesk(config.evidence_folder, genesis.chain_id)
         self._desk = StatusDesk(self._facts, self._about_the_state)
         self._pump: VerificationPump | None = None
         self._replay_until = 0
@@ -190,6 +192,7 @@ class RunningReplica:
             clients=self._clients,
             executor=executor,
             serve=self._server.serve if self._server is not None else _no_log_to_serve_from,
+            report=self._evidence.report,
             regulate=self._regulate,
             fail=self._fail,
         )
@@ -345,6 +348,7 @@ class RunningReplica:
             "clients": len(self._clients),
             "pool": self._pool.stats(),
             "log": asdict(self._log.statistics()) if self._log is not None else {},
+            "evidence": len(self._evidence),
             "threads": thread_times(),
         }
 

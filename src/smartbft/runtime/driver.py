@@ -91,9 +91,9 @@ class Driver:
         journal: the log, as tokens; `immediate` when nothing has to be waited for (memory mode).
         peers, clients, executor: who carries out the effects.
         serve: reads old decisions from the log for a peer.
+        report: keeps evidence against a member.
         regulate: called after every turn: opens and closes the gates of the pool and of the sockets.
         fail: called once with an error that ends the replica (DurabilityLost, InvariantViolation, or a bug).
-        evidence: keeps two contradicting statements of a member; without it they are only logged.
         clock: the wall clock in microseconds.
     """
 
@@ -109,9 +109,9 @@ class Driver:
         clients: Clients,
         executor: Executor,
         serve: Callable[[ServeDecisions], None],
+        report: Callable[[ReportEvidence], None],
         regulate: Callable[[], None],
         fail: Callable[[BaseException], None],
-        evidence: Callable[[ReportEvidence], None] | None = None,
         clock: Callable[[], int] = wall_clock,
     ) -> None:
         self._core = core
@@ -143,7 +143,7 @@ class Driver:
             Reply: self._reply,
             ServeDecisions: serve,
             Penalise: self._penalise,
-            ReportEvidence: evidence or _log_evidence,
+            ReportEvidence: report,
         }
         self._changes = core.changes
         self._changes_seen = 0
@@ -307,8 +307,3 @@ class Driver:
         self._changes_seen = self._changes.count
         if self._changes.last is not None:
             logger.warning("the leader was replaced", extra=self._changes.last.as_dict())
-
-
-def _log_evidence(effect: ReportEvidence) -> None:
-    kind = type(effect.first).__name__
-    logger.error("a member signed statements that contradict each other", extra={"accused": effect.accused, "of": kind})

@@ -9,13 +9,14 @@ The numbers in the docstrings are those of the invariants in docs/simulator.md.
 from __future__ import annotations
 
 from smartbft._fastpath.pool import EXECUTED, OVERLOADED, request_digests, split_requests
-from smartbft.core.effects import Record
+from smartbft.core.effects import Record, ReportEvidence
 from smartbft.core.records import ACCEPT, DECISION, VALUE, parse_accept, parse_decision, parse_value
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import MemberVerifier
 from smartbft.errors import SmartBFTError
 from smartbft.limits import DIGEST_BYTES
 from smartbft.messages import Accept, Message, Proof, Propose, Write, decode_proof
+from smartbft.testing.accusations import Accusations
 from smartbft.testing.clients import Reply
 from smartbft.types import Value, View
 
@@ -380,7 +381,17 @@ class Replies:
 class Checkers:
     """All checkers of one run."""
 
-    __slots__ = ("agreement", "domains", "durability", "order", "provability", "replies", "validity", "votes")
+    __slots__ = (
+        "accusations",
+        "agreement",
+        "domains",
+        "durability",
+        "order",
+        "provability",
+        "replies",
+        "validity",
+        "votes",
+    )
 
     def __init__(
         self, view: View, domains: Domains, verifier: MemberVerifier, *, persistence: str, forgetful: frozenset[int]
@@ -395,6 +406,7 @@ class Checkers:
         self.votes = Votes(n, forgetful)
         self.durability = Durability(n, domains, check_votes=persistence != "memory", holders=holders)
         self.replies = Replies(self.validity)
+        self.accusations = Accusations(view, domains, verifier, forgetful)
 
     def recorded(self, replica: int, record: Record) -> None:
         """A replica wants a record persisted: decisions are judged here, with their proofs."""
@@ -407,6 +419,11 @@ class Checkers:
         """A replica lets a message out to its peers."""
         self.votes.sent(replica, message)
         self.durability.sent(replica, message)
+
+    def accused(self, replica: int, effect: ReportEvidence) -> None:
+        """A replica reports evidence."""
+        if problem := self.accusations.judge(effect):
+            raise PropertyViolation("no false accusation", f"replica {replica}: {problem}")
 
     def executes(self, replica: int, instance: int, timestamp: int, seed: bytes, data: bytes) -> None:
         """A replica hands a decided batch to its application."""

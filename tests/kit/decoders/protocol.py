@@ -8,16 +8,18 @@ from collections.abc import Callable
 from functools import partial
 
 import msgspec
+from msgspec.structs import replace
 from oracles import wire
 
-from kit.examples import DIGEST, MESSAGES, PROOF
+from kit.examples import DIGEST, MESSAGES, PROOF, STOP_DATA, SYNC
 from kit.fuzzing import Decode, Decoder
 from smartbft import messages
 from smartbft._fastpath.pool import EXECUTED, OVERLOADED, SESSION_REFUSED
+from smartbft.core.evidence import Evidence, decode_evidence, make_evidence
 from smartbft.crypto.signatures import Ed25519Signer
 from smartbft.errors import MalformedMessage, RemoteProtocolError
 from smartbft.limits import FRAME_HEADER_BYTES
-from smartbft.messages import Message, Proof
+from smartbft.messages import Accept, Message, Proof
 from smartbft.net import handshake
 from smartbft.net.handshake import Acceptor, ClientDialer, Identity, ReplicaDialer
 from smartbft.runtime.requests import ReplyCollector
@@ -33,6 +35,13 @@ _MARKERS += [b"\xd3" + b"\xff" * 8, b"\xdc\x00\x05", b"\xdd\xff\xff\xff\xff", b"
 
 _lenient_message = msgspec.msgpack.Decoder(Message)
 _lenient_proof = msgspec.msgpack.Decoder(Proof)
+_lenient_evidence = msgspec.msgpack.Decoder(Evidence)
+_VOTE = Accept(0, 1, 2, DIGEST, bytes(64))
+_EVIDENCE = [
+    make_evidence(DIGEST, 0, _VOTE, replace(_VOTE, digest=bytes(32))),
+    make_evidence(DIGEST, 1, _VOTE, STOP_DATA),
+    make_evidence(DIGEST, 2, SYNC, replace(SYNC, value=b"")),
+]
 
 
 def _lenient(decoder: msgspec.msgpack.Decoder[object], data: bytes) -> object:
@@ -177,6 +186,16 @@ DECODERS = [
         RemoteProtocolError,
         partial(_lenient, _lenient_proof),
         messages.encode_proof,
+        _MARKERS,
+        guide=wire.message_pack,
+    ),
+    Decoder(
+        "evidence",
+        decode_evidence,
+        [made.encode() for made in _EVIDENCE],
+        RemoteProtocolError,
+        partial(_lenient, _lenient_evidence),
+        Evidence.encode,
         _MARKERS,
         guide=wire.message_pack,
     ),

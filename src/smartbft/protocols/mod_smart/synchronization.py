@@ -199,20 +199,13 @@ class Synchronization:
         if self._chassis.view.leader(message.regency) != self._chassis.id or message.regency < self.regency:
             return
         known = self._stop_data.get(sender)
-        if known is not None and known.regency >= message.regency:
-            if known.regency == message.regency and known.instance == message.instance:
-                self._compare(sender, known, message)
-        else:
+        if known is None or known.regency < message.regency:
             self._stop_data[sender] = message
         if message.regency == self.regency:
             if self._sync is None:
                 self._try_sync()
             else:
                 self._answer_with_sync(sender)
-
-    def _compare(self, sender: int, known: StopData, message: StopData) -> None:
-        if stop_data_statement(known) != stop_data_statement(message):
-            self._chassis.report(sender, known, message)
 
     # SYNC at the leader
 
@@ -303,11 +296,8 @@ class Synchronization:
             # `n - f` replicas have installed it, and signed so.
             self._because(f"a SYNC shows that the others are in regency {message.regency}")
             self._install(message.regency)
-        if message.regency != self.regency:
-            return  # of an old one, or we may not install anything yet
-        if self._sync is not None:
-            if sync_statement(self._sync) != sync_statement(message):
-                self._chassis.report(self._chassis.view.leader(message.regency), self._sync, message)
+        if message.regency != self.regency or self._sync is not None:
+            # Of an old regency, known already, or we may not install anything yet.
             return
         outcome = evaluate(message.stop_data, self._chassis.view.n, self._chassis.view.f)
         if self._is_up_to(list(message.stop_data), outcome):
