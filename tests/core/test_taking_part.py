@@ -11,10 +11,10 @@ from kit.requests import TestClient
 from smartbft.core import taking_part
 from smartbft.core.effects import Penalise
 from smartbft.core.inputs import Timer
-from smartbft.core.records import ACCEPT, REGENCY, VALUE
+from smartbft.core.records import ACCEPT, DECISION, REGENCY, VALUE
 from smartbft.core.recovery import RecoveredState
 from smartbft.crypto.signatures import Ed25519Signer
-from smartbft.messages import Accept, FetchStanding, Message, Propose, Standing, StopData, Vote, Write
+from smartbft.messages import Accept, FetchStanding, Message, Propose, Standing, Stop, StopData, Vote, Write
 from smartbft.types import Parameters
 
 VOTES = (Propose, Write, Accept, StopData)
@@ -96,14 +96,7 @@ def test_it_first_decides_what_others_have_proven(cluster: Cluster) -> None:
 
 
 def test_a_replica_without_its_votes_learns_and_serves_and_never_votes(cluster: Cluster) -> None:
-    node = Node.__new__(Node)
-    recover = Node.recovered
-    try:
-        Node.recovered = lambda self: dataclasses.replace(RecoveredState(), intact=False)  # type: ignore[method-assign]
-        node.__init__(0, cluster.view, cluster.parameters)  # type: ignore[misc]
-    finally:
-        Node.recovered = recover  # type: ignore[method-assign]
-    cluster.nodes[0] = node
+    node = learner(cluster, 0)
     for number in (2, 3):
         cluster.submit(TestClient(number).requests(b"more"))
         cluster.run()
@@ -115,6 +108,38 @@ def test_a_replica_without_its_votes_learns_and_serves_and_never_votes(cluster: 
     assert not [m for sender, _, m in cluster.delivered if sender == 0 and isinstance(m, VOTES) and m.instance > 1]
     assert {record.kind for record in node.log}.isdisjoint({VALUE, ACCEPT, REGENCY})
     answer(restarted(cluster, 1), cluster, 0)  # it answers like any other
+
+
+def learner(cluster: Cluster, id: int) -> Node:
+    """A replica that comes back without the record of its votes."""
+    node = cluster.nodes[id] = Node.__new__(Node)
+    recover = Node.recovered
+    try:
+        Node.recovered = lambda self: dataclasses.replace(RecoveredState(), intact=False)  # type: ignore[method-assign]
+        node.__init__(id, cluster.view, cluster.parameters)  # type: ignore[misc]
+    finally:
+        Node.recovered = recover  # type: ignore[method-assign]
+    return node
+
+
+def test_a_learner_follows_regency_changes_without_a_word(cluster: Cluster) -> None:
+    node = learner(cluster, 0)
+    voters = [other for other in cluster.nodes if other is not node]
+    for other in voters:
+        other.fire(Timer.PROGRESS)
+    cluster.run()
+    node.fire(Timer.CATCH_UP)
+    cluster.run()
+    for other in voters:
+        other.ordering.suspect(b"")
+    cluster.run()
+    cluster.submit(TestClient(2).requests(b"second"))
+    cluster.run()
+    assert [other.replica.regency for other in cluster.nodes] == [1] * 4
+    assert node.replica.decided == node.replica.executed == 2, "it sees the votes of the new regency"
+    said = [m for sender, _, m in cluster.delivered if sender == 0 and isinstance(m, (*VOTES, Stop)) and m.regency]
+    assert not said
+    assert {record.kind for record in node.log} == {DECISION}
 
 
 def test_a_signed_vote_that_the_log_does_not_have_is_enough(cluster: Cluster) -> None:

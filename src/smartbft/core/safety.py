@@ -18,9 +18,21 @@ class VoteGuard:
         regency: the installed one. Installing it is a promise: no WRITE or ACCEPT below it in any instance.
         synchronized: whether its SYNC has come; regency 0 needs none.
         suspended: why this replica may promise nothing at all, in words; empty: it takes part.
+        follows: whether a suspended replica follows the regencies of the others, as a learner does: that promises
+            nothing, because nothing of it leaves.
     """
 
-    __slots__ = ("_accepted", "_bound", "_decided", "_proposed", "_written", "regency", "suspended", "synchronized")
+    __slots__ = (
+        "_accepted",
+        "_bound",
+        "_decided",
+        "_proposed",
+        "_written",
+        "follows",
+        "regency",
+        "suspended",
+        "synchronized",
+    )
 
     def __init__(self) -> None:
         self._proposed: dict[tuple[int, int], bytes] = {}
@@ -31,22 +43,25 @@ class VoteGuard:
         self.regency = 0
         self.synchronized = True
         self.suspended = ""
+        self.follows = False
 
     # Taking part (protocols.md section 3)
 
-    def suspend(self, why: str) -> None:
-        """Approve nothing until `resume`: a replica that starts, or one whose record of its votes is lost."""
+    def suspend(self, why: str, *, follow: bool = False) -> None:
+        """Approve nothing until `resume`: a replica that starts, or (it may follow) one that lost its votes' record."""
         self.suspended = why
+        self.follows = follow
 
     def resume(self) -> None:
-        """End `suspend`."""
+        """End `suspend` of a replica that starts."""
+        invariant(not self.follows, "a replica that has lost the record of its votes would vote again")
         self.suspended = ""
 
     # Regencies (protocols.md 2.3)
 
     def install(self, regency: int) -> bool:
         """Whether STOPDATA for `regency` may be recorded and sent; from then on nothing below it is voted."""
-        if regency <= self.regency or self.suspended:
+        if regency <= self.regency or not self._may_follow():
             return False
         self._install(regency)
         return True
@@ -63,7 +78,7 @@ class VoteGuard:
             instance: the one after the highest that the SYNC proves.
             digest: the only value that may be written there in `regency`; empty: nothing binds or is proposed.
         """
-        if regency != self.regency or self.synchronized or self.suspended:
+        if regency != self.regency or self.synchronized or not self._may_follow():
             return False
         self._synchronize(regency, instance, digest)
         return True
@@ -128,6 +143,9 @@ class VoteGuard:
             if made:
                 kept = promises.setdefault((instance, regency), digest)
                 invariant(kept == digest, f"the log holds two votes for instance {instance}, regency {regency}")
+
+    def _may_follow(self) -> bool:
+        return not self.suspended or self.follows
 
     def _may_write(self, instance: int, regency: int, digest: bytes) -> bool:
         return self._may_vote(instance, regency) and self._bound.get((instance, regency), digest) == digest

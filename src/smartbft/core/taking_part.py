@@ -52,7 +52,8 @@ class TakingPart:
     def _learn(self, why: str) -> None:
         self.learns = why
         self._starting = False
-        self._replica.guard.suspend(why)
+        self._replica.guard.suspend(why, follow=True)
+        self._replica.ordering.take_part()
 
     def ask(self, to: int | None) -> None:
         """Ask again, as long as answers are missing."""

@@ -260,10 +260,13 @@ class ModSmart:
 
     def resend(self, to: int | None) -> None:
         """Send what binds us in `i`, in `i - 1` and in the regency again, as far as it is durable."""
-        if self._chassis.guard.suspended:
+        guard = self._chassis.guard
+        if guard.suspended and not guard.follows:
             return
         self._synchronization.resend(to)
         self.current.ask_for_value()
+        if guard.suspended:
+            return
         for consensus in (self.previous, self.current):
             for message in consensus.sent_messages() if consensus else ():
                 if to is None:

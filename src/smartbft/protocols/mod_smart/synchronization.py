@@ -163,6 +163,8 @@ class Synchronization:
         self._progress = 0
         self._forget_old_regency()
         self._ordering.leave_regency()
+        if chassis.guard.suspended:
+            return  # a learner follows, and has nothing to promise
         stop_data = self._make_stop_data()
         leader = chassis.view.leader(regency)
         then = () if leader == chassis.id else (Send(leader, stop_data),)
@@ -212,7 +214,7 @@ class Synchronization:
     def _try_sync(self) -> None:
         """Lines 28-29: with a sound set and all decisions it proves, begin the regency."""
         chassis = self._chassis
-        if chassis.guard.synchronized or chassis.view.leader(self.regency) != chassis.id:
+        if chassis.guard.synchronized or chassis.view.leader(self.regency) != chassis.id or chassis.guard.suspended:
             return
         collected = [known for _, known in sorted(self._stop_data.items()) if known.regency == self.regency]
         outcome = evaluate(collected, chassis.view.n, chassis.view.f)
@@ -315,7 +317,8 @@ class Synchronization:
             return
         self._sync, self._postponed, self._wanted = sync, None, None
         leads = chassis.view.leader(sync.regency) == chassis.id
-        chassis.persist_promise(sync_record(chassis.decided + 1, sync), (Broadcast(sync),) if leads else ())
+        if not chassis.guard.suspended:
+            chassis.persist_promise(sync_record(chassis.decided + 1, sync), (Broadcast(sync),) if leads else ())
         self._begin(sync, outcome, data)
 
     def _begin(self, sync: Sync, outcome: Outcome, data: bytes) -> None:
@@ -356,6 +359,13 @@ class Synchronization:
     def resend(self, to: int | None) -> None:
         """STOP as long as it is meant, STOPDATA and the question for the SYNC as long as it is missing."""
         chassis, view = self._chassis, self._chassis.view.number
+        if not chassis.guard.suspended:
+            self._resend_promises(to)
+        if not chassis.guard.synchronized:
+            _tell(chassis, to, FetchSync(view, self.regency))
+
+    def _resend_promises(self, to: int | None) -> None:
+        chassis, view = self._chassis, self._chassis.view.number
         if self.asked > self.regency and chassis.guard.synchronized:
             self._withdraw()
         if self.asked > self.regency:
@@ -366,7 +376,6 @@ class Synchronization:
         leader = chassis.view.leader(self.regency)
         if self._own is not None and self._own[0] <= chassis.durable and leader != chassis.id and to in (None, leader):
             chassis.send(leader, self._own[1])
-        _tell(chassis, to, FetchSync(view, self.regency))
 
     def _answer_with_sync(self, to: int) -> None:
         """Any holder passes the SYNC on, at most once per resend interval and peer."""
