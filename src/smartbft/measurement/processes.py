@@ -179,18 +179,16 @@ class ProcessCluster:
         shutil.rmtree(config.data_folder)
         config.data_folder.mkdir()
 
+    def command(self, config: ReplicaConfig) -> list[str]:
+        """What runs a replica."""
+        return [sys.executable, "-m", "smartbft", "start", "--home", str(config.home), "--exit-with-parent"]
+
     async def _spawn(self, config: ReplicaConfig) -> ReplicaProcess:
         home, lifeline = config.home, self._lifeline
         log_path = home / "run" / "replica.log"
         with log_path.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "smartbft",
-                "start",
-                "--home",
-                str(home),
-                "--exit-with-parent",
+                *self.command(config),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,

@@ -1,0 +1,145 @@
+"""Connections between replica processes that are slow, cut and corrupted on their way: the cluster goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from kit import behind_proxy
+from kit.processes import QUICK, additions, assert_counted, assert_level, client_of, run
+from kit.proxy import Proxy, free_port
+
+from smartbft.config import ReplicaConfig
+from smartbft.measurement.processes import ProcessCluster
+from smartbft.testnet import Testnet, create_testnet
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+
+class ProxiedCluster(ProcessCluster):
+    """Every replica listens behind a proxy. A replica dials those with higher ids: all links of 3 pass its proxy."""
+
+    def __init__(self, network: Testnet) -> None:
+        super().__init__(network)
+        self.ports = {config.replica: free_port() for config in network.replicas}
+        self.proxies = {
+            member.id: Proxy(member.replica_address.port, self.ports[member.id], random.Random(member.id))
+            for member in network.genesis.members
+        }
+
+    def command(self, config: ReplicaConfig) -> list[str]:
+        return [sys.executable, str(behind_proxy.__file__), str(config.home), str(self.ports[config.replica])]
+
+
+@asynccontextmanager
+async def proxied(network: Testnet) -> AsyncIterator[ProxiedCluster]:
+    cluster = ProxiedCluster(network)
+    try:
+        for proxy in cluster.proxies.values():
+            await proxy.start()
+        await cluster.start()
+        yield cluster
+    finally:
+        await cluster.stop()
+        for proxy in cluster.proxies.values():
+            await proxy.close()
+
+
+def network_in(folder: Path, transport: str) -> Testnet:
+    return create_testnet(
+        folder / "net", 4, application="counter", transport=transport, parameters=QUICK, log_level="warning"
+    )
+
+
+@pytest.mark.parametrize("transport", ["plain", "tls"])
+def test_slow_and_cut_connections(tmp_path: Path, transport: str) -> None:
+    async def scenario() -> None:
+        network, load = network_in(tmp_path, transport), additions()
+        async with proxied(network) as cluster, client_of(network) as client:
+            proxies = cluster.proxies
+            running = asyncio.create_task(load.run(client))
+            await load.more(50)
+            for proxy in proxies.values():
+                proxy.delay = 0.02
+            await load.more(50)
+            for proxy in [*proxies.values(), *proxies.values()]:  # one connection after the other breaks
+                await proxy.cut()
+                await load.more(10)
+            for proxy in proxies.values():
+                proxy.heal()
+
+            await proxies[3].cut(down=True)  # it hears nobody; the others are enough
+            await load.more(100)
+            facts = await client.status(3)
+            assert facts["peers"] == []
+            assert facts["waiting_for"] == "a connection to 2 of replicas 0, 1 and 2"
+            proxies[3].heal()
+            await load.more(20)
+
+            for proxy in proxies.values():  # nobody hears anybody
+                await proxy.cut(down=True)
+            standing = len(load.acknowledged)
+            await asyncio.sleep(0.5)
+            assert len(load.acknowledged) <= standing + 12, "ordered without a connection"
+            for proxy in proxies.values():
+                proxy.heal()
+            await load.more(100)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await assert_counted(client, load)
+            await assert_level(client, 4)
+
+    run(scenario)
+
+
+def test_tls_closes_a_connection_with_a_flipped_bit(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        network, load = network_in(tmp_path, "tls"), additions()
+        async with proxied(network) as cluster, client_of(network) as client:
+            running = asyncio.create_task(load.run(client))
+            await load.more(50)
+            proxies = cluster.proxies.values()
+            before = sum(proxy.connections for proxy in proxies)
+            for proxy in proxies:
+                proxy.corrupted_chunks = 0.01
+            while sum(proxy.flipped for proxy in proxies) < 8:
+                await load.more(10)
+            for proxy in proxies:
+                proxy.heal()
+            await load.more(50)
+            assert sum(proxy.connections for proxy in proxies) > before, "a flipped bit passed TLS"
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await assert_counted(client, load)
+            await assert_level(client, 4)
+
+    run(scenario)
+
+
+def test_on_plain_tcp_flipped_bits_are_the_fault_of_one(tmp_path: Path) -> None:
+    """Without TLS a vote may be changed on its way: as if one replica lied, which the others outvote or refuse."""
+
+    async def scenario() -> None:
+        network, load = network_in(tmp_path, "plain"), additions()
+        async with proxied(network) as cluster, client_of(network) as client:
+            running = asyncio.create_task(load.run(client))
+            await load.more(50)
+            proxy = cluster.proxies[3]
+            before = proxy.connections
+            proxy.corrupted_chunks = 0.05
+            while proxy.flipped < 40:
+                await load.more(10)
+            proxy.heal()
+            await load.more(50)
+            assert proxy.connections > before, "nobody refused a corrupted frame"
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await assert_counted(client, load)
+            await assert_level(client, 4)
+
+    run(scenario)

@@ -1,0 +1,84 @@
+"""A replica process whose disk is full: it refuses or stops, the others go on, and it comes back when there is room.
+
+The disk is full by a limit on the size of files, which needs no privileges: new log segments cannot be made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+from kit.processes import QUICK, Load, assert_level, client_of, run
+
+from smartbft import AsyncClient
+from smartbft.apps import key_value
+from smartbft.cli.exit_codes import ExitCode
+from smartbft.limits import MAX_REQUEST_BYTES
+from smartbft.measurement.processes import ProcessCluster
+from smartbft.testnet import create_testnet
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+SEGMENT = 72 * 1024
+SMALL = replace(QUICK, max_batch_requests=64, max_batch_bytes=4 + MAX_REQUEST_BYTES)
+
+
+def fill_disk(cluster: ProcessCluster, replica: int) -> None:
+    """From now on the process cannot make a file as large as a segment."""
+    psutil.Process(cluster.process(replica).pid).rlimit(resource.RLIMIT_FSIZE, (SEGMENT - 4096, SEGMENT - 4096))
+
+
+async def refuses_or_stops(cluster: ProcessCluster, client: AsyncClient, replica: int, load: Load) -> None:
+    """Under load, until the replica says that its disk is full, or has ended because of it."""
+    process = cluster.process(replica)
+    while process.process.returncode is None:
+        await load.more(10)
+        if replica in client.connected and "disk" in (await client.status(replica))["waiting_for"]:
+            return
+    assert process.process.returncode == ExitCode.STORAGE
+    assert "segment" in process.problem()
+
+
+@pytest.mark.parametrize("who", ["leader", "follower"])
+def test_one_full_disk_stops_nobody_else(tmp_path: Path, who: str) -> None:
+    async def scenario() -> None:
+        network = create_testnet(
+            tmp_path / "net",
+            4,
+            application="key_value",
+            transport="plain",
+            parameters=SMALL,
+            segment_bytes=SEGMENT,
+            log_level="warning",
+        )
+        load = Load(lambda number: key_value.put(b"key %d" % number, bytes(1000)))
+        cluster = ProcessCluster(network)
+        try:
+            await cluster.start()
+            async with client_of(network) as client:
+                running = asyncio.create_task(load.run(client))
+                await load.more(50)
+                leader = (await client.status(0))["leader"]
+                full = leader if who == "leader" else (leader + 1) % 4
+                fill_disk(cluster, full)
+                await refuses_or_stops(cluster, client, full, load)
+                await load.more(200)  # much more than its last segment holds
+                await cluster.kill(full)
+                await cluster.restart(full)  # without the limit: there is room again
+                await load.more(20)
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+                numbers = sorted(load.acknowledged)
+                for start in range(0, len(numbers), 50):
+                    some = numbers[start : start + 50]
+                    found = await asyncio.gather(*(client.invoke(key_value.get(b"key %d" % n)) for n in some))
+                    assert all(key_value.decode_value(result) == bytes(1000) for result in found)
+                await assert_level(client, 4)
+        finally:
+            await cluster.stop()
+
+    run(scenario)
