@@ -5,14 +5,18 @@ The statements are those that the product signs: each signer here notes what it 
 
 from __future__ import annotations
 
+import inspect
 import itertools
+from typing import get_type_hints
 
 from kit.requests import CHAIN
+from msgspec.structs import replace
 
 from smartbft._fastpath.pool import RequestPool, encode_request, join_requests
 from smartbft._fastpath.verify import verify
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import Ed25519Signer
+from smartbft.messages import Accepted, StopData, Sync, Written, stop_data_statement, sync_statement
 from smartbft.net.handshake import Acceptor, Identity, ReplicaDialer
 from smartbft.runtime.requests import RequestBuilder
 
@@ -49,19 +53,58 @@ def handshake_statements(
     return SIGNER.noted, acceptors
 
 
+def vote_statements(domains: Domains) -> dict[str, bytes]:
+    """Whatever `Domains` offers to sign, with each argument changed in turn: new kinds are taken in by themselves."""
+    found: dict[str, bytes] = {}
+    for name, method in inspect.getmembers(domains, inspect.ismethod):
+        if name.endswith("_payload"):
+            kinds = {argument: of for argument, of in get_type_hints(method).items() if argument != "return"}
+            plain = {argument: 0 if of is int else DIGESTS[0] for argument, of in kinds.items()}
+            kind = name.removesuffix("_payload")
+            found[kind] = method(**plain)
+            for argument, value in plain.items():
+                changed = 1 if value == 0 else DIGESTS[1]
+                found[f"{kind}, other {argument}"] = method(**{**plain, argument: changed})
+    return found
+
+
+def regency_statements(domains: Domains) -> dict[str, bytes]:
+    """STOPDATA and SYNC as they are on the wire, with one field changed at a time."""
+    lock, write = Accepted(0, DIGESTS[0]), (Written(DIGESTS[0], 0),)
+    promise = StopData(0, 1, 0, 1, None, (), None, bytes(64))
+    sync = Sync(0, 1, (promise,), b"", bytes(64))
+    found: dict[str, bytes] = {}
+    for what, changes in {
+        "": {},
+        ", other view": {"view": 1},
+        ", other regency": {"regency": 2},
+        ", other signer": {"signer": 1},
+        ", other instance": {"instance": 2},
+        ", a lock": {"accepted": lock},
+        ", another lock": {"accepted": replace(lock, digest=DIGESTS[1])},
+        ", a write": {"write_set": write},
+    }.items():
+        found[f"STOPDATA{what}"] = domains.stop_data_payload(stop_data_statement(replace(promise, **changes)))
+    for what, changes in {
+        "": {},
+        ", other view": {"view": 1},
+        ", other regency": {"regency": 2},
+        ", other STOPDATA": {"stop_data": (replace(promise, signer=1),)},
+        ", other signature of a STOPDATA": {"stop_data": (replace(promise, signature=b"x" * 64),)},
+        ", no STOPDATA": {"stop_data": ()},
+        ", a value": {"value": bytes(40)},
+    }.items():
+        found[f"SYNC{what}"] = domains.sync_payload(sync_statement(replace(sync, **changes)))
+    return found
+
+
 def statements() -> dict[str, bytes]:
     """Each kind of statement, and each with one thing changed at a time."""
     found: dict[str, bytes] = {}
     for chain_name, chain in (("", CHAIN), (", other chain", OTHER_CHAIN)):
         domains = Domains(chain)
-        for what, view, regency, instance, digest in (
-            ("", 0, 0, 1, DIGESTS[0]),
-            (", other view", 1, 0, 1, DIGESTS[0]),
-            (", other regency", 0, 1, 1, DIGESTS[0]),
-            (", other instance", 0, 0, 2, DIGESTS[0]),
-            (", other value", 0, 0, 1, DIGESTS[1]),
-        ):
-            found[f"accept{what}{chain_name}"] = domains.accept_payload(view, regency, instance, digest)
+        for name, statement in (vote_statements(domains) | regency_statements(domains)).items():
+            found[name + chain_name] = statement
         # An operation that is a whole ACCEPT statement, and one that begins like a handshake.
         for what, session, sequence, operation in (
             ("", 1, 1, b"operation"),
@@ -97,7 +140,8 @@ def interchangeable(found: dict[str, bytes]) -> list[str]:
 
 def test_no_signature_means_anything_elsewhere() -> None:
     found = statements()
-    assert len(found) == 46
+    assert len(found) >= 84
+    assert len(set(found.values())) == len(found)
     assert not interchangeable(found)
     for name, statement in found.items():
         assert verify(SIGNER.public_key, SIGNER.sign(statement), statement), name
@@ -105,13 +149,20 @@ def test_no_signature_means_anything_elsewhere() -> None:
 
 def test_planted_bug_without_domains_a_vote_passes_on_another_chain() -> None:
     bare = {name: statement[32:] for name, statement in statements().items()}
-    assert "accept passes as accept, other chain" in interchangeable(bare)
+    found = interchangeable(bare)
+    for kind in ("accept", "STOPDATA", "SYNC"):
+        assert f"{kind} passes as {kind}, other chain" in found
 
 
 def test_no_statement_begins_with_another() -> None:
     """Whatever is appended to a statement that may be chosen (an operation), it never becomes another kind."""
-    prefixes = {name.split(",")[0].split("'")[0]: statement[:32] for name, statement in statements().items()}
-    assert len(set(prefixes.values())) == len({"accept", "request", "handshake"})
+    prefixes: dict[str, set[bytes]] = {}
+    for name, statement in statements().items():
+        kind = name.split(",")[0].split("'")[0].replace("acceptor", "dialer").replace("STOPDATA", "stop_data").lower()
+        prefixes.setdefault(kind, set()).add(statement[:32])
+    assert {"accept", "stop_data", "sync", "request", "dialer"} <= set(prefixes)
+    assert all(len(found) == len({"this chain", "the other"}) for found in prefixes.values())
+    assert len(set.union(*prefixes.values())) == 2 * len(prefixes)
 
 
 def test_the_pool_refuses_every_other_signature_on_a_request() -> None:
