@@ -154,7 +154,7 @@ def test_a_persistent_load_outlives_a_restart(run: Run) -> None:
     """The replica that comes back is needed for every answer once another one is gone."""
 
     async def scenario() -> None:
-        async with cluster() as made:
+        async with cluster(persistence="async") as made:  # what forgot everything would only learn
             (traffic,) = await echo_traffic(made.genesis, 64, 4000)
             done = asyncio.get_running_loop().create_future()
 
