@@ -4,6 +4,7 @@ The layouts of operations, results and the snapshot are in coin.pyi.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from libc.stdint cimport int32_t, uint8_t, uint64_t
 
 from smartbft._fastpath.native cimport (
@@ -14,6 +15,7 @@ from smartbft._fastpath.native cimport (
     buffer_free,
     coin_table,
     fp_buffer_t,
+    fp_coin_capture_t,
     fp_coin_state_t,
     fp_slice_t,
 )
@@ -70,6 +72,43 @@ cdef bytes _exactly(object value, Py_ssize_t size, str name):
     if len(taken) != size:
         raise ValueError(f"{name} is {size} bytes, not {len(taken)}")
     return taken
+
+
+cdef class CoinCapture:
+    cdef fp_coin_capture_t *capture
+
+    def __init__(self):
+        raise TypeError("captures come from CoinState.capture")
+
+    def __dealloc__(self):
+        with nogil:
+            coin_table.capture_free(self.capture)
+
+    cdef fp_coin_capture_t *handle(self) except NULL:
+        if self.capture == NULL:
+            raise TypeError("captures come from CoinState.capture")
+        return self.capture
+
+    def snapshot(self):
+        cdef fp_coin_capture_t *capture = self.handle()
+        cdef size_t length = coin_table.capture_bytes(capture)
+        # Filled in place: copying so many bytes would hold the GIL for long.
+        cdef bytes snapshot = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> length)
+        cdef uint8_t *place = <uint8_t *> PyBytes_AsString(snapshot)
+        cdef int32_t status
+        with nogil:
+            status = coin_table.capture_snapshot(capture, place, length)
+        _check(status)
+        return snapshot
+
+    def digest(self):
+        cdef fp_coin_capture_t *capture = self.handle()
+        cdef uint8_t digest[32]
+        cdef int32_t status
+        with nogil:
+            status = coin_table.capture_digest(capture, digest)
+        _check(status)
+        return (<const char *> digest)[:32]
 
 
 cdef class CoinState:
@@ -137,13 +176,16 @@ cdef class CoinState:
         _check(status)
         return int.from_bytes((<const char *> amount)[:16], "little")
 
-    def snapshot(self):
-        cdef fp_buffer_t snapshot = fp_buffer_t(NULL, 0, 0)
+    def capture(self):
+        cdef CoinCapture captured = CoinCapture.__new__(CoinCapture)
         cdef int32_t status
         with nogil:
-            status = coin_table.snapshot(self.state, &snapshot)
+            status = coin_table.capture(self.state, &captured.capture)
         _check(status)
-        return _take(&snapshot)
+        return captured
+
+    def snapshot(self):
+        return self.capture().snapshot()
 
     def restore(self, snapshot):
         cdef _View view = _View(snapshot)
@@ -156,12 +198,7 @@ cdef class CoinState:
         _check(status)
 
     def digest(self):
-        cdef uint8_t digest[32]
-        cdef int32_t status
-        with nogil:
-            status = coin_table.digest(self.state, digest)
-        _check(status)
-        return (<const char *> digest)[:32]
+        return self.capture().digest()
 
 
 def coin_id(chain_id, key, uint64_t session, uint64_t sequence, unsigned int index):

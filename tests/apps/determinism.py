@@ -27,9 +27,11 @@ def check_application(make: Callable[[], StateMachine], batches: Sequence[Batch]
     plain, stepping, restored = (PerOperation(make()) for _ in range(3))
     for instance, operations in enumerate(batches, 1):
         data = request_list(operations)
+        before, captured = plain.snapshot(), plain.capture()
         context = ExecutionContext(instance, 1_000_000 + instance, bytes([instance % 256]) * 32)
         results = plain.execute_batch(data, context)
         assert restored.execute_batch(data, context) == results
+        assert captured() == before, "a capture is of the moment when it was made"
         for operation in operations:
             execute_alone(stepping.machine, operation, context)
         snapshot = plain.snapshot()

@@ -394,6 +394,9 @@ const fp_pool_t *fp_pool(void);
 /* One coin state. Its functions may be called from any thread; they wait for each other. */
 typedef struct fp_coin_state fp_coin_state_t;
 
+/* A coin state as it was when it was captured. Nothing changes it and it waits for nobody. */
+typedef struct fp_coin_capture fp_coin_capture_t;
+
 typedef struct {
     uint32_t (*version)(void);
     /* `chain_id`: 32 bytes; `minters`: 32 bytes each. FP_INVALID: a minter is a key of small order. */
@@ -408,10 +411,16 @@ typedef struct {
     /* 16 bytes, little-endian. */
     int32_t (*supply)(const fp_coin_state_t *state, uint8_t *amount);
     int32_t (*minted)(const fp_coin_state_t *state, uint8_t *amount);
-    int32_t (*snapshot)(const fp_coin_state_t *state, fp_buffer_t *snapshot);
     /* `reason`: ASCII, filled when the answer is FP_COIN_REFUSED. */
     int32_t (*restore)(const fp_coin_state_t *state, fp_slice_t snapshot, fp_buffer_t *reason);
-    int32_t (*digest)(const fp_coin_state_t *state, uint8_t *digest);
+    int32_t (*capture)(const fp_coin_state_t *state, fp_coin_capture_t **capture);
+    void (*capture_free)(fp_coin_capture_t *capture);
+    /* Bytes of the snapshot; 0 only after a panic. */
+    size_t (*capture_bytes)(const fp_coin_capture_t *capture);
+    /* `length`: as `capture_bytes` says, else FP_INVALID. */
+    int32_t (*capture_snapshot)(const fp_coin_capture_t *capture, uint8_t *snapshot, size_t length);
+    /* 32 bytes. */
+    int32_t (*capture_digest)(const fp_coin_capture_t *capture, uint8_t *digest);
     int32_t (*coin_id)(const uint8_t *chain_id, const uint8_t *client, uint64_t session, uint64_t sequence,
                        uint32_t index, uint8_t *id);
 } fp_coin_t;

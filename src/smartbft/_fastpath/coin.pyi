@@ -43,6 +43,15 @@ BAD_SIGNATURE: int
 BAD_ADDRESS: int
 COIN_EXISTS: int
 
+class CoinCapture:
+    """The coins as they were when `CoinState.capture` was called. Any thread may use it, with the GIL released; while it
+    lives, chunks of coins of which one is replaced are copied first."""
+
+    def snapshot(self) -> bytes:
+        """What `CoinState.snapshot` would have returned at the time of the capture."""
+    def digest(self) -> bytes:
+        """BLAKE3-256 of that."""
+
 class CoinState:
     def __init__(
         self, chain_id: bytes, minters: Buffer, *, receipt_bytes_mint: int = 0, receipt_bytes_spend: int = 0
@@ -73,8 +82,11 @@ class CoinState:
         """Sum of all values, added up coin by coin."""
     def minted(self) -> int:
         """Sum of all values ever minted. Money is conserved: equal to `supply()`."""
+    def capture(self) -> CoinCapture:
+        """The state as of now, in a moment: one pointer for every 128 coins is copied, nothing is sorted."""
     def snapshot(self) -> bytes:
-        """Canonical: same state, same bytes (coins in the order of their ids)."""
+        """Canonical: same state, same bytes (coins in the order of their ids). Batches may be executed meanwhile: it is
+        the state between two of them."""
     def restore(self, snapshot: Buffer) -> None:
         """Raises ValueError: not a canonical snapshot of this chain; the state stays as it was."""
     def digest(self) -> bytes:

@@ -354,6 +354,9 @@ cdef extern from "fastpath.h" nogil:
     ctypedef struct fp_coin_state_t:
         pass
 
+    ctypedef struct fp_coin_capture_t:
+        pass
+
     ctypedef struct fp_coin_t:
         uint32_t (*version)() noexcept nogil
         int32_t (*create)(
@@ -367,9 +370,13 @@ cdef extern from "fastpath.h" nogil:
         int32_t (*coins)(const fp_coin_state_t *state, uint64_t *count) noexcept nogil
         int32_t (*supply)(const fp_coin_state_t *state, uint8_t *amount) noexcept nogil
         int32_t (*minted)(const fp_coin_state_t *state, uint8_t *amount) noexcept nogil
-        int32_t (*snapshot)(const fp_coin_state_t *state, fp_buffer_t *snapshot) noexcept nogil
         int32_t (*restore)(const fp_coin_state_t *state, fp_slice_t snapshot, fp_buffer_t *reason) noexcept nogil
-        int32_t (*digest)(const fp_coin_state_t *state, uint8_t *digest) noexcept nogil
+        int32_t (*capture)(const fp_coin_state_t *state, fp_coin_capture_t **capture) noexcept nogil
+        void (*capture_free)(fp_coin_capture_t *capture) noexcept nogil
+        size_t (*capture_bytes)(const fp_coin_capture_t *capture) noexcept nogil
+        int32_t (*capture_snapshot)(
+            const fp_coin_capture_t *capture, uint8_t *snapshot, size_t length) noexcept nogil
+        int32_t (*capture_digest)(const fp_coin_capture_t *capture, uint8_t *digest) noexcept nogil
         int32_t (*coin_id)(
             const uint8_t *chain_id, const uint8_t *client, uint64_t session, uint64_t sequence, uint32_t index,
             uint8_t *id) noexcept nogil

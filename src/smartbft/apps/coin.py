@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Self
@@ -270,6 +270,10 @@ class CoinApplication(BatchStateMachine):
     def snapshot(self) -> bytes:
         """The coins in the order of their ids."""
         return self.state.snapshot()
+
+    def capture(self) -> Callable[[], bytes]:
+        """The coins as of now; the snapshot is made without the GIL, and batches go on meanwhile."""
+        return self.state.capture().snapshot
 
     def restore(self, snapshot: bytes) -> None:
         """Replace the coins by those of a snapshot. Raises ValueError."""

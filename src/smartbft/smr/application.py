@@ -11,7 +11,7 @@ answers it so itself.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -122,7 +122,7 @@ class BatchStateMachine(Protocol):
     """An application that executes whole batches: what the runtime runs. `PerOperation` makes one of a `StateMachine`.
 
     Request lists and result lists are ``u32 length | item`` repeated (docs/wire-format.md). Subclass it to inherit
-    `digest`.
+    `capture` and `digest`.
     """
 
     #: Whether `execute_batch` releases the GIL: it then runs on a thread of its own, else on the event loop.
@@ -146,6 +146,16 @@ class BatchStateMachine(Protocol):
     def snapshot(self) -> bytes:
         """As `StateMachine.snapshot`."""
         ...
+
+    def capture(self) -> Callable[[], bytes]:
+        """The state as of now, for a snapshot that is made while batches go on.
+
+        Called between two batches, and must take a moment only. What it returns is called once, perhaps on another thread
+        and while later batches execute, and gives what `snapshot` would have returned. Unless overridden, the snapshot
+        is taken here and now.
+        """
+        snapshot = self.snapshot()
+        return lambda: snapshot
 
     def restore(self, snapshot: bytes) -> None:
         """As `StateMachine.restore`."""

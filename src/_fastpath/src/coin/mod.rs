@@ -1,7 +1,9 @@
 //! SMaRtCoin (SMaRtChain paper, section IV-A): unspent coins, their owners, and the execution of whole batches.
 //!
-//! [`operation`] is what a client may ask, [`state`] the coins, [`execute`] the rules, [`snapshot`] the state as bytes.
+//! [`operation`] is what a client may ask, [`state`] the coins, [`execute`] the rules, [`snapshot`] the state as
+//! bytes, as of a moment that may be past.
 
+mod chunks;
 pub mod execute;
 pub mod operation;
 pub mod snapshot;

@@ -5,44 +5,76 @@
 
 use super::execute::Machine;
 use super::operation::is_small_order;
-use super::state::State;
+use super::state::{CapturedState, State};
 use super::table::{Key, NONE};
 
 const MAGIC: &[u8; 8] = b"SBCOIN\x00\x01";
 const HEADER_BYTES: usize = 64;
 const COIN_BYTES: usize = 72;
 
-impl Machine {
+/// The coin as it was at a moment: it can be written down while the machine goes on.
+pub struct Capture {
+    chain_id: Key,
+    state: CapturedState,
+}
+
+impl Capture {
     /// Hand the snapshot to `sink`, piece by piece.
-    fn write_snapshot(&self, mut sink: impl FnMut(&[u8])) {
-        let coins = self.state.sorted();
+    fn write(&self, mut sink: impl FnMut(&[u8])) {
         sink(MAGIC);
-        sink(&self.parameters.chain_id);
+        sink(&self.chain_id);
         sink(&self.state.minted.to_le_bytes());
-        sink(&(coins.len() as u64).to_le_bytes());
+        sink(&(self.state.coins() as u64).to_le_bytes());
         let mut record = [0u8; COIN_BYTES];
-        for slot in coins {
-            let coin = self.state.coin(slot);
-            record[..32].copy_from_slice(&coin.id);
-            record[32..64].copy_from_slice(self.state.address(coin));
-            record[64..].copy_from_slice(&coin.value.to_le_bytes());
+        for (id, address, value) in self.state.sorted() {
+            record[..32].copy_from_slice(id);
+            record[32..64].copy_from_slice(address);
+            record[64..].copy_from_slice(&value.to_le_bytes());
             sink(&record);
         }
     }
 
+    pub fn snapshot_bytes(&self) -> usize {
+        HEADER_BYTES + COIN_BYTES * self.state.coins()
+    }
+
+    /// Fill a place of `snapshot_bytes` with the snapshot.
+    pub fn fill(&self, place: &mut [u8]) {
+        let mut at = 0;
+        self.write(|piece| {
+            place[at..at + piece.len()].copy_from_slice(piece);
+            at += piece.len();
+        });
+    }
+
     pub fn snapshot(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEADER_BYTES + COIN_BYTES * self.state.coins());
-        self.write_snapshot(|piece| bytes.extend_from_slice(piece));
+        let mut bytes = vec![0; self.snapshot_bytes()];
+        self.fill(&mut bytes);
         bytes
     }
 
     /// BLAKE3-256 of the snapshot, without building it.
     pub fn digest(&self) -> Key {
         let mut hasher = blake3::Hasher::new();
-        self.write_snapshot(|piece| {
+        self.write(|piece| {
             hasher.update(piece);
         });
         *hasher.finalize().as_bytes()
+    }
+}
+
+impl Machine {
+    /// The state as of now. What the machine does next copies the chunks of coins that it replaces, while this lives.
+    pub fn capture(&self) -> Capture {
+        Capture { chain_id: self.parameters.chain_id, state: self.state.capture() }
+    }
+
+    pub fn snapshot(&self) -> Vec<u8> {
+        self.capture().snapshot()
+    }
+
+    pub fn digest(&self) -> Key {
+        self.capture().digest()
     }
 
     /// Replace the state by that of a snapshot; on any error, which says what is wrong, the state stays as it was.

@@ -4,8 +4,11 @@
 //! coins themselves: on one list while they are few, else on one list for each prefix of their ids, more prefixes the more
 //! coins there are. So a transaction allocates nothing and touches few cache lines, and a COINS query, which answers in the
 //! order of the ids, costs what it lists and not what its owner has.
+//!
+//! What a snapshot needs (coins, addresses) is apart from what changes while a coin lives (links, accounts): so it can be
+//! captured, and little of it is copied afterwards.
 
-use super::table::{Key, Keyed, Table, NONE};
+use super::table::{Captured, Key, Keyed, Table, NONE};
 
 /// Most coins of one owner on a single list. A query collects and sorts them: as much work as a full answer.
 const MOST_ON_ONE_LIST: u32 = 1024;
@@ -15,18 +18,30 @@ const DIVIDE_ABOVE: u32 = 128;
 const EXPECTED_COINS: usize = 1 << 16;
 const EXPECTED_OWNERS: usize = 1 << 12;
 
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 pub struct Coin {
     pub id: Key,
     pub value: u64,
     owner: u32,
+}
+
+/// The neighbours of a coin on its owner's list.
+#[derive(Clone, Copy)]
+struct Links {
     previous: u32,
     next: u32,
 }
 
-#[derive(Default)]
+const UNLINKED: Links = Links { previous: NONE, next: NONE };
+
+#[derive(Clone, Copy, Default)]
 struct Owner {
     address: Key,
+}
+
+/// What an owner has.
+#[derive(Default)]
+struct Account {
     amount: u128,
     coins: u32,
     /// First coin of the list while there is one.
@@ -36,7 +51,7 @@ struct Owner {
     prefix_bits: u32,
 }
 
-impl Owner {
+impl Account {
     /// Where the list begins that the coin `id` is on.
     fn head(&mut self, id: &Key) -> &mut u32 {
         match self.prefix_bits {
@@ -76,9 +91,39 @@ impl Keyed for Owner {
 
 pub struct State {
     coins: Table<Coin>,
+    /// By the slot of the coin.
+    links: Vec<Links>,
     owners: Table<Owner>,
+    /// By the slot of the owner.
+    accounts: Vec<Account>,
     /// Sum of all values ever minted.
     pub minted: u128,
+}
+
+/// The coins as they were at a moment.
+pub struct CapturedState {
+    coins: Captured<Coin>,
+    owners: Captured<Owner>,
+    pub minted: u128,
+}
+
+impl CapturedState {
+    pub fn coins(&self) -> usize {
+        self.coins.len()
+    }
+
+    /// `(id, address, value)` of all coins, in the order of the ids.
+    pub fn sorted(&self) -> impl Iterator<Item = (&Key, &Key, u64)> {
+        // Sorting by the ids' prefixes, kept beside the slots, seldom touches the coins themselves.
+        let id = |slot: u32| &self.coins.get(slot).id;
+        let mut coins: Vec<(u64, u32)> = Vec::with_capacity(self.coins());
+        coins.extend(self.coins.slots().map(|slot| (prefix(id(slot)), slot)));
+        coins.sort_unstable_by(|one, other| one.0.cmp(&other.0).then_with(|| id(one.1).cmp(id(other.1))));
+        coins.into_iter().map(|(_, slot)| {
+            let coin = self.coins.get(slot);
+            (&coin.id, &self.owners.get(coin.owner).address, coin.value)
+        })
+    }
 }
 
 impl State {
@@ -86,7 +131,9 @@ impl State {
     pub fn with_capacity(coins: usize) -> Self {
         State {
             coins: Table::with_capacity(coins.max(EXPECTED_COINS)),
+            links: Vec::with_capacity(coins.max(EXPECTED_COINS)),
             owners: Table::with_capacity(EXPECTED_OWNERS),
+            accounts: Vec::with_capacity(EXPECTED_OWNERS),
             minted: 0,
         }
     }
@@ -123,48 +170,59 @@ impl State {
         &self.owners.get(coin.owner).address
     }
 
-    /// The slots of all coins, in the order of the ids.
-    pub fn sorted(&self) -> Vec<u32> {
-        // Sorting by the ids' prefixes, kept beside the slots, seldom touches the coins themselves.
-        let mut coins: Vec<(u64, u32)> = self.coins.slots().map(|slot| (prefix(&self.coin(slot).id), slot)).collect();
-        coins.sort_unstable_by(|one, other| {
-            one.0.cmp(&other.0).then_with(|| self.coin(one.1).id.cmp(&self.coin(other.1).id))
-        });
-        coins.into_iter().map(|(_, slot)| slot).collect()
+    /// The coins as they are now: a moment's work, whatever there are.
+    pub fn capture(&self) -> CapturedState {
+        CapturedState { coins: self.coins.capture(), owners: self.owners.capture(), minted: self.minted }
     }
 
     /// Add a coin whose id is not in the state.
     pub fn add(&mut self, id: &Key, address: &Key, value: u64) {
         let owner = match self.owners.find(address) {
             Some(owner) => owner,
-            None => self.owners.insert(Owner { address: *address, first: NONE, ..Owner::default() }),
+            None => self.add_owner(address),
         };
-        let slot = self.coins.insert(Coin { id: *id, value, owner, previous: NONE, next: NONE });
-        let record = self.owners.get_mut(owner);
-        record.amount += u128::from(value);
-        record.coins += 1;
+        let slot = self.coins.insert(Coin { id: *id, value, owner });
+        if slot as usize == self.links.len() {
+            self.links.push(UNLINKED);
+        }
+        let account = &mut self.accounts[owner as usize];
+        account.amount += u128::from(value);
+        account.coins += 1;
+        let crowded = account.is_crowded();
         self.link(slot);
-        if self.owners.get(owner).is_crowded() {
+        if crowded {
             self.divide(owner);
         }
+    }
+
+    fn add_owner(&mut self, address: &Key) -> u32 {
+        let owner = self.owners.insert(Owner { address: *address });
+        let account = Account { first: NONE, ..Account::default() };
+        match self.accounts.get_mut(owner as usize) {
+            Some(place) => *place = account,
+            None => self.accounts.push(account),
+        }
+        owner
     }
 
     /// Take a coin out.
     pub fn remove(&mut self, slot: u32) {
         let coin = self.coins.remove(slot);
-        let owner = self.owners.get_mut(coin.owner);
-        owner.amount -= u128::from(coin.value);
-        owner.coins -= 1;
-        if owner.coins == 0 {
+        let account = &mut self.accounts[coin.owner as usize];
+        account.amount -= u128::from(coin.value);
+        account.coins -= 1;
+        if account.coins == 0 {
+            account.firsts = Vec::new();
             self.owners.remove(coin.owner);
             return;
         }
-        match coin.previous {
-            NONE => *owner.head(&coin.id) = coin.next,
-            previous => self.coins.get_mut(previous).next = coin.next,
+        let Links { previous, next } = self.links[slot as usize];
+        match previous {
+            NONE => *account.head(&coin.id) = next,
+            previous => self.links[previous as usize].next = next,
         }
-        if coin.next != NONE {
-            self.coins.get_mut(coin.next).previous = coin.previous;
+        if next != NONE {
+            self.links[next as usize].previous = previous;
         }
     }
 
@@ -172,8 +230,8 @@ impl State {
     pub fn balance(&self, address: &Key) -> (u128, u64) {
         match self.owners.find(address) {
             Some(owner) => {
-                let owner = self.owners.get(owner);
-                (owner.amount, u64::from(owner.coins))
+                let account = &self.accounts[owner as usize];
+                (account.amount, u64::from(account.coins))
             }
             None => (0, 0),
         }
@@ -185,7 +243,7 @@ impl State {
             return Vec::new();
         };
         let mut coins: Vec<(Key, u64)> = Vec::new();
-        for first in self.owners.get(owner).heads() {
+        for first in self.accounts[owner as usize].heads() {
             let sorted = coins.len();
             coins.extend(self.listed(*first).map(|slot| (self.coin(slot).id, self.coin(slot).value)));
             coins[sorted..].sort_unstable();
@@ -200,26 +258,26 @@ impl State {
     /// The slots on the list that begins at `first`.
     fn listed(&self, first: u32) -> impl Iterator<Item = u32> + '_ {
         let present = |slot: u32| (slot != NONE).then_some(slot);
-        std::iter::successors(present(first), move |slot| present(self.coins.get(*slot).next))
+        std::iter::successors(present(first), move |slot| present(self.links[*slot as usize].next))
     }
 
     /// Put a coin at the head of its list.
     fn link(&mut self, slot: u32) {
         let coin = self.coins.get(slot);
-        let first = std::mem::replace(self.owners.get_mut(coin.owner).head(&coin.id), slot);
-        if first != NONE {
-            self.coins.get_mut(first).previous = slot;
+        let next = std::mem::replace(self.accounts[coin.owner as usize].head(&coin.id), slot);
+        if next != NONE {
+            self.links[next as usize].previous = slot;
         }
-        let coin = self.coins.get_mut(slot);
-        (coin.previous, coin.next) = (NONE, first);
+        self.links[slot as usize] = Links { previous: NONE, next };
     }
 
     /// Divide an owner's lists into four times as many (sixteen times, the first time).
     fn divide(&mut self, owner: u32) {
-        let slots: Vec<u32> = self.owners.get(owner).heads().iter().flat_map(|first| self.listed(*first)).collect();
-        let record = self.owners.get_mut(owner);
-        record.prefix_bits += if record.prefix_bits == 0 { 4 } else { 2 };
-        record.firsts = vec![NONE; 1 << record.prefix_bits];
+        let heads = self.accounts[owner as usize].heads();
+        let slots: Vec<u32> = heads.iter().flat_map(|first| self.listed(*first)).collect();
+        let account = &mut self.accounts[owner as usize];
+        account.prefix_bits += if account.prefix_bits == 0 { 4 } else { 2 };
+        account.firsts = vec![NONE; 1 << account.prefix_bits];
         for slot in slots {
             self.link(slot);
         }
@@ -266,7 +324,7 @@ mod tests {
             owned.truncate(30);
             assert_eq!(state.list(&address, 30), owned);
         }
-        let divided = state.owners.slots().map(|owner| state.owners.get(owner).prefix_bits).max();
+        let divided = state.owners.slots().map(|owner| state.accounts[owner as usize].prefix_bits).max();
         assert!(divided > Some(4), "the test reaches owners whose lists were divided more than once");
         assert_eq!(state.coins(), model.len());
         assert_eq!(state.supply(), model.iter().map(|coin| u128::from(coin.2)).sum());

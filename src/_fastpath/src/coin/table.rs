@@ -1,10 +1,13 @@
 //! Records found by a 32-byte key: a slab of records and an open-addressing index over it.
 //!
 //! Slots are stable while a record lives, so that records can refer to each other by slot (four bytes, no hash). Freed
-//! slots are reused, last freed first: a state that takes in as many records as it lets go does not grow. The hash is
+//! slots are reused, last freed first: a state that takes in as many records as it lets go does not grow. Records do not
+//! change while they live, and a freed slot keeps its record until it is used again, so that a capture of the table costs
+//! little afterwards ([`Chunks`]). The hash is
 //! keyed with this process's randomness, because a client chooses the addresses it pays to and could otherwise aim them
 //! at one bucket. Nothing observable may depend on the order of buckets or slots.
 
+use super::chunks::Chunks;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 
@@ -15,7 +18,7 @@ pub type Key = [u8; 32];
 pub const NONE: u32 = u32::MAX;
 
 /// A record that knows the key it is found by.
-pub trait Keyed: Default {
+pub trait Keyed: Copy + Default {
     fn key(&self) -> &Key;
 }
 
@@ -29,11 +32,44 @@ struct Bucket {
 const VACANT: Bucket = Bucket { tag: 0, slot: NONE };
 
 pub struct Table<T> {
-    records: Vec<T>,
+    records: Chunks<T>,
+    /// One bit for each slot: whether it is occupied.
+    occupied: Vec<u64>,
     free: Vec<u32>,
     /// Linear probing; a power of two long; deletion shifts back, so there are no tombstones to collect.
     buckets: Vec<Bucket>,
     hasher: RandomState,
+}
+
+/// The records that were in a table at a moment, by slot.
+pub struct Captured<T> {
+    records: Chunks<T>,
+    occupied: Vec<u64>,
+    len: usize,
+}
+
+impl<T: Keyed> Captured<T> {
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn get(&self, slot: u32) -> &T {
+        self.records.get(slot as usize)
+    }
+
+    /// The slots that were occupied.
+    pub fn slots(&self) -> impl Iterator<Item = u32> + '_ {
+        slots(&self.occupied)
+    }
+}
+
+/// The numbers of the bits that are set.
+fn slots(occupied: &[u64]) -> impl Iterator<Item = u32> + '_ {
+    (0u32..).zip(occupied).flat_map(|(word, bits)| {
+        let after = |bits: &u64| Some(bits & (bits - 1)).filter(|rest| *rest != 0);
+        let rests = std::iter::successors(Some(*bits).filter(|bits| *bits != 0), after);
+        rests.map(move |rest| word * 64 + rest.trailing_zeros())
+    })
 }
 
 impl<T: Keyed> Table<T> {
@@ -41,7 +77,8 @@ impl<T: Keyed> Table<T> {
     pub fn with_capacity(expected: usize) -> Self {
         let buckets = (expected.max(4) * 3 / 2).next_power_of_two();
         Table {
-            records: Vec::with_capacity(expected),
+            records: Chunks::with_capacity(expected),
+            occupied: Vec::with_capacity(expected.div_ceil(64)),
             free: Vec::new(),
             buckets: vec![VACANT; buckets],
             hasher: RandomState::new(),
@@ -53,11 +90,12 @@ impl<T: Keyed> Table<T> {
     }
 
     pub fn get(&self, slot: u32) -> &T {
-        &self.records[slot as usize]
+        self.records.get(slot as usize)
     }
 
-    pub fn get_mut(&mut self, slot: u32) -> &mut T {
-        &mut self.records[slot as usize]
+    /// The table as it is now, whatever happens to it later.
+    pub fn capture(&self) -> Captured<T> {
+        Captured { records: self.records.clone(), occupied: self.occupied.clone(), len: self.len() }
     }
 
     pub fn find(&self, key: &Key) -> Option<u32> {
@@ -69,7 +107,7 @@ impl<T: Keyed> Table<T> {
             if bucket.slot == NONE {
                 return None;
             }
-            if bucket.tag == tag && self.records[bucket.slot as usize].key() == key {
+            if bucket.tag == tag && self.get(bucket.slot).key() == key {
                 return Some(bucket.slot);
             }
             at = (at + 1) & mask;
@@ -84,7 +122,7 @@ impl<T: Keyed> Table<T> {
         let tag = self.tag(record.key());
         let slot = match self.free.pop() {
             Some(slot) => {
-                self.records[slot as usize] = record;
+                self.records.set(slot as usize, record);
                 slot
             }
             None => {
@@ -93,12 +131,13 @@ impl<T: Keyed> Table<T> {
             }
         };
         place(&mut self.buckets, Bucket { tag, slot });
+        self.flip(slot);
         slot
     }
 
     /// Take out the record in `slot`.
     pub fn remove(&mut self, slot: u32) -> T {
-        let record = std::mem::take(&mut self.records[slot as usize]);
+        let record = *self.get(slot);
         let mask = self.mask();
         let mut hole = self.tag(record.key()) as usize & mask;
         while self.buckets[hole].slot != slot {
@@ -115,12 +154,22 @@ impl<T: Keyed> Table<T> {
         }
         self.buckets[hole] = VACANT;
         self.free.push(slot);
+        self.flip(slot);
         record
     }
 
-    /// The occupied slots, in no particular order: the caller sorts, or does something that commutes.
+    /// A free slot is occupied from now on, or an occupied one free.
+    fn flip(&mut self, slot: u32) {
+        let word = slot as usize / 64;
+        if word == self.occupied.len() {
+            self.occupied.push(0);
+        }
+        self.occupied[word] ^= 1 << (slot % 64);
+    }
+
+    /// The occupied slots, in an order that means nothing: the caller sorts, or does something that commutes.
     pub fn slots(&self) -> impl Iterator<Item = u32> + '_ {
-        self.buckets.iter().map(|bucket| bucket.slot).filter(|slot| *slot != NONE)
+        slots(&self.occupied)
     }
 
     #[cfg(test)]
@@ -162,7 +211,7 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    #[derive(Default, Clone, PartialEq, Debug)]
+    #[derive(Default, Clone, Copy, PartialEq, Debug)]
     struct Record {
         key: Key,
         value: u64,
@@ -182,8 +231,12 @@ mod tests {
     fn behaves_like_a_map_under_random_insertions_and_removals() {
         let mut table: Table<Record> = Table::with_capacity(0);
         let mut model = BTreeMap::new();
+        let mut captured = Vec::new();
         let mut state = 1u64;
         for step in 0..20_000u64 {
+            if step % 1_500 == 0 {
+                captured.push((table.capture(), model.clone()));
+            }
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             let key = key(state >> 33 & 1023);
             match table.find(&key) {
@@ -197,9 +250,13 @@ mod tests {
             }
             assert_eq!(table.len(), model.len());
         }
-        let mut found: Vec<_> = table.slots().map(|slot| (table.get(slot).key, table.get(slot).value)).collect();
-        found.sort_unstable();
-        assert_eq!(found, model.into_iter().collect::<Vec<_>>());
+        captured.push((table.capture(), model));
+        for (table, model) in captured {
+            let mut found: Vec<_> = table.slots().map(|slot| (table.get(slot).key, table.get(slot).value)).collect();
+            found.sort_unstable();
+            assert_eq!(found.len(), table.len());
+            assert_eq!(found, model.into_iter().collect::<Vec<_>>());
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The function table of the area `coin` (`fp_coin_t`).
 
-use super::{bytes, guard, items, items_mut, Buffer, Slice, INVALID, OK, PANIC};
+use super::{bytes, guard, guard_or, items, items_mut, Buffer, Slice, INVALID, OK, PANIC};
 use crate::coin::execute::{check_batch, Machine, MalformedList, Parameters};
 use crate::coin::operation::is_small_order;
+use crate::coin::snapshot::Capture;
 use crate::coin::{coin_id, coin_key};
 use crate::verify::verify;
 use std::sync::Mutex;
@@ -27,9 +28,12 @@ pub struct Table {
     pub coins: unsafe extern "C" fn(*const State, *mut u64) -> i32,
     pub supply: unsafe extern "C" fn(*const State, *mut u8) -> i32,
     pub minted: unsafe extern "C" fn(*const State, *mut u8) -> i32,
-    pub snapshot: unsafe extern "C" fn(*const State, *mut Buffer) -> i32,
     pub restore: unsafe extern "C" fn(*const State, Slice, *mut Buffer) -> i32,
-    pub digest: unsafe extern "C" fn(*const State, *mut u8) -> i32,
+    pub capture: unsafe extern "C" fn(*const State, *mut *mut Capture) -> i32,
+    pub capture_free: unsafe extern "C" fn(*mut Capture),
+    pub capture_bytes: unsafe extern "C" fn(*const Capture) -> usize,
+    pub capture_snapshot: unsafe extern "C" fn(*const Capture, *mut u8, usize) -> i32,
+    pub capture_digest: unsafe extern "C" fn(*const Capture, *mut u8) -> i32,
     pub coin_id: unsafe extern "C" fn(*const u8, *const u8, u64, u64, u32, *mut u8) -> i32,
 }
 
@@ -162,15 +166,59 @@ unsafe extern "C" fn minted(state: *const State, out: *mut u8) -> i32 {
 }
 
 /// # Safety
-/// As for [`with`]; `out` points to a buffer that holds nothing.
-unsafe extern "C" fn snapshot(state: *const State, out: *mut Buffer) -> i32 {
+/// As for [`with`]; `out` is valid for a pointer, to be freed with `capture_free`.
+unsafe extern "C" fn capture(state: *const State, out: *mut *mut Capture) -> i32 {
     // SAFETY: the caller's promise.
     unsafe {
         with(state, |machine| {
-            *out = machine.snapshot().into();
+            *out = Box::into_raw(Box::new(machine.capture()));
             OK
         })
     }
+}
+
+/// # Safety
+/// `capture` is null or comes from `capture`, and is not used again.
+unsafe extern "C" fn capture_free(capture: *mut Capture) {
+    if !capture.is_null() {
+        guard(|| {
+            // SAFETY: the caller's promise.
+            drop(unsafe { Box::from_raw(capture) });
+            OK
+        });
+    }
+}
+
+/// Bytes of the snapshot; 0 only after a panic.
+///
+/// # Safety
+/// `capture` comes from `capture` and lives.
+unsafe extern "C" fn capture_bytes(capture: *const Capture) -> usize {
+    // SAFETY: the caller's promise. Nothing changes a capture, so that it needs no lock.
+    guard_or(0, || unsafe { (*capture).snapshot_bytes() })
+}
+
+/// # Safety
+/// `capture` comes from `capture` and lives; `out` is valid for `length` bytes.
+unsafe extern "C" fn capture_snapshot(capture: *const Capture, out: *mut u8, length: usize) -> i32 {
+    // SAFETY: the caller's promise.
+    guard(|| unsafe {
+        if length != (*capture).snapshot_bytes() {
+            return INVALID;
+        }
+        (*capture).fill(items_mut(out, length));
+        OK
+    })
+}
+
+/// # Safety
+/// `capture` comes from `capture` and lives; `out` is valid for 32 bytes.
+unsafe extern "C" fn capture_digest(capture: *const Capture, out: *mut u8) -> i32 {
+    // SAFETY: the caller's promise.
+    guard(|| unsafe {
+        items_mut(out, 32).copy_from_slice(&(*capture).digest());
+        OK
+    })
 }
 
 /// # Safety
@@ -184,18 +232,6 @@ unsafe extern "C" fn restore(state: *const State, data: Slice, reason: *mut Buff
                 *reason = why.as_bytes().to_vec().into();
                 REFUSED
             }
-        })
-    }
-}
-
-/// # Safety
-/// As for [`with`]; `out` is valid for 32 bytes.
-unsafe extern "C" fn digest(state: *const State, out: *mut u8) -> i32 {
-    // SAFETY: the caller's promise.
-    unsafe {
-        with(state, |machine| {
-            items_mut(out, 32).copy_from_slice(&machine.digest());
-            OK
         })
     }
 }
@@ -229,9 +265,12 @@ static TABLE: Table = Table {
     coins,
     supply,
     minted,
-    snapshot,
     restore,
-    digest,
+    capture,
+    capture_free,
+    capture_bytes,
+    capture_snapshot,
+    capture_digest,
     coin_id: id,
 };
 
