@@ -114,7 +114,7 @@ def bench_check(benchmark: BenchmarkFixture, kind: str) -> None:
     report(benchmark)
 
 
-@pytest.mark.parametrize("what", ["snapshot", "digest", "restore"])
+@pytest.mark.parametrize("what", ["capture", "snapshot", "digest", "restore"])
 def bench_whole_state(benchmark: BenchmarkFixture, what: str) -> None:
     load, state = Load(), native_coin()
     for batch in batches(load.mint, 200):

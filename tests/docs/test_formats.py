@@ -23,6 +23,7 @@ from smartbft.types import Value
 
 WIRE = (ROOT / "docs" / "wire-format.md").read_text()
 LOG = (ROOT / "docs" / "log-format.md").read_text()
+SNAPSHOT = (ROOT / "docs" / "snapshot-format.md").read_text()
 CHAIN = bytes(range(32))
 REPLICA = 2
 SEGMENT = 64 * 1024
@@ -73,6 +74,19 @@ def test_a_reply() -> None:
 
 def executed_reply(*, result: bytes, instance: int, timestamp: int, view: int, level: int) -> bytes:
     """The reply that a pool keeps for a request that was ordered and executed."""
+    pool, request, digests = executed_request(
+        result=result, instance=instance, timestamp=timestamp, view=view, level=level
+    )
+    reply = pool.cached_reply(request[:32], timestamp, 1)
+    assert reply is not None
+    assert digests in reply
+    return reply
+
+
+def executed_request(
+    *, result: bytes, instance: int, timestamp: int, view: int, level: int
+) -> tuple[RequestPool, bytes, bytes]:
+    """A pool that has executed one request, the request and its digest."""
     pool = RequestPool(
         CHAIN,
         replica=REPLICA,
@@ -91,10 +105,21 @@ def executed_reply(*, result: bytes, instance: int, timestamp: int, view: int, l
     digests = request_digests(CHAIN, data)
     pool.decide(digests, data, instance, timestamp)
     pool.executed(digests, data, join_results([result]), instance, view, timestamp, level)
-    reply = pool.cached_reply(request[:32], timestamp, 1)
-    assert reply is not None
-    assert digests in reply
-    return reply
+    return pool, request, digests
+
+
+def test_a_session_table() -> None:
+    pool, request, digest = executed_request(result=b"result", instance=9, timestamp=10**15, view=3, level=2)
+    session = [(row[0], row[1]) for row in table(SNAPSHOT, "A session")]
+    reply = [(row[0], row[1]) for row in table(SNAPSHOT, "A kept reply")]
+    found = take([("sessions", "4"), *session, *reply], pool.export_sessions(9))
+    assert number(found["sessions"]) == number(found["executed"]) == number(found["replies"]) == 1
+    assert found["client key"] == request[:32]
+    assert number(found["session"]) == number(found["agreed time"]) == 10**15
+    assert (number(found["view"]), number(found["instance"])) == (3, 9)
+    assert found["request digest"] == digest
+    assert number(found["result length"]) == len(found["result"])
+    assert found["result"] == b"result"
 
 
 STOP_DATA = (

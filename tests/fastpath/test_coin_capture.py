@@ -32,7 +32,9 @@ class Chain:
 
     def batch(self, size: int) -> bytes:
         growing = self.random.random() < 0.5
-        return request_list([self._mint() if growing and self.random.random() < 0.3 else self._spend() for _ in range(size)])
+        return request_list(
+            [self._mint() if growing and self.random.random() < 0.3 else self._spend() for _ in range(size)]
+        )
 
     def _request(self, key: bytes, operation: bytes, owners: list[bytes]) -> Request:
         sequence = self.sequences[key] = self.sequences.get(key, 0) + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -113,6 +114,26 @@ def test_snapshots_go_through(echo: PerOperation) -> None:
     assert other.snapshot() == b"onetwo"
     assert other.digest() == echo.digest()
     assert len(echo.digest()) == 32
+
+
+def capture_is_of_its_moment(machine: PerOperation) -> None:
+    machine.execute_batch(batch(b"one"), CONTEXT)
+    captured = machine.capture()
+    machine.execute_batch(batch(b"two"), CONTEXT)
+    assert captured() == b"one"
+
+
+def test_a_capture_is_of_its_moment(echo: PerOperation) -> None:
+    capture_is_of_its_moment(echo)
+
+
+def test_planted_bug_a_capture_that_waits_is_found() -> None:
+    class Late(PerOperation):
+        def capture(self) -> Callable[[], bytes]:
+            return self.snapshot
+
+    with pytest.raises(AssertionError):
+        capture_is_of_its_moment(Late(Echo()))
 
 
 def test_open_result() -> None:

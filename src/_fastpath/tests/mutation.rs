@@ -10,6 +10,7 @@ use fastpath::log::encoder::Encoder;
 use fastpath::log::format::{Identity, RecordHeader, SegmentHeader, RECORD_HEADER_SIZE, SEGMENT_HEADER_SIZE};
 use fastpath::log::parser::Parser;
 use fastpath::matcher::ReplyMatcher;
+use fastpath::requests::{PoolConfig, RequestPool, SessionLimits};
 use fastpath::wire::{self, ReplyHeader, RequestView, WireError};
 
 const CHAIN: [u8; 32] = [3; 32];
@@ -240,6 +241,51 @@ fn snapshots_have_one_encoding() {
         }
         assert_eq!(machine.snapshot(), current);
         restored
+    });
+}
+
+fn pool() -> RequestPool {
+    let sessions = SessionLimits { max_sessions: 3, max_sessions_per_key: 2, lease: 1_000, skew: 100 };
+    RequestPool::new(
+        &CHAIN,
+        PoolConfig {
+            replica: 1,
+            window: 2,
+            max_requests: 10,
+            max_bytes: 10_000,
+            max_operation_bytes: MAX_OPERATION,
+            max_unverified_per_source: 10,
+            admit_unverified: false,
+            vouching: None,
+            sessions,
+        },
+    )
+}
+
+/// A session with one executed request and its reply.
+fn session(key: u8, number: u64) -> Vec<u8> {
+    let mut out = vec![key; 32];
+    out.extend_from_slice(&number.to_le_bytes());
+    out.extend_from_slice(&1u64.to_le_bytes());
+    out.extend_from_slice(&1u32.to_le_bytes());
+    out.extend_from_slice(&0u32.to_le_bytes());
+    out.extend_from_slice(&7u64.to_le_bytes());
+    out.extend_from_slice(&number.to_le_bytes());
+    out.extend_from_slice(&CHAIN);
+    wire::push_item(&mut out, b"result");
+    out
+}
+
+#[test]
+fn session_tables_have_one_encoding() {
+    let two = [&2u32.to_le_bytes()[..], &session(1, 5_000), &session(2, 5_010)].concat();
+    let one = [&1u32.to_le_bytes()[..], &session(1, 5_000)].concat();
+    fuzz(&[two, one, 0u32.to_le_bytes().to_vec()], |data| {
+        let mut pool = pool();
+        let imported = pool.import_sessions(data, 5_500, 2).is_ok();
+        let exported = pool.export_sessions(0).expect("nothing was executed since");
+        assert_eq!(exported, if imported { data } else { &[0; 4][..] });
+        imported
     });
 }
 

@@ -150,9 +150,9 @@ class BatchStateMachine(Protocol):
     def capture(self) -> Callable[[], bytes]:
         """The state as of now, for a snapshot that is made while batches go on.
 
-        Called between two batches, and must take a moment only. What it returns is called once, perhaps on another thread
-        and while later batches execute, and gives what `snapshot` would have returned. Unless overridden, the snapshot
-        is taken here and now.
+        Called between two batches, and must take a moment only. What it returns is called perhaps on another thread and
+        while later batches execute, and gives what `snapshot` would have returned. Unless overridden, the snapshot is
+        taken here and now.
         """
         snapshot = self.snapshot()
         return lambda: snapshot
