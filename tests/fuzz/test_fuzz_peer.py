@@ -1,5 +1,6 @@
-"""A member with valid keys says anything it likes: all that comes of it is `RemoteProtocolError` or a penalty,
-never another exception, and correct replicas never execute different batches.
+"""A member with valid keys says anything it likes, in regency changes too: all that comes of it is
+`RemoteProtocolError` or a penalty, never another exception. Correct replicas never execute different batches, and hold
+evidence against nobody but the liar.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ import pytest
 from kit.cluster import Cluster, Node, secret
 from kit.mutation import Mutator, executions
 from kit.requests import CHAIN, NOW, TestClient
+from msgspec.structs import replace
 
 from smartbft._fastpath.pool import request_digests
+from smartbft.core.effects import ReportEvidence
+from smartbft.core.evidence import make_evidence, verify
 from smartbft.core.inputs import Timer
 from smartbft.core.replica import Replica
 from smartbft.core.validation import Validator
@@ -21,18 +25,30 @@ from smartbft.crypto.signatures import Ed25519Signer
 from smartbft.errors import InvariantViolation, RemoteProtocolError
 from smartbft.messages import (
     Accept,
+    Accepted,
     Decision,
     FetchDecisions,
     FetchRequests,
+    FetchStanding,
+    FetchSync,
+    FetchValue,
     Forward,
     Message,
     Progress,
     Proof,
     Propose,
+    ProposedValue,
     RequestBodies,
+    Standing,
+    Stop,
+    StopData,
+    Sync,
     Write,
+    Written,
     decode,
     encode,
+    stop_data_statement,
+    sync_statement,
 )
 from smartbft.types import Value
 
@@ -52,6 +68,19 @@ class Liar:
         self.clients = [TestClient(100 + number) for number in range(3)]
         self.data = [client.requests(b"lie %d" % client.session) for client in self.clients]
         self.values = [Value(NOW + 1, request_digests(CHAIN, self.data[0])).encode()]
+        self.heard: dict[int, dict[int, StopData]] = {}  # what others have promised: regency -> signer -> STOPDATA
+        self.proofs: list[Proof | None] = [None]
+
+    def hear(self, message: Message) -> None:
+        """What correct replicas say can be used against them."""
+        if isinstance(message, Propose):
+            self.values.append(message.value)
+        elif isinstance(message, StopData):
+            self.heard.setdefault(message.regency, {})[message.signer] = message
+            self.proofs.append(message.proof)
+        elif isinstance(message, Sync):
+            for promise in message.stop_data:
+                self.hear(promise)
 
     def number(self, near: int) -> int:
         return self.draw.choice([near, near, near, near + 1, max(0, near - 1), *EXTREMES])
@@ -74,9 +103,53 @@ class Liar:
         members = self.draw.choice([(self.id,), (0, 1, 2), (self.id, self.id, self.id)])
         return Proof(0, regency, instance, digest, tuple((member, self.signer.sign(payload)) for member in members))
 
+    def regency(self, target: Node) -> int:
+        now = target.replica.regency
+        return self.draw.choice([now, now, now, now, now + 1, max(0, now - 1), 2**62])
+
+    def promise(self, regency: int, instance: int, digest: bytes) -> StopData:
+        """A STOPDATA: one that was heard, or our own with anything in it that passes for a lock or a write."""
+        draw = self.draw
+        heard = list(self.heard.get(regency, {}).values())
+        if heard and draw.random() < 0.3:
+            return draw.choice(heard)
+        older = draw.choice([0, max(0, regency - 1), regency])
+        lock = draw.choice([None, Accepted(older, digest)])
+        written = draw.choice([(), (Written(digest, older),), (Written(digest, older), Written(digest, 0))])
+        last = draw.choice([*self.proofs, self.proof(0, max(0, instance - 1), digest)])
+        unsigned = StopData(0, regency, self.id, instance, lock, written, last, bytes(64))
+        payload = self.domains.stop_data_payload(stop_data_statement(unsigned))
+        return replace(unsigned, signature=self.signer.sign(payload))
+
+    def sync(self, regency: int, instance: int, digest: bytes, value: bytes) -> Sync:
+        """A SYNC of promises that were heard, and of our own."""
+        promises = {**self.heard.get(regency, {}), self.id: self.promise(regency, instance, digest)}
+        if self.draw.random() < 0.2:
+            promises.pop(self.draw.choice(sorted(promises)))
+        chosen = tuple(promise for _, promise in sorted(promises.items()))
+        unsigned = Sync(0, regency, chosen, self.draw.choice([value, b"", self.values[-1]]), bytes(64))
+        return replace(unsigned, signature=self.signer.sign(self.domains.sync_payload(sync_statement(unsigned))))
+
+    def change_message(self, target: Node, regency: int, instance: int, digest: bytes) -> Message:
+        """Something about the leader: the phases of Algorithm 3, and the start."""
+        value, vote = self.value(), self.signer.sign(self.domains.accept_payload(0, regency, instance, digest))
+        choices: list[Message] = [
+            Stop(0, regency, self.number(regency + 1), self.draw.choice([b"", self.requests()])),
+            self.promise(regency, instance, digest),
+            self.sync(regency, instance, digest, value),
+            self.sync(target.replica.regency, target.replica.decided + 1, digest, value),
+            FetchSync(0, regency),
+            FetchValue(0, regency, instance, digest),
+            ProposedValue(0, regency, instance, value),
+            FetchStanding(0, regency, self.number(1)),
+            Standing(0, regency, self.number(1), self.draw.choice(self.proofs), None, None),
+            Standing(0, regency, NOW, None, None, Accept(0, regency, instance, digest, vote)),
+        ]
+        return self.draw.choice(choices)
+
     def message(self, target: Node) -> Message:
         draw = self.draw
-        instance, regency = self.number(target.replica.decided + 1), draw.choice([0, 0, 0, 0, 1, 2**62])
+        instance, regency = self.number(target.replica.decided + 1), self.regency(target)
         value = self.value()
         digest = draw.choice([self.domains.value_digest(value), self.domains.value_digest(self.values[-1]), bytes(32)])
         signature = self.signer.sign(self.domains.accept_payload(0, regency, instance, digest))
@@ -91,7 +164,7 @@ class Liar:
             FetchDecisions(0, regency, self.number(1), self.number(2)),
             Progress(0, regency, self.number(target.replica.decided)),
         ]
-        return draw.choice(choices)
+        return draw.choice([*choices, *(self.change_message(target, regency, instance, digest) for _ in range(8))])
 
     def attack(self, target: Node) -> None:
         wire = encode(self.message(target))
@@ -116,8 +189,7 @@ def honest_step(cluster: Cluster, liar: Liar, draw: random.Random, clients: list
         node.fire(draw.choice([timer for timer in Timer if timer in node.timers()] or [Timer.PROGRESS]))
     elif node.outbox:
         sender, to, message = node.outbox.pop(draw.randrange(min(3, len(node.outbox))))
-        if isinstance(message, Propose):
-            liar.values.append(message.value)
+        liar.hear(message)
         if to != liar.id:
             cluster.nodes[to].receive(sender, message)
 
@@ -130,8 +202,21 @@ def agreed(cluster: Cluster, liar: Liar) -> None:
                 assert (mine.data, mine.timestamp) == (theirs.data, theirs.timestamp), "correct replicas differ"
 
 
-def fuzz(seed: int, events: int) -> int:
-    """One run; returns how many instances the correct replicas executed."""
+def accused_nobody_else(cluster: Cluster, liar: Liar) -> int:
+    """How much evidence the correct replicas have against the liar; none against each other."""
+    count = 0
+    for node in cluster.nodes:
+        for effect in node.effects:
+            if isinstance(effect, ReportEvidence) and node.id != liar.id:
+                evidence = make_evidence(CHAIN, effect.accused, effect.first, effect.second)
+                assert verify(evidence, cluster.view, liar.domains).holds, "evidence does not hold"
+                assert effect.accused == liar.id, f"replica {effect.accused} is accused"
+                count += 1
+    return count
+
+
+def fuzz(seed: int, events: int, seen: dict[str, int] | None = None) -> int:
+    """One run; returns how many instances the correct replicas executed. `seen` counts what happened."""
     draw = random.Random(seed)
     cluster = Cluster()
     liar = Liar(draw.choice([0, 1, 1, 3]), cluster, draw, Mutator(seed))  # replica 1 leads
@@ -142,24 +227,38 @@ def fuzz(seed: int, events: int) -> int:
         else:
             honest_step(cluster, liar, draw, clients)
     agreed(cluster, liar)
+    seen = {} if seen is None else seen
+    seen["evidence"] = seen.get("evidence", 0) + accused_nobody_else(cluster, liar)
+    seen["regencies"] = seen.get("regencies", 0) + max(n.replica.regency for n in cluster.nodes if n.id != liar.id)
     return max(node.replica.executed for node in cluster.nodes if node.id != liar.id)
 
 
 EVENTS = 400
 
 
-def fuzz_seeds(count: int) -> int:
-    return sum(fuzz(seed, EVENTS) for seed in range(count))
+def fuzz_seeds(count: int, seen: dict[str, int] | None = None) -> int:
+    return sum(fuzz(seed, EVENTS, seen) for seed in range(count))
 
 
 def test_a_lying_member_causes_no_other_error_and_no_disagreement() -> None:
-    assert fuzz_seeds(max(12, executions() // EVENTS)) > 0
+    seen: dict[str, int] = {}
+    assert fuzz_seeds(max(12, executions() // EVENTS), seen) > 0
+    assert seen["evidence"] > 0
+    assert seen["regencies"] > 0
 
 
 def test_planted_bug_unchecked_signatures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Proofs are not checked: forged decisions make correct replicas differ."""
+    """Proofs are not checked: forged decisions make correct replicas differ, or accuse each other."""
     monkeypatch.setattr(Validator, "check_proof", lambda self, proof: None)
-    with pytest.raises((AssertionError, InvariantViolation), match=r"correct replicas differ|agreed time went back"):
+    known = r"correct replicas differ|agreed time went back|evidence does not hold|is accused"
+    with pytest.raises((AssertionError, InvariantViolation), match=known):
+        fuzz_seeds(200)
+
+
+def test_planted_bug_unchecked_promises(monkeypatch: pytest.MonkeyPatch) -> None:
+    """STOPDATA in a SYNC are not checked: the liar leaves out locks, or puts words into others' mouths."""
+    monkeypatch.setattr(Validator, "check_stop_data", lambda self, message: None)
+    with pytest.raises((AssertionError, InvariantViolation, KeyError)):
         fuzz_seeds(200)
 
 
