@@ -1,0 +1,221 @@
+"""A correct replica of the exploration: the product's own ordering protocol on the least chassis that carries it.
+
+What is real: `ModSmart`, `Synchronization`, `VPConsensus`, `VoteGuard`, `epoch_change`, the messages. What is not: the
+pool (two requests, A and B, that everybody can name), the disk (everything is durable at once), time (timers fire when
+the adversary wants) and signatures (tagged with their signer; the adversary only makes those of its own replica).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from smartbft._fastpath.pool import VALID
+from smartbft.core.effects import Broadcast, Record, Send
+from smartbft.core.inputs import Timer
+from smartbft.core.safety import VoteGuard
+from smartbft.crypto.domains import Domains
+from smartbft.crypto.signatures import Signer
+from smartbft.messages import Message, Proof, StopData, Sync
+from smartbft.protocols.mod_smart import ModSmart
+from smartbft.types import Member, Parameters, Value, View
+
+N = 4
+NOW = 1_000_000
+DOMAINS = Domains(bytes(32))
+PARAMETERS = Parameters(batch_delay=0)
+REQUESTS = (b"A" * 32, b"B" * 32)  # request digests
+VALUES = tuple(Value(NOW, digest).encode() for digest in REQUESTS)
+DIGESTS = tuple(DOMAINS.value_digest(value) for value in VALUES)
+A, B = 0, 1  # indices into these
+
+
+def make_view() -> View:
+    """Four members; made anew for each exploration, because a planted bug may change the quorum."""
+    return View(0, tuple(Member(id, bytes([id]) * 32, bytes([id]) * 32) for id in range(N)))
+
+
+def tag(signer: int) -> bytes:
+    """What stands for any signature of this member."""
+    return bytes([signer]) * 64
+
+
+class TaggedSigner:
+    """Signs with the tag of one member."""
+
+    def __init__(self, id: int) -> None:
+        self._id = id
+
+    @property
+    def public_key(self) -> bytes:
+        return bytes([self._id]) * 32
+
+    def sign(self, payload: bytes) -> bytes:
+        return tag(self._id)
+
+
+class TaggedVerifier:
+    """Accepts the tags; nobody but the adversary makes messages outside the replicas, and it only uses its own."""
+
+    def verify(self, member: int, signature: bytes, payload: bytes) -> bool:
+        return signature == tag(member)
+
+
+class _Pool:
+    """A pool in which the next request to order is what the adversary says; `missing`: no bodies have come."""
+
+    def __init__(self) -> None:
+        self.pending: int | None = None
+        self.missing = False
+
+    def ready(self) -> int:
+        return int(self.pending is not None)
+
+    def stats(self) -> dict[str, int]:
+        return {"unverified": 0}
+
+    def form_batch(self, max_requests: int, max_bytes: int, timestamp: int) -> tuple[bytes, bytes]:
+        if self.pending is None:
+            return b"", b""
+        return REQUESTS[self.pending], b"data"
+
+    def resolve(self, digests: bytes) -> tuple[bytes, bytes, int]:
+        return (b"", digests, 0) if self.missing else (b"data", b"", 0)
+
+    def check(self, data: bytes, timestamp: int, max_requests: int, max_bytes: int) -> int:
+        return VALID
+
+    def collect(self, digests: bytes) -> bytes:
+        return b""
+
+
+class Bench:
+    """The chassis of one replica: remembers what the replica said, and decides what it decides."""
+
+    def __init__(self, id: int, view: View) -> None:
+        self.id = id
+        self.view = view
+        self.domains = DOMAINS
+        self.signer: Signer = TaggedSigner(id)
+        self.pool: Any = _Pool()
+        self.parameters = PARAMETERS
+        self.guard = VoteGuard()
+        self.record_votes = True
+        self.now = NOW
+        self.decided = 0
+        self.agreed_time = 0
+        self.durable = 0
+        self.said: list[Message] = []
+        self.decision: tuple[bytes, Proof] | None = None
+        self.lacks: int | None = None  # an instance known to be decided, whose value is not here
+        self.ordering = ModSmart(self)
+
+    # What the exploration does to it
+
+    def receive(self, sender: int, message: Message) -> None:
+        """A validated message."""
+        self.ordering.on_message(sender, message)
+
+    def give_requests(self, pending: int | None, missing: bool, ready: bool) -> None:
+        """Set what the pool will say, and let the replica look if they are `ready`."""
+        self.pool.pending = pending
+        self.pool.missing = missing
+        if ready:
+            self.ordering.on_requests()
+
+    def learn(self, proof: Proof) -> None:
+        """A decision with its proof arrives, as a `Decision` message brings it."""
+        if self.decided < proof.instance:
+            self.decide(proof.instance, VALUES[DIGESTS.index(proof.digest)], b"data", proof, False)
+
+    # What the protocol asks for
+
+    def persist(self, records: tuple[Record, ...], then: Sequence[Send | Broadcast] = ()) -> int:
+        self.durable += 1
+        self.said.extend(effect.message for effect in then)
+        return self.durable
+
+    def persist_promise(self, record: Record, then: Sequence[Send | Broadcast] = ()) -> int:
+        return self.persist((record,), then)
+
+    def send(self, to: int, message: Message) -> None:
+        self.said.append(message)
+
+    def broadcast(self, message: Message) -> None:
+        self.said.append(message)
+
+    def decide(self, instance: int, value: bytes, data: bytes, proof: Proof, logged: bool) -> None:
+        self.guard.decided(instance)
+        self.decided = instance
+        self.agreed_time = NOW
+        self.decision = (value, proof)
+        self.ordering.on_decided(instance)
+
+    def fetch_decision(self, instance: int, holders: tuple[int, ...]) -> None:
+        self.lacks = instance
+
+    def last_proof(self) -> Proof | None:
+        return self.decision[1] if self.decision else None
+
+    def decided_value(self, instance: int) -> bytes:
+        return self.decision[0] if self.decision and instance == self.decided else b""
+
+    def may_propose(self) -> bool:
+        return True
+
+    def suspects(self) -> bool:
+        return False
+
+    def overdue(self) -> bytes:
+        return b""
+
+    def set_timer(self, timer: Timer, delay: int) -> None: ...
+    def cancel_timer(self, timer: Timer) -> None: ...
+    def penalise(self, peer: int, reason: str) -> None: ...
+    def report(self, accused: int, first: Message, second: Message) -> None: ...
+    def answer_with_decision(self, to: int, instance: int) -> None: ...
+    def note_progress(self, peer: int, decided: int) -> None: ...
+    def adopt(self, sender: int, data: bytes) -> None: ...
+    def watch_again(self) -> None: ...
+
+
+# What is the same about two replicas: everything the protocol keeps, but for the attributes below.
+
+_OUTSIDE = {"_chassis", "_ordering"}
+_REPEATS = {"_sent", "_own", "_answered", "_fetches", "_questions", "_logged"}  # what may be said again
+_LIVENESS = {"_suspicions", "_overdue", "_failures", "_progress", "asked", "_last_batch", "_batch_due"}
+_HEARD = {"_seen", "_seen_accepts", "changes"}  # told to replicas that start, and to operators
+# Votes and statements that have come. What had no effect was not delivered (see `machine`), what had one is told by it.
+_COUNTS = {"_writes", "_accepts", "_voters", "_early", "_stop_data", "_missing"}
+_IGNORED = frozenset(_OUTSIDE | _REPEATS | _LIVENESS | _HEARD | _COUNTS)
+
+
+def picture(bench: Bench) -> Any:
+    """All that decides what the replica will say in the first instance."""
+    guard = bench.guard
+    if bench.decision is not None:
+        return bench.decision[0], guard.regency, guard.synchronized
+    return _freeze(bench.ordering), _freeze(guard)
+
+
+def _freeze(thing: object) -> Any:
+    if thing is None or isinstance(thing, (int, bytes, str, type)):
+        return thing
+    if isinstance(thing, (Sync, StopData)):
+        return thing.regency  # what it says has been taken up; the rest is only passed on
+    if isinstance(thing, msgspec.Struct):
+        return thing
+    if isinstance(thing, dict):
+        return tuple(sorted(((_freeze(key), _freeze(value)) for key, value in thing.items()), key=repr))
+    if isinstance(thing, (tuple, list)):
+        return tuple(_freeze(item) for item in thing)
+    attributes = ((name, getattr(thing, name)) for name in _attributes(type(thing), thing) if name not in _IGNORED)
+    return type(thing).__name__, tuple((name, _freeze(value)) for name, value in attributes)
+
+
+def _attributes(kind: type, thing: object) -> list[str]:
+    if hasattr(thing, "__dict__"):
+        return sorted(vars(thing))
+    return sorted(name for base in kind.__mro__ for name in getattr(base, "__slots__", ()))
