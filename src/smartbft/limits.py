@@ -72,6 +72,13 @@ VERIFY_JOBS_IN_FLIGHT = 2
 VERIFY_ENOUGH_REQUESTS = 64
 VERIFY_PAUSE_SECONDS = 0.002
 
+# Requests without signatures: digests in one HOLD; digests kept of one member about requests that are not here (as many
+# as a pool holds; what is pushed out is announced again); repeated ones per resend interval, and those asked for at once.
+MAX_HOLD_DIGESTS = MAX_BATCH_REQUESTS
+MAX_HOLDS_PER_MEMBER = 65536
+MAX_HOLDS_REPEATED = 1024
+MAX_FETCH_HELD_DIGESTS = 256
+
 # Ordering.
 LIVE_INSTANCES = 2  # Mod-SMaRt section V-A: the current instance and the one before
 # Out-of-context messages kept per sender: votes of the next instances; whatever is lost can be asked for again.

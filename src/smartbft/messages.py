@@ -18,6 +18,7 @@ from smartbft.limits import (
     MAX_BATCH_BYTES,
     MAX_BATCH_REQUESTS,
     MAX_FETCH_DIGESTS,
+    MAX_FETCH_HELD_DIGESTS,
     MAX_FORWARD_BYTES,
     MAX_MEMBERS,
     MAX_REQUEST_BYTES,
@@ -32,6 +33,9 @@ Digest = Annotated[bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGES
 Signature = Annotated[bytes, msgspec.Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
 ValueBytes = Annotated[bytes, msgspec.Meta(min_length=8, max_length=MAX_VALUE_BYTES)]
 Digests = Annotated[bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES * MAX_FETCH_DIGESTS)]
+HeldDigests = Annotated[
+    bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES * MAX_FETCH_HELD_DIGESTS)
+]
 # A request list: each request has a length of four bytes before it.
 BatchData = Annotated[bytes, msgspec.Meta(max_length=MAX_BATCH_BYTES + 4 * MAX_BATCH_REQUESTS)]
 ForwardData = Annotated[bytes, msgspec.Meta(max_length=MAX_FORWARD_BYTES + MAX_REQUEST_BYTES + 4 * MAX_BATCH_REQUESTS)]
@@ -217,6 +221,24 @@ class Standing(_Message, frozen=True, tag=31, gc=False):
     accept: Accept | None  # its highest signed one: shows that the vote was made
 
 
+class Hold(_Message, frozen=True, tag=16, gc=False):
+    """HOLD (protocols.md 2.1): the sender has these requests from their clients, or `f + 1` others have."""
+
+    digests: Digests
+
+
+class FetchHeld(_Message, frozen=True, tag=17, gc=False):
+    """Asks for requests that the receiver holds."""
+
+    digests: HeldDigests
+
+
+class HeldRequests(_Message, frozen=True, tag=18, gc=False):
+    """Answer to FetchHeld: as many of them as one message has room for."""
+
+    data: ForwardData
+
+
 Message = Union[  # noqa: UP007 - msgspec builds its decoder from this union
     Propose,
     Write,
@@ -233,6 +255,9 @@ Message = Union[  # noqa: UP007 - msgspec builds its decoder from this union
     FetchSync,
     FetchValue,
     ProposedValue,
+    Hold,
+    FetchHeld,
+    HeldRequests,
     FetchStanding,
     Standing,
 ]

@@ -114,11 +114,21 @@ class Value(msgspec.Struct, frozen=True, gc=False):
         return cls(_TIMESTAMP.unpack_from(data)[0], data[_TIMESTAMP.size :])
 
 
+# Values of `Parameters.request_authentication`.
+SIGNATURES = "signatures"
+CHANNEL = "channel"
+
+
 @dataclass(frozen=True, slots=True)
 class Parameters:
     """Protocol parameters that all replicas of a chain share; part of the genesis.
 
     Times are microseconds. See `smartbft.limits` for the bounds.
+
+    Attributes:
+        request_authentication: "signatures": clients sign each request; "channel": they prove their key once per
+            connection, and replicas vouch for what they heard (protocols.md 2.1). The latter proves to no third party
+            who asked, so neither the coin nor a ledger can be had with it.
     """
 
     max_batch_requests: int = 2048
@@ -134,3 +144,4 @@ class Parameters:
     progress_interval: int = 1_000_000
     fetch_grace: int = 20_000
     batch_delay: int = 5_000
+    request_authentication: str = SIGNATURES

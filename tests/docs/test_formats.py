@@ -145,6 +145,9 @@ EXAMPLES: dict[type[Any], tuple[Any, ...]] = {
     messages.FetchSync: (0, 1),
     messages.FetchValue: (0, 1, 2, bytes(32)),
     messages.ProposedValue: (0, 1, 2, bytes(40)),
+    messages.Hold: (0, 1, bytes(64)),
+    messages.FetchHeld: (0, 1, bytes(32)),
+    messages.HeldRequests: (0, 1, b"data"),
     messages.FetchStanding: (0, 1, 77),
     messages.Standing: (0, 1, 77, None, messages.Vote(3, 1), messages.Accept(0, 1, 3, bytes(32), bytes(64))),
 }
@@ -184,6 +187,7 @@ def test_the_bounds_of_messages() -> None:
     assert limits.MAX_BATCH_BYTES == 4 << 20
     assert limits.MAX_FORWARD_BYTES == 1 << 20
     assert f"at most {limits.FETCH_DECISIONS_AT_ONCE} are served" in WIRE
+    assert f"announced; at most {limits.MAX_FETCH_HELD_DIGESTS} |" in WIRE
 
 
 def test_values_votes_and_seeds() -> None:

@@ -210,6 +210,7 @@ class CoinApplication(BatchStateMachine):
         ValueError: a key that must not be used, or a wrong length.
     """
 
+    needs_signatures = True
     native = True
 
     def __init__(

@@ -19,7 +19,7 @@ from smartbft._fastpath.verify import is_small_order
 from smartbft.config.toml import Duration, HexBytes32, Size, check_plain, read_toml, write_toml
 from smartbft.config.units import format_duration, format_size
 from smartbft.errors import ConfigError, LocalProtocolError
-from smartbft.types import Member, Parameters, View
+from smartbft.types import CHANNEL, SIGNATURES, Member, Parameters, View
 
 _CONTEXT = "smartbft v1 genesis"
 _FORMAT_VERSION = 1
@@ -39,6 +39,7 @@ _DURATIONS = (
     "batch_delay",
 )
 _SIZES = ("max_batch_bytes",)
+_CHOICES = {"request_authentication": (SIGNATURES, CHANNEL)}
 _HOUR = 3_600_000_000
 _BOUNDS: dict[str, tuple[int, int]] = {
     "max_batch_requests": (1, limits.MAX_BATCH_REQUESTS),
@@ -197,7 +198,7 @@ class Genesis:
                 content.chain_name,
                 (content.created - _EPOCH) // timedelta(microseconds=1),
                 members,
-                Parameters(**{name: int(value) for name, value in msgspec.structs.asdict(content.parameters).items()}),
+                _parameters(content.parameters),
                 content.application.name,
                 content.application.parameters,
             )
@@ -254,6 +255,7 @@ class _ParametersFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     progress_interval: Duration = Duration(_DEFAULT.progress_interval)
     fetch_grace: Duration = Duration(_DEFAULT.fetch_grace)
     batch_delay: Duration = Duration(_DEFAULT.batch_delay)
+    request_authentication: str = _DEFAULT.request_authentication
 
 
 class _GenesisFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -262,6 +264,13 @@ class _GenesisFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     members: list[_MemberFile]
     application: _ApplicationFile
     parameters: _ParametersFile = _ParametersFile()
+
+
+def _parameters(content: _ParametersFile) -> Parameters:
+    values: dict[str, Any] = msgspec.structs.asdict(content)
+    for name in values.keys() - _CHOICES.keys():
+        values[name] = int(values[name])
+    return Parameters(**values)
 
 
 def _member_from_file(member: _MemberFile, index: int, path: Path) -> GenesisMember:
@@ -318,7 +327,12 @@ def _check_members(members: Iterable[GenesisMember], file: str | None) -> None:
 
 
 def _check_parameters(parameters: Parameters, file: str | None) -> None:
+    for name, choices in _CHOICES.items():
+        if getattr(parameters, name) not in choices:
+            raise ConfigError(f"must be one of: {', '.join(choices)}", file=file, field=f"parameters.{name}")
     for item in fields(parameters):
+        if item.name in _CHOICES:
+            continue
         lowest, highest = _BOUNDS[item.name]
         value = getattr(parameters, item.name)
         if not lowest <= value <= highest:

@@ -28,6 +28,7 @@ class Timer(enum.IntEnum):
     BATCH = 7  # a leader that lets requests under verification join its batch
     REGENCY = 8  # an installed regency whose SYNC has not come in time
     VALUE = 9  # a new leader that lacks the value it must propose
+    VOUCH = 30  # requests that others hold, and that are not here
 
 
 class Start(msgspec.Struct, frozen=True, gc=False):

@@ -47,6 +47,7 @@ from smartbft.core.regency_changes import RegencyChanges
 from smartbft.core.safety import VoteGuard
 from smartbft.core.taking_part import TakingPart
 from smartbft.core.witness import Witness
+from smartbft.core.vouching import Vouching
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import Signer
 from smartbft.errors import LocalProtocolError, RemoteProtocolError, invariant
@@ -61,8 +62,11 @@ from smartbft.messages import (
     Accept,
     Decision,
     FetchDecisions,
+    FetchHeld,
     FetchStanding,
     Forward,
+    HeldRequests,
+    Hold,
     Message,
     Progress,
     Proof,
@@ -128,6 +132,7 @@ class Replica:
         self._forwarding = Forwarding(self)
         self._taking_part = TakingPart(self)
         self._witness = Witness(view, self._accuse)
+        self._vouching = Vouching(self)
         self._seen_by_resend = (0, False)
         self._started = False
         self.ordering = ordering(self)
@@ -159,6 +164,7 @@ class Replica:
         if type(event) is MessageReceived:
             self._on_message(event.verified.sender, event.verified.message)
         elif type(event) is RequestsVerified:
+            self._vouching.announce()
             self.ordering.on_requests()
         elif type(event) is Persisted:
             self.durable = max(self.durable, event.token)
@@ -238,6 +244,9 @@ class Replica:
         elif isinstance(message, (FetchStanding, Standing)):
             self.ordering.heard(sender, message.regency)
             self._on_start_message(sender, message)
+        elif isinstance(message, (Hold, FetchHeld, HeldRequests)):
+            self.ordering.heard(sender, message.regency)
+            self._vouching.on_message(sender, message)
         else:
             self.ordering.on_message(sender, message)
 
@@ -291,6 +300,8 @@ class Replica:
             self._forwarding.on_timer()
         elif timer == Timer.CATCH_UP:
             self._catch_up.on_timer()
+        elif timer == Timer.VOUCH:
+            self._vouching.on_timer()
         else:
             self.ordering.on_timer(timer)
 
@@ -301,17 +312,16 @@ class Replica:
         if (now_at == self._seen_by_resend and now_at[1]) or insists:
             self._repeat(None)
         self._seen_by_resend = now_at
+        self._vouching.repeat(None)
         self.set_timer(Timer.RESEND, self.parameters.resend_interval)
 
     def _on_peer_connected(self, peer: int) -> None:
         self._repeat(peer)
+        self._vouching.repeat(peer)
 
     def _repeat(self, to: int | None) -> None:
         """Say how far we are, then again what binds us: in this order, so that nobody sends us what we have."""
-        if to is None:
-            self.broadcast(self._progress())
-        else:
-            self.send(to, self._progress())
+        self.tell(to, self._progress())
         self._taking_part.ask(to)
         self.ordering.resend(to)
 
@@ -340,6 +350,13 @@ class Replica:
     def broadcast(self, message: Message) -> None:
         """Send something that does not bind to every other member."""
         self._effects.append(Broadcast(message))
+
+    def tell(self, to: int | None, message: Message) -> None:
+        """Send something that does not bind to one member, or to every other one."""
+        if to is None:
+            self.broadcast(message)
+        else:
+            self.send(to, message)
 
     def set_timer(self, timer: Timer, delay: int) -> None:
         """Start or restart a timer; `delay` in microseconds."""

@@ -16,7 +16,10 @@ from smartbft.limits import DIGEST_BYTES
 from smartbft.messages import (
     Accept,
     Decision,
+    FetchHeld,
     FetchRequests,
+    HeldRequests,
+    Hold,
     Message,
     Proof,
     Propose,
@@ -27,7 +30,7 @@ from smartbft.messages import (
     stop_data_statement,
     sync_statement,
 )
-from smartbft.types import Parameters, Value, View
+from smartbft.types import CHANNEL, Parameters, Value, View
 
 
 class Verified:
@@ -87,9 +90,17 @@ class Validator:
             self.check_sync(message)
         elif type(message) is Stop and message.target <= message.regency:
             raise MalformedMessage(f"a STOP for regency {message.target} from one who is in {message.regency}")
+        elif isinstance(message, (Hold, FetchHeld, HeldRequests)):
+            self._check_hold(message)
         elif type(message) is FetchRequests and len(message.digests) % DIGEST_BYTES:
             raise MalformedMessage("FETCH-REQUESTS holds a partial digest")
         return Verified(sender, message, _TOKEN)
+
+    def _check_hold(self, message: Hold | FetchHeld | HeldRequests) -> None:
+        if self._parameters.request_authentication != CHANNEL:
+            raise RemoteProtocolError(f"a {type(message).__name__}, but the requests of this chain are signed")
+        if isinstance(message, (Hold, FetchHeld)) and len(message.digests) % DIGEST_BYTES:
+            raise MalformedMessage(f"a {type(message).__name__} holds a partial digest")
 
     def _check_propose(self, sender: int, message: Propose) -> None:
         leader = self._view.leader(message.regency)

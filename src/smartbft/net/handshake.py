@@ -4,7 +4,8 @@ Three frames of kind HELLO, whose payload is ``u16 protocol version`` and a Mess
 
 1. the dialer sends `ReplicaHello` or `ClientHello` with a fresh nonce,
 2. the acceptor answers `ReplicaHello` with its own nonce and `Proof`, its signature over both,
-3. a dialing replica answers `Proof`; a client proves nothing, because each of its requests is signed.
+3. a dialing replica answers `Proof`; so does a client that began with `KeyHello`, where requests are not signed. One
+   that signs its requests proves nothing here.
 
 A proof is a signature by the replica's permanent key over ``domain(chain id) | side | channel | the dialer's hello
 | the acceptor's hello``. The hellos hold both roles, ids, nonces, views and levels, and `side` is who proves (0 the
@@ -27,7 +28,7 @@ import msgspec
 
 from smartbft._fastpath.frames import HELLO
 from smartbft._fastpath.hashing import derive_key
-from smartbft._fastpath.verify import verify
+from smartbft._fastpath.verify import is_small_order, verify
 from smartbft.crypto.signatures import Signer
 from smartbft.errors import FrameError, HandshakeError, LocalProtocolError, MalformedMessage
 from smartbft.limits import DIGEST_BYTES, FRAME_HEADER_BYTES, MAX_HELLO_BYTES, SIGNATURE_BYTES
@@ -70,12 +71,21 @@ class ReplicaHello(_Frame, frozen=True, tag=2, gc=False):
 
 
 class Proof(_Frame, frozen=True, tag=3, gc=False):
-    """The signature that shows possession of the claimed replica's permanent key."""
+    """The signature that shows possession of the claimed replica's permanent key, or of the client's key."""
 
     signature: _Signature
 
 
-_Message = Union[ClientHello, ReplicaHello, Proof]  # noqa: UP007 - msgspec builds its decoder from this union
+class KeyHello(_Frame, frozen=True, tag=4, gc=False):
+    """A client introduces itself by its key, for all the requests that it will send on this connection."""
+
+    chain_id: _Bytes32
+    nonce: _Bytes32
+    key: _Bytes32
+
+
+_Hello = ClientHello | ReplicaHello | KeyHello
+_Message = Union[ClientHello, ReplicaHello, Proof, KeyHello]  # noqa: UP007 - msgspec builds its decoder from this union
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_Message)
 
@@ -102,19 +112,20 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who the other side turned out to be; `replica` is None for a client."""
+    """Who the other side turned out to be; `replica` is None for a client, `key` what a client has proven."""
 
     replica: int | None
     view: int = 0
     level: int = 0
+    key: bytes | None = None
 
 
-def _encode(message: ClientHello | ReplicaHello | Proof) -> bytes:
+def _encode(message: _Hello | Proof) -> bytes:
     payload = _VERSION.pack(PROTOCOL_VERSION) + _encoder.encode(message)
     return _HEADER.pack(len(payload) + 1, HELLO) + payload
 
 
-def _decode(payload: bytes) -> ClientHello | ReplicaHello | Proof:
+def _decode(payload: bytes) -> _Hello | Proof:
     if len(payload) < _VERSION.size:
         raise MalformedMessage(f"a HELLO of {len(payload)} bytes has no protocol version")
     (version,) = _VERSION.unpack_from(payload)
@@ -124,7 +135,7 @@ def _decode(payload: bytes) -> ClientHello | ReplicaHello | Proof:
         )
     body = payload[_VERSION.size :]
     try:
-        message: ClientHello | ReplicaHello | Proof = _decoder.decode(body)
+        message: _Hello | Proof = _decoder.decode(body)
     except (msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:
         raise MalformedMessage(f"a HELLO does not decode: {error}") from None
     if _encoder.encode(message) != body:
@@ -194,7 +205,7 @@ class Handshake:
         del self._buffer[:end]
         return payload
 
-    def _step(self, message: ClientHello | ReplicaHello | Proof) -> bytes:
+    def _step(self, message: _Hello | Proof) -> bytes:
         raise NotImplementedError
 
     def _check_chain(self, chain_id: bytes) -> None:
@@ -204,7 +215,7 @@ class Handshake:
                 "both need the same genesis file"
             )
 
-    def _statement(self, side: bytes, dialers: ClientHello | ReplicaHello, acceptors: ReplicaHello) -> bytes:
+    def _statement(self, side: bytes, dialers: _Hello, acceptors: ReplicaHello) -> bytes:
         # Canonical encodings, each with its own length inside: two different pairs never give the same bytes.
         return b"".join((self._domain, side, self._channel, _encoder.encode(dialers), _encoder.encode(acceptors)))
 
@@ -214,11 +225,16 @@ class Handshake:
                 f"the other side claims to be replica {replica} but lacks the permanent key that the genesis names"
             )
 
+    def _check_client(self, key: bytes, signature: bytes, statement: bytes) -> None:
+        # With a key of small order anybody could prove to be its owner.
+        if is_small_order(key) or not verify(key, signature, statement):
+            raise HandshakeError(f"the client lacks the key {key.hex()[:16]} that it claims to have")
+
 
 class _Dialer(Handshake):
     """The dialing side's wait for the acceptor's hello and proof."""
 
-    def __init__(self, expected: int, key: bytes, channel: bytes, hello: ClientHello | ReplicaHello) -> None:
+    def __init__(self, expected: int, key: bytes, channel: bytes, hello: _Hello) -> None:
         super().__init__(hello.chain_id, hello.nonce, channel)
         self._expected = expected
         self._keys = {expected: key}
@@ -229,7 +245,7 @@ class _Dialer(Handshake):
         """The first bytes to send."""
         return _encode(self._mine)
 
-    def _step(self, message: ClientHello | ReplicaHello | Proof) -> bytes:
+    def _step(self, message: _Hello | Proof) -> bytes:
         if self._hello is None:
             if not isinstance(message, ReplicaHello):
                 raise HandshakeError(f"expected the HELLO of replica {self._expected}, got a {type(message).__name__}")
@@ -261,10 +277,26 @@ class ClientDialer(_Dialer):
         key: its permanent key (32 bytes), from the genesis.
         nonce: 32 fresh random bytes.
         channel: SHA-256 of the replica's certificate, zeros on plain TCP.
+        signer: proves the client's key; None where each request is signed.
     """
 
-    def __init__(self, chain_id: bytes, replica: int, key: bytes, nonce: bytes, channel: bytes = NO_CHANNEL) -> None:
-        super().__init__(replica, key, channel, ClientHello(chain_id, nonce))
+    def __init__(
+        self,
+        chain_id: bytes,
+        replica: int,
+        key: bytes,
+        nonce: bytes,
+        channel: bytes = NO_CHANNEL,
+        signer: Signer | None = None,
+    ) -> None:
+        hello = ClientHello(chain_id, nonce) if signer is None else KeyHello(chain_id, nonce, signer.public_key)
+        super().__init__(replica, key, channel, hello)
+        self._signer = signer
+
+    def _answer(self, hello: ReplicaHello) -> bytes:
+        if self._signer is None:
+            return b""
+        return _encode(Proof(self._signer.sign(self._statement(_DIALER, self._mine, hello))))
 
 
 class ReplicaDialer(_Dialer):
@@ -304,18 +336,21 @@ class Acceptor(Handshake):
         self._mine = identity.hello(chain_id, nonce)
         self._welcomed = False
         self._peers = peers
-        self._hello: ReplicaHello | None = None
+        self._hello: ReplicaHello | KeyHello | None = None
 
-    def _step(self, message: ClientHello | ReplicaHello | Proof) -> bytes:
+    def _step(self, message: _Hello | Proof) -> bytes:
         if isinstance(message, Proof):
             return self._finish(message)
         if self._hello is not None:
             raise HandshakeError("a second HELLO on one connection")
         self._check_chain(message.chain_id)
-        if isinstance(message, ClientHello):
+        if isinstance(message, (ClientHello, KeyHello)):
             if self._peers is not None:
                 raise HandshakeError("a client dialed the port for replicas: use the replica's client address")
-            self.peer = Peer(None)
+            if isinstance(message, KeyHello):
+                self._hello = message
+            else:
+                self.peer = Peer(None)
             return self._welcome(message)
         if self._peers is None:
             raise HandshakeError("a replica dialed the port for clients: use the replica's replica address")
@@ -329,16 +364,22 @@ class Acceptor(Handshake):
         """Its hello, unless it was sent."""
         return b"" if self._welcomed else _encode(self._mine)
 
-    def _welcome(self, dialers: ClientHello | ReplicaHello) -> bytes:
+    def _welcome(self, dialers: _Hello) -> bytes:
         self._welcomed = True
         signature = self._signer.sign(self._statement(_ACCEPTOR, dialers, self._mine))
         return _encode(self._mine) + _encode(Proof(signature))
 
     def _finish(self, proof: Proof) -> bytes:
         hello = self._hello
-        if hello is None or self._peers is None:
+        if hello is None:
             raise HandshakeError("a proof before the HELLO it belongs to")
         statement = self._statement(_DIALER, hello, self._mine)
+        if isinstance(hello, KeyHello):
+            self._check_client(hello.key, proof.signature, statement)
+            self.peer = Peer(None, key=hello.key)
+            return b""
+        if self._peers is None:
+            raise HandshakeError("a proof before the HELLO it belongs to")
         self._check_proof(hello.replica, self._peers, proof.signature, statement)
         self.peer = Peer(hello.replica, hello.view, hello.level)
         return b""

@@ -15,6 +15,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from smartbft.crypto.signatures import Signer
 from smartbft.errors import ConfigError, RemoteProtocolError
 from smartbft.limits import RECONNECT_INITIAL_SECONDS, RECONNECT_MAX_SECONDS
 from smartbft.net.connection import Connection, Handler, ReadBuffer
@@ -172,6 +173,7 @@ class Dialer:
         handler: the owner of the connection.
         tls: the context, None for plain TCP.
         connection_limits: timeouts.
+        client: proves a client's key, where requests are not signed.
     """
 
     def __init__(
@@ -184,8 +186,10 @@ class Dialer:
         *,
         tls: ssl.SSLContext | None = None,
         connection_limits: ConnectionLimits | None = None,
+        client: Signer | None = None,
     ) -> None:
         self._chain_id = chain_id
+        self._client = client
         self._target = target
         self._identity = identity
         self._handler = handler
@@ -252,7 +256,7 @@ class Dialer:
         channel = target.certificate if self._tls is not None and target.certificate else NO_CHANNEL
         dialer: ClientDialer | ReplicaDialer
         if self._identity is None:
-            dialer = ClientDialer(self._chain_id, target.replica, target.key, nonce, channel)
+            dialer = ClientDialer(self._chain_id, target.replica, target.key, nonce, channel, self._client)
         else:
             dialer = ReplicaDialer(self._chain_id, self._identity, target.replica, target.key, nonce, channel)
         certificate = target.certificate if self._tls is not None else None

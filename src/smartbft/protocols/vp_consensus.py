@@ -163,7 +163,7 @@ class VPConsensus:
     # Finding the requests that a proposal names (architecture.md section 1).
 
     def _resolve(self, value: Value) -> bool:
-        self.data, self._missing, _ = self._chassis.pool.resolve(value.digests)
+        self.data, self._missing, _ = self._chassis.pool.resolve(value.digests, self._binds or self._has_quorum())
         if self._missing and not self._fetches:
             self._fetches = 1
             # The client's own copy is usually on its way: a short grace before asking.
@@ -342,6 +342,11 @@ class VPConsensus:
         self.refused = ""
         self._missing, self._fetches = b"", 0
         self.consider()
+
+    def _has_quorum(self) -> bool:
+        """Whether `Q` members accepted the proposal: then its requests were vouched for."""
+        quorum = self._chassis.view.quorum
+        return any(digest == self.digest and len(accepts) >= quorum for (_, digest), accepts in self._accepts.items())
 
     def _decide_if_accepted(self) -> bool:
         for (regency, digest), accepts in self._accepts.items():

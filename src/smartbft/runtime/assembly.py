@@ -21,6 +21,7 @@ from smartbft.core.recovery import RecoveredState, recover
 from smartbft.core.replica import ASYNC_LEVEL, MEMORY_LEVEL, SYNC_LEVEL
 from smartbft.core.replica import Replica as Core
 from smartbft.core.validation import Validator
+from smartbft.core.vouching import pool_arguments
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import Ed25519MemberVerifier
 from smartbft.errors import ConfigError, LocalProtocolError
@@ -37,6 +38,7 @@ from smartbft.runtime.status import Question, StatusDesk, decode_question, encod
 from smartbft.runtime.verification import VerificationPump
 from smartbft.smr.application import BatchStateMachine
 from smartbft.storage import Lives, ReplicaLog
+from smartbft.types import CHANNEL
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +75,7 @@ class RunningReplica:
         self._domains = Domains(self._genesis.chain_id)
         self._level = LEVELS[self._config.persistence]
         self._sequential = self._config.signature_check == "sequential"
+        _check_authentication(config, genesis, application)
         self._readers: list[int] = []
         self._refusing = False
         self._log: ReplicaLog | None = None
@@ -103,6 +106,7 @@ class RunningReplica:
             question=self._answer,
             forgotten=self._forget,
             failed=fail,
+            proven=genesis.parameters.request_authentication == CHANNEL,
         )
         self._network = Network(genesis, self._id, secrets, self._level, self._peers, self._clients)
         self._evidence = EvidenceDesk(config.evidence_folder, genesis.chain_id)
@@ -212,6 +216,7 @@ class RunningReplica:
             lease=parameters.session_lease,
             skew=parameters.clock_skew,
             admit_unverified=self._sequential,
+            **pool_arguments(parameters, self._genesis.view, self._id),
         )
 
     def _verify_threads(self) -> int:
@@ -356,6 +361,23 @@ class RunningReplica:
 def _no_log_to_serve_from(effect: ServeDecisions) -> None:
     """In memory mode the core answers from its own memory and never asks for this."""
     raise LocalProtocolError(f"there is no log to serve decisions {effect.first} to {effect.last} from")
+
+
+def _check_authentication(config: ReplicaConfig, genesis: Genesis, application: BatchStateMachine) -> None:
+    """Whoever must show others who asked for something needs signed requests."""
+    if genesis.parameters.request_authentication != CHANNEL:
+        return
+    if application.needs_signatures:
+        raise ConfigError(
+            f"the application {genesis.application} needs signed requests, which prove to anybody who asked for what",
+            field="parameters.request_authentication",
+        )
+    if config.signature_check == "sequential":
+        raise ConfigError(
+            "there are no signatures to check where requests are authenticated by their channels",
+            file=str(config.config_path),
+            field="signature_check",
+        )
 
 
 def _check_segment_size(config: ReplicaConfig, genesis: Genesis) -> None:

@@ -41,6 +41,7 @@ from smartbft.net.tls import dialer_context
 from smartbft.net.transport import Dialer, Target
 from smartbft.runtime.requests import STATUS_NAMES, Outcome, ReplyCollector, ReplyVotes, RequestBuilder, SignedRequest
 from smartbft.runtime.status import decode_answer
+from smartbft.types import SIGNATURES
 
 _TICK_SECONDS = 0.25
 
@@ -72,7 +73,8 @@ class AsyncClient:
 
     Args:
         genesis: of the chain.
-        signer: signs requests; its public key is who the client is.
+        signer: signs requests, or proves its key on each connection (as the genesis says); its public key is who the
+            client is.
         transport: as the replicas have it.
         persistence: what the replicas promise: in ``sync`` mode `Q` equal replies make a result, else ``f + 1``.
         retransmit: seconds until the first retransmission; the pauses then double.
@@ -97,7 +99,9 @@ class AsyncClient:
         self._needed = view.quorum if persistence == "sync" else view.f + 1
         self._n = view.n
         self._window = genesis.parameters.window
-        self._builder = RequestBuilder(genesis.chain_id, signer)
+        signed = genesis.parameters.request_authentication == SIGNATURES
+        self._builder = RequestBuilder(genesis.chain_id, signer, signed=signed)
+        self._prover = None if signed else signer
         self._collector = ReplyCollector(view.f, self._needed)
         self._transport = transport
         self._retransmit = retransmit
@@ -299,7 +303,7 @@ class AsyncClient:
                 member.permanent_key,
                 member.certificate_sha256 if context is not None else None,
             )
-            dialer = Dialer(self.genesis.chain_id, target, None, self, buffer, tls=context)
+            dialer = Dialer(self.genesis.chain_id, target, None, self, buffer, tls=context, client=self._prover)
             dialer.start()
             self._dialers.append(dialer)
         self._ticker = asyncio.get_running_loop().call_later(_TICK_SECONDS, self._tick)

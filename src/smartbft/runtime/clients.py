@@ -25,6 +25,7 @@ class ClientGate:
             RemoteProtocolError if it is bad.
         forgotten: called with a source that is gone.
         failed: called when our own code raised.
+        proven: requests carry no signatures: only a client that has proven its key may send some, its own.
     """
 
     def __init__(
@@ -35,8 +36,10 @@ class ClientGate:
         question: Callable[[bytes, Callable[[bytes], None]], None],
         forgotten: Callable[[int], None],
         failed: Callable[[BaseException], None],
+        proven: bool = False,
     ) -> None:
         self._pool = pool
+        self._proven = proven
         self._arrived = arrived
         self._question = question
         self._forgotten = forgotten
@@ -90,7 +93,13 @@ class ClientGate:
         self._sources[connection] = source
         if self._paused:
             connection.pause()
-        return FrameReader({REQUEST: MAX_REQUEST_BYTES, STATUS: MAX_STATUS_QUESTION_BYTES}, self._pool, source)
+        kinds = {REQUEST: MAX_REQUEST_BYTES, STATUS: MAX_STATUS_QUESTION_BYTES}
+        key = connection.peer.key if connection.peer is not None else None
+        if self._proven and key is None:
+            del kinds[REQUEST]
+        elif self._proven and key is not None:
+            self._pool.holds.prove(source, key)
+        return FrameReader(kinds, self._pool, source)
 
     def received(self, connection: Connection, frames: list[tuple[int, bytes]]) -> None:
         """The requests of this read are in the pool already; what is left are questions."""

@@ -11,9 +11,10 @@ from smartbft._fastpath.pool import BAD_SIGNATURE, EXECUTED, OVERLOADED, REJECTE
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import Signer
 from smartbft.errors import LocalProtocolError, MalformedMessage
-from smartbft.limits import MAX_OPERATION_BYTES, REPLY_HEADER_BYTES
+from smartbft.limits import MAX_OPERATION_BYTES, REPLY_HEADER_BYTES, SIGNATURE_BYTES
 
 _UNSIGNED = struct.Struct("<32sQQI")
+_NO_SIGNATURE = bytes(SIGNATURE_BYTES)
 _REPLY = struct.Struct("<HBBIQQ32s")
 # Refusals that every correct replica gives alike: f + 1 of them mean that the request will never be executed.
 _FINAL = frozenset((REJECTED, BAD_SIGNATURE))
@@ -36,12 +37,13 @@ class SignedRequest:
 
 
 class RequestBuilder:
-    """Builds and signs requests of one client key on one chain."""
+    """Builds requests of one client key on one chain, and signs them unless the client proves its key otherwise."""
 
-    __slots__ = ("_digest_key", "_prefix", "_signer")
+    __slots__ = ("_digest_key", "_prefix", "_signed", "_signer")
 
-    def __init__(self, chain_id: bytes, signer: Signer) -> None:
+    def __init__(self, chain_id: bytes, signer: Signer, *, signed: bool = True) -> None:
         self._signer = signer
+        self._signed = signed
         self._prefix = Domains(chain_id).request_prefix
         self._digest_key = derive_key("smartbft v1 request digest", chain_id)
 
@@ -62,7 +64,7 @@ class RequestBuilder:
                 "elsewhere and replicate its digest"
             )
         unsigned = _UNSIGNED.pack(self._signer.public_key, session, sequence, len(operation)) + operation
-        request = unsigned + self._signer.sign(self._prefix + unsigned)
+        request = unsigned + (self._signer.sign(self._prefix + unsigned) if self._signed else _NO_SIGNATURE)
         return SignedRequest(sequence, keyed_hash(self._digest_key, request), frame(REQUEST, request))
 
 

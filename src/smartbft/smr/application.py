@@ -71,6 +71,9 @@ class StateMachine(ABC):
     (then nothing follows). `open_result` takes it apart.
     """
 
+    #: Whether a third party must be able to check who asked for what: then requests have to be signed.
+    needs_signatures: bool = False
+
     @classmethod
     def from_genesis(cls, chain_id: bytes, parameters: Mapping[str, Any], local: LocalOptions) -> Self:
         """Make the application in its initial state.
@@ -125,6 +128,8 @@ class BatchStateMachine(Protocol):
     `capture` and `digest`.
     """
 
+    #: Whether a third party must be able to check who asked for what: then requests have to be signed.
+    needs_signatures: bool = False
     #: Whether `execute_batch` releases the GIL: it then runs on a thread of its own, else on the event loop.
     native: bool = False
 

@@ -28,6 +28,7 @@ class PerOperation(BatchStateMachine):
 
     def __init__(self, machine: StateMachine) -> None:
         self.machine = machine
+        self.needs_signatures = machine.needs_signatures
 
     def execute_batch(self, data: bytes, context: ExecutionContext) -> bytes:
         """Execute a request list in order; returns the result list.

@@ -104,10 +104,10 @@ class _ForgetfulPool:
             return self._last
         return self._pool.form_batch(max_requests, max_bytes, timestamp)
 
-    def resolve(self, digests: bytes) -> tuple[bytes, bytes, int]:
+    def resolve(self, digests: bytes, bound: bool = False) -> tuple[bytes, bytes, int]:
         if digests == self._last[0]:
             return self._last[1], b"", 0
-        return self._pool.resolve(digests)
+        return self._pool.resolve(digests, bound)
 
     def check(self, data: bytes, timestamp: int, max_requests: int, max_bytes: int) -> int:
         if data == self._last[1]:
