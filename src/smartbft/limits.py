@@ -73,7 +73,7 @@ VERIFY_ENOUGH_REQUESTS = 64
 VERIFY_PAUSE_SECONDS = 0.002
 
 # Requests without signatures: digests in one HOLD; digests kept of one member about requests that are not here (as many
-# as a pool holds; what is pushed out is announced again); repeated ones per resend interval, and those asked for at once.
+# as a pool holds; what is pushed out is announced again); those repeated per resend interval; those asked for at once.
 MAX_HOLD_DIGESTS = MAX_BATCH_REQUESTS
 MAX_HOLDS_PER_MEMBER = 65536
 MAX_HOLDS_REPEATED = 1024

@@ -37,11 +37,12 @@ from smartbft.core.inputs import (
 from smartbft.core.recovery import RecoveredState, recover
 from smartbft.core.replica import SYNC_LEVEL, Replica
 from smartbft.core.validation import Validator
+from smartbft.core.vouching import pool_arguments
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import Ed25519MemberVerifier, Ed25519Signer
 from smartbft.messages import FetchStanding, Message, Standing, decode, encode
 from smartbft.protocols.mod_smart import ModSmart
-from smartbft.types import Member, Parameters, View
+from smartbft.types import CHANNEL, Member, Parameters, View
 
 Envelope = tuple[int, int, Message]  # from, to, message
 
@@ -55,7 +56,7 @@ def make_view(n: int = 4) -> View:
     return View(0, tuple(Member(replica, key, key) for replica, key in enumerate(keys)))
 
 
-def make_pool(parameters: Parameters, replica: int = 0) -> RequestPool:
+def make_pool(parameters: Parameters, replica: int = 0, view: View | None = None) -> RequestPool:
     return RequestPool(
         CHAIN,
         replica=replica,
@@ -68,6 +69,7 @@ def make_pool(parameters: Parameters, replica: int = 0) -> RequestPool:
         max_unverified_per_source=1000,
         lease=parameters.session_lease,
         skew=parameters.clock_skew,
+        **pool_arguments(parameters, view or make_view(), replica),
     )
 
 
@@ -78,7 +80,7 @@ class Node:
         self.id = id
         self.view = view
         self.domains = Domains(CHAIN)
-        self.pool = make_pool(parameters, id)
+        self.pool = make_pool(parameters, id, view)
         self.replica = Replica(
             id,
             view,
@@ -163,6 +165,9 @@ class Node:
 
     def admit(self, data: bytes, source: int = 7) -> None:
         """Requests arrive from a client connection and are verified."""
+        if self.replica.parameters.request_authentication == CHANNEL:
+            ((key, *_), *_) = split_requests(data)
+            self.pool.holds.prove(source, key)
         self.pool.admit(data, source, self.now)
         self.verify()
 

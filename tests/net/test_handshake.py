@@ -172,6 +172,90 @@ def test_each_port_is_for_one_kind() -> None:
         Acceptor(CHAIN, identity(1), None, NONCE_B, CERTIFICATE).receive(dialer().start())
 
 
+# --- clients that prove a key ---
+
+
+CLIENT = Ed25519Signer(b"k" * 32)
+
+
+def proving(*, channel: bytes = CERTIFICATE, nonce: bytes = NONCE_A, signer: Ed25519Signer = CLIENT) -> ClientDialer:
+    return ClientDialer(CHAIN, 1, KEYS[1], nonce, channel, signer)
+
+
+def for_clients(*, nonce: bytes = NONCE_B) -> Acceptor:
+    return Acceptor(CHAIN, identity(1), None, nonce, CERTIFICATE)
+
+
+def test_a_client_proves_its_key() -> None:
+    dialing, accepting = proving(), for_clients()
+    run(dialing, accepting)
+    assert dialing.peer == Peer(1, view=0, level=2)
+    assert accepting.peer == Peer(None, key=CLIENT.public_key)
+
+
+def test_a_client_that_claims_a_key_is_nobody_until_it_has_proven_it() -> None:
+    dialing, accepting = proving(), for_clients()
+    answer = accepting.receive(dialing.start())
+    assert accepting.peer is None
+    accepting.receive(dialing.receive(answer))
+    assert accepting.peer is not None
+
+
+class Impostor(Ed25519Signer):
+    """Claims another client's key."""
+
+    def __init__(self, secret: bytes) -> None:
+        super().__init__(secret)
+        self.public_key = CLIENT.public_key
+
+
+def test_a_key_that_is_not_there_is_not_proven() -> None:
+    with pytest.raises(HandshakeError, match="the client lacks the key"):
+        run(proving(signer=Impostor(b"i" * 32)), for_clients())
+
+
+def test_a_clients_proof_holds_for_one_connection_channel_and_direction() -> None:
+    dialing = proving()
+    hello_bytes = dialing.start()
+    proof = dialing.receive(for_clients().receive(hello_bytes))
+    again = for_clients(nonce=b"x" * 32)
+    again.receive(hello_bytes)
+    with pytest.raises(HandshakeError, match="the client lacks the key"):
+        again.receive(proof)
+    with pytest.raises(HandshakeError, match="lacks the permanent key"):
+        run(proving(channel=b"m" * 32), for_clients())
+    reflected = for_clients()
+    reflected.receive(hello_bytes)
+    with pytest.raises(HandshakeError, match="a second HELLO"):
+        reflected.receive(hello_bytes)
+
+
+def test_a_key_for_which_anybody_can_sign_is_refused() -> None:
+    identity_point = (1).to_bytes(32, "little")
+    accepting = for_clients()
+    accepting.receive(hello(4, CHAIN, NONCE_A, identity_point))
+    with pytest.raises(HandshakeError, match="the client lacks the key"):
+        accepting.receive(hello(3, identity_point + bytes(32)))
+
+
+def test_a_replicas_key_is_no_clients_and_the_other_way_round() -> None:
+    """The same key in another role signs another hello."""
+    as_replica = dialer()
+    proof = as_replica.receive(acceptor().receive(as_replica.start()))
+    accepting = for_clients()
+    accepting.receive(proving(signer=SIGNERS[0]).start())
+    with pytest.raises(HandshakeError, match="the client lacks the key"):
+        accepting.receive(proof)
+    with pytest.raises(HandshakeError, match="use the replica's client address"):
+        acceptor().receive(proving().start())
+
+
+def test_a_proof_from_a_client_that_claimed_nothing_is_out_of_place() -> None:
+    accepting = for_clients()
+    with pytest.raises(HandshakeError, match="a proof before the HELLO"):
+        accepting.receive(hello(3, bytes(64)))
+
+
 # --- replayed and carried over ---
 
 

@@ -16,6 +16,7 @@ from smartbft.testing import PropertyViolation, Simulation, SimulationOptions, s
 from smartbft.testing.mutants import MUTANTS
 from smartbft.testing.options import Scenario, draw_scenario
 from smartbft.testing.troublemakers import Troublemaker
+from smartbft.types import CHANNEL, SIGNATURES
 
 TIMEOUT = 200_000  # of requests, microseconds
 Change = Callable[[Scenario], Scenario]
@@ -35,9 +36,11 @@ def regencies(run: Simulation) -> set[int]:
 # --- leaders that die
 
 
-def kill_leaders(seed: int, kills: int, *, persistence: str = "sync") -> Simulation:
+def kill_leaders(seed: int, kills: int, *, persistence: str = "sync", authentication: str = SIGNATURES) -> Simulation:
     """A run in which whoever leads is killed again and again, for longer than the request timeout."""
-    options = SimulationOptions(seed=seed, instances=25, faults="none", persistence=persistence)
+    options = SimulationOptions(
+        seed=seed, instances=25, faults="none", persistence=persistence, authentication=authentication
+    )
 
     def impatient(scenario: Scenario) -> Scenario:
         return replace(scenario, parameters=replace(scenario.parameters, request_timeout=100_000))
@@ -54,9 +57,10 @@ def kill_leaders(seed: int, kills: int, *, persistence: str = "sync") -> Simulat
     return run
 
 
+@pytest.mark.parametrize("authentication", [SIGNATURES, CHANNEL])
 @pytest.mark.parametrize("seed", range(6))
-def test_exactly_once_while_leaders_are_killed(seed: int) -> None:
-    run = kill_leaders(seed, kills=4)
+def test_exactly_once_while_leaders_are_killed(seed: int, authentication: str) -> None:
+    run = kill_leaders(seed, kills=4, authentication=authentication)
     assert max(regencies(run)) >= 1
     assert run.answered >= 25
 
@@ -76,9 +80,9 @@ def test_planted_bug_a_batch_executed_twice_is_found() -> None:
 # --- clients that harm themselves
 
 
-def with_deeds(seed: int, *deeds: str) -> Simulation:
+def with_deeds(seed: int, *deeds: str, authentication: str = SIGNATURES) -> Simulation:
     """A run without other faults, with one client that does nothing but `deeds`, all the time."""
-    options = SimulationOptions(seed=seed, instances=250, faults="none", clients=3)
+    options = SimulationOptions(seed=seed, instances=250, faults="none", clients=3, authentication=authentication)
 
     def with_troublemaker(scenario: Scenario) -> Scenario:
         return replace(
@@ -109,11 +113,12 @@ DEEDS = {
 }
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("authentication", [SIGNATURES, CHANNEL])
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("deeds", DEEDS.values(), ids=DEEDS.keys())
-def test_a_bad_client_harms_only_itself(seed: int, deeds: tuple[str, ...]) -> None:
+def test_a_bad_client_harms_only_itself(seed: int, deeds: tuple[str, ...], authentication: str) -> None:
     """Every honest request is ordered and answered, and nobody suspects the leader."""
-    run = with_deeds(seed, *deeds)
+    run = with_deeds(seed, *deeds, authentication=authentication)
     report = run.run()
     assert report.virtual_seconds > 3 * TIMEOUT / 1e6, "too short for a suspicion"
     assert run.outstanding == 0

@@ -46,6 +46,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="auto: mostly sync.",
 )
+@click.option(
+    "--authentication",
+    type=click.Choice(("auto", "signatures", "channel")),
+    default="auto",
+    show_default=True,
+    help="Of requests; auto: by channel for one seed in four.",
+)
 @click.option("--faults", type=click.Choice(("all", "network", "crashes", "none")), default="all", show_default=True)
 @click.option("--patience", type=click.IntRange(1), default=120, show_default=True, help="Virtual seconds to finish.")
 @click.option("--mutant", help="Plant this bug, to see it found; 'list' names them.")

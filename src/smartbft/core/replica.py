@@ -46,8 +46,8 @@ from smartbft.core.recovery import Decided, RecoveredState
 from smartbft.core.regency_changes import RegencyChanges
 from smartbft.core.safety import VoteGuard
 from smartbft.core.taking_part import TakingPart
-from smartbft.core.witness import Witness
 from smartbft.core.vouching import Vouching
+from smartbft.core.witness import Witness
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import Signer
 from smartbft.errors import LocalProtocolError, RemoteProtocolError, invariant

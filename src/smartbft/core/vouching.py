@@ -7,7 +7,7 @@ announced, and the leader proposes it. Who holds what is counted in the pool; he
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from smartbft.core.inputs import Timer
 from smartbft.limits import (
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _SHORTEST_PAUSE = 1_000
 
 
-def pool_arguments(parameters: Parameters, view: View, replica: int) -> dict[str, int]:
+def pool_arguments(parameters: Parameters, view: View, replica: int) -> dict[str, Any]:
     """The arguments of a replica's `RequestPool` that have to do with vouching: none where requests are signed."""
     if parameters.request_authentication != CHANNEL:
         return {}

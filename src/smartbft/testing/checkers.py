@@ -18,6 +18,7 @@ from smartbft.limits import DIGEST_BYTES
 from smartbft.messages import Accept, Message, Proof, Propose, Write, decode_proof
 from smartbft.testing.accusations import Accusations
 from smartbft.testing.clients import Reply
+from smartbft.testing.vouching import VouchingChecker
 from smartbft.types import Value, View
 
 
@@ -384,6 +385,7 @@ class Checkers:
     __slots__ = (
         "accusations",
         "agreement",
+        "channel",
         "domains",
         "durability",
         "order",
@@ -391,14 +393,23 @@ class Checkers:
         "replies",
         "validity",
         "votes",
+        "vouching",
     )
 
     def __init__(
-        self, view: View, domains: Domains, verifier: MemberVerifier, *, persistence: str, forgetful: frozenset[int]
+        self,
+        view: View,
+        domains: Domains,
+        verifier: MemberVerifier,
+        *,
+        persistence: str,
+        forgetful: frozenset[int],
+        channel: bool = False,
     ) -> None:
         n = len(view.ids)
         holders = {"memory": 0, "async": (n - 1) // 3 + 1, "sync": dissemination_quorum(n)}[persistence]
         self.domains = domains
+        self.channel = channel
         self.agreement = Agreement()
         self.provability = Provability(view, domains, verifier)
         self.order = TotalOrder()
@@ -407,6 +418,7 @@ class Checkers:
         self.durability = Durability(n, domains, check_votes=persistence != "memory", holders=holders)
         self.replies = Replies(self.validity)
         self.accusations = Accusations(view, domains, verifier, forgetful)
+        self.vouching = VouchingChecker(n, domains)
 
     def recorded(self, replica: int, record: Record) -> None:
         """A replica wants a record persisted: decisions are judged here, with their proofs."""
@@ -419,6 +431,8 @@ class Checkers:
         """A replica lets a message out to its peers."""
         self.votes.sent(replica, message)
         self.durability.sent(replica, message)
+        if self.channel and (wrong := self.vouching.sent(replica, message)):
+            raise PropertyViolation("vouching", wrong)
 
     def accused(self, replica: int, effect: ReportEvidence) -> None:
         """A replica reports evidence."""
@@ -447,6 +461,8 @@ class Checkers:
             self.provability.check(instance, decision.proof.digest, decision.proof)
         self.agreement.restarted(replica, len(decisions))
         self.order.restarted(replica)
+        values = [parse_value(body).value for kind, _, body in records if kind == VALUE]
+        self.vouching.restarted(replica, values)
         self.durability.restarted(replica, records)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from smartbft._fastpath.frames import REPLY, REQUEST, frame
 from smartbft._fastpath.pool import EXECUTED, encode_request, join_requests, request_digests
-from smartbft.limits import FRAME_HEADER_BYTES, REPLY_HEADER_BYTES
+from smartbft.limits import FRAME_HEADER_BYTES, REPLY_HEADER_BYTES, SIGNATURE_BYTES
 from smartbft.testing.trace import Kind
 
 if TYPE_CHECKING:
@@ -59,9 +59,13 @@ def parse_replies(frames: bytes) -> list[Reply]:
     return replies
 
 
-def sign_request(domains: Domains, signer: Signer, session: int, sequence: int, operation: bytes) -> bytes:
-    """A request in the name of `signer`'s key, with its signature."""
+def sign_request(
+    domains: Domains, signer: Signer, session: int, sequence: int, operation: bytes, *, signed: bool = True
+) -> bytes:
+    """A request in the name of `signer`'s key, with its signature or none."""
     key = signer.public_key
+    if not signed:
+        return encode_request(key, session, sequence, operation, bytes(SIGNATURE_BYTES))
     unsigned = _SIGNED_REQUEST.pack(key, session, sequence, len(operation)) + operation
     return encode_request(key, session, sequence, operation, signer.sign(domains.request_prefix + unsigned))
 
@@ -86,6 +90,12 @@ class ClientFigures:
         """A request that was sent first at `sent_at` has its answer."""
         self.longest_wait = max(self.longest_wait, now - sent_at)
         self.last_answer = now
+
+
+def make_request(world: Simulation, signer: Signer, session: int, sequence: int, operation: bytes) -> bytes:
+    """A request as this simulation's chain wants it."""
+    signed = not world.scenario.channel
+    return sign_request(world.domains, signer, session, sequence, operation, signed=signed)
 
 
 class _Outstanding:
@@ -174,7 +184,7 @@ class SimulatedClient:
         world = self._world
         self._sequence += 1
         operation = self._operation(self._sequence)
-        request = sign_request(world.domains, self.signer, self.session, self._sequence, operation)
+        request = make_request(world, self.signer, self.session, self._sequence, operation)
         digest = request_digests(world.chain_id, join_requests([request]))
         framed = frame(REQUEST, request)
         self._outstanding[digest] = _Outstanding(self._sequence, framed, world.scheduler.now)

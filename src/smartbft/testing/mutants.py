@@ -17,7 +17,8 @@ from smartbft.core.inputs import Input
 from smartbft.core.recovery import RecoveredVotes
 from smartbft.core.replica import Replica
 from smartbft.core.safety import VoteGuard
-from smartbft.messages import Message
+from smartbft.core.vouching import Vouching
+from smartbft.messages import FetchHeld, HeldRequests, Hold, Message
 from smartbft.protocols.vp_consensus import VPConsensus
 from smartbft.quorum import quorum
 from smartbft.testing.campaign import Failure, run_seed
@@ -34,6 +35,7 @@ class Mutant:
         promises: the properties whose checkers may find it.
         seeds: within how many seeds, from 0, it is found.
         plant: a context in which the bug is there.
+        authentication: of requests, if the bug shows in one way only.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Mutant:
     promises: tuple[str, ...]
     seeds: int
     plant: Callable[[], AbstractContextManager[None]]
+    authentication: str = "auto"
 
 
 @contextmanager
@@ -163,6 +166,23 @@ def _reply_before_durable() -> AbstractContextManager[None]:
     return _replaced(Replica, "step", step_with_early_replies)
 
 
+def _proposes_too_early() -> AbstractContextManager[None]:
+    on_message = Vouching.on_message
+
+    def count_for_all(vouching: Vouching, sender: int, message: Hold | FetchHeld | HeldRequests) -> None:
+        if isinstance(message, Hold):
+            for id in vouching._replica.view.ids:
+                on_message(vouching, id, message)
+        else:
+            on_message(vouching, sender, message)
+
+    return _replaced(Vouching, "on_message", count_for_all)
+
+
+def _votes_unvouched() -> AbstractContextManager[None]:
+    return _replaced(VPConsensus, "_has_quorum", lambda consensus: True)
+
+
 MUTANTS: Sequence[Mutant] = (
     Mutant(
         "quorum-off-by-one",
@@ -213,6 +233,22 @@ MUTANTS: Sequence[Mutant] = (
         1,
         _reply_before_durable,
     ),
+    Mutant(
+        "proposes-too-early",
+        "the leader proposes requests that one other replica holds",
+        ("vouching",),
+        1,
+        _proposes_too_early,
+        "channel",
+    ),
+    Mutant(
+        "votes-unvouched",
+        "a replica votes for requests that neither their clients nor f + 1 others have told it",
+        ("vouching",),
+        20,
+        _votes_unvouched,
+        "channel",
+    ),
 )
 
 
@@ -223,7 +259,10 @@ def hunt(mutant: Mutant, options: SimulationOptions) -> tuple[int, Failure] | No
     """
     with mutant.plant():
         for number in range(mutant.seeds):
-            outcome = run_seed(replace(options, seed=options.seed + number))
+            seed = replace(options, seed=options.seed + number)
+            if mutant.authentication != "auto":
+                seed = replace(seed, authentication=mutant.authentication)
+            outcome = run_seed(seed)
             if isinstance(outcome, Failure):
                 return number + 1, outcome
     return None

@@ -10,11 +10,13 @@ from smartbft.errors import LocalProtocolError
 from smartbft.limits import MAX_MEMBERS, MAX_WINDOW
 from smartbft.testing.disk import DiskOptions
 from smartbft.testing.network import NetworkOptions
-from smartbft.types import Parameters
+from smartbft.types import CHANNEL, SIGNATURES, Parameters
 
 PERSISTENCE_LEVELS = {"memory": 0, "async": 1, "sync": 2}
 # One seed in so many uses real Ed25519 signatures; the others use keyed hashes.
 REAL_SIGNATURES_EVERY = 20
+# One seed in so many authenticates requests by their channels.
+CHANNEL_EVERY = 4
 # How far ahead of its own clock a voter accepts a proposal's time; small, so that a run in which each proposal is held
 # until its time has come does not take minutes.
 CLOCK_SKEW = 100_000  # microseconds
@@ -32,6 +34,8 @@ class SimulationOptions:
         in_flight: requests a client keeps in flight.
         signatures: "keyed-hash", "ed25519", or "auto": Ed25519 for one seed in twenty.
         persistence: "memory", "async", "sync", or "auto": mostly sync.
+        authentication: of requests, "signatures", "channel", or "auto": channel for one seed in four, unless the
+            application needs signatures.
         faults: "all", "network" (no crashes), "crashes" (a quiet network, honest clients) or "none".
         patience: virtual seconds that the healed cluster has to finish everything.
     """
@@ -43,12 +47,14 @@ class SimulationOptions:
     in_flight: int = 2
     signatures: str = "auto"
     persistence: str = "auto"
+    authentication: str = "auto"
     faults: str = "all"
     patience: int = 120
 
     def __post_init__(self) -> None:
         _choose("signatures", self.signatures, ("auto", "keyed-hash", "ed25519"))
         _choose("persistence", self.persistence, ("auto", *PERSISTENCE_LEVELS))
+        _choose("authentication", self.authentication, ("auto", SIGNATURES, CHANNEL))
         _choose("faults", self.faults, ("all", "network", "crashes", "none"))
         _bound("n", self.n, 1, MAX_MEMBERS)
         _bound("in_flight", self.in_flight, 1, MAX_WINDOW)
@@ -162,9 +168,16 @@ class Scenario:
     isolations: tuple[Isolation, ...]
     clock_steps: tuple[ClockStep, ...]
 
+    @property
+    def channel(self) -> bool:
+        """Whether requests carry no signatures."""
+        return self.parameters.request_authentication == CHANNEL
+
     def summary(self) -> str:
         """One line for people."""
         signatures = "ed25519" if self.real_signatures else "keyed-hash"
+        if self.channel:
+            signatures += ", requests by channel"
         crashed = sum(len(crash.replicas) for crash in self.crashes)
         network = self.network
         return (
@@ -225,7 +238,14 @@ def _parameters(draw: random.Random, options: SimulationOptions) -> Parameters:
         progress_interval=draw.choice((100_000, 1_000_000)),
         fetch_grace=draw.choice((1_000, 20_000)),
         batch_delay=draw.choice((0, 5_000)),
+        request_authentication=_authentication(options),
     )
+
+
+def _authentication(options: SimulationOptions) -> str:
+    if options.authentication != "auto":
+        return options.authentication
+    return CHANNEL if options.seed % CHANNEL_EVERY == CHANNEL_EVERY - 1 else SIGNATURES
 
 
 def _network(draw: random.Random, faulty: bool) -> NetworkOptions:

@@ -34,6 +34,7 @@ from smartbft.core.inputs import (
     TimerFired,
 )
 from smartbft.core.recovery import decisions_in, recover
+from smartbft.core.vouching import pool_arguments
 from smartbft.errors import RemoteProtocolError
 from smartbft.limits import (
     MAX_BAD_SIGNATURES_PER_SOURCE,
@@ -45,14 +46,14 @@ from smartbft.limits import (
     VERIFY_JOB_REQUESTS,
     VERIFY_JOBS_IN_FLIGHT,
 )
-from smartbft.messages import Decision, Message, decode, encode
+from smartbft.messages import Decision, Hold, Message, decode, encode
 from smartbft.smr.application import ExecutionContext
 from smartbft.testing.checkers import PropertyViolation
 from smartbft.testing.clients import parse_replies
 from smartbft.testing.disk import SimulatedDisk
 from smartbft.testing.log import DiskLog, MemoryLog, SimulatedLog
 from smartbft.testing.trace import Kind
-from smartbft.types import Parameters
+from smartbft.types import Parameters, View
 
 if TYPE_CHECKING:
     from smartbft.testing.simulation import Simulation
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
 EPOCH = 1_700_000_000_000_000  # the wall clock at virtual time 0, microseconds
 
 
-def make_pool(chain_id: bytes, replica: int, parameters: Parameters) -> RequestPool:
+def make_pool(chain_id: bytes, replica: int, parameters: Parameters, view: View) -> RequestPool:
     """The request pool of a replica, as the runtime makes it."""
     return RequestPool(
         chain_id,
@@ -74,6 +75,7 @@ def make_pool(chain_id: bytes, replica: int, parameters: Parameters) -> RequestP
         max_unverified_per_source=MAX_UNVERIFIED_PER_SOURCE,
         lease=parameters.session_lease,
         skew=parameters.clock_skew,
+        **pool_arguments(parameters, view, replica),
     )
 
 
@@ -91,10 +93,11 @@ class SimulatedReplica:
         self.id = id
         self.dead = False
         self.executed = 0
-        self.pool = make_pool(world.chain_id, id, world.scenario.parameters)
+        self.pool = make_pool(world.chain_id, id, world.scenario.parameters, world.view)
         self.core = world.make_core(id, self.pool)
         self.application = world.make_application()
         self._world = world
+        self._channel = world.scenario.channel
         self._scheduler = world.scheduler
         self._disk = disk
         # Bound once: these are called at every event.
@@ -173,6 +176,8 @@ class SimulatedReplica:
         try:
             message = decode(data)
             self._note_received(self.id, sender, message)
+            if type(message) is Hold:
+                self._world.checkers.vouching.received(self.id, sender, message)
             verified = self._validate(sender, message)
         except RemoteProtocolError as error:
             raise PropertyViolation(
@@ -185,10 +190,14 @@ class SimulatedReplica:
         reader = self._readers.get(source)
         if reader is None:
             reader = self._readers[source] = FrameReader({REQUEST: MAX_REQUEST_BYTES}, self.pool, source)
+            if self._channel:
+                self.pool.holds.prove(source, self._world.clients[source - 1].signer.public_key)
         try:
             reader.feed(frames, self._scheduler.now + self._clock)
         except RemoteProtocolError as error:
             self._close(source, str(error))
+        if self._channel:
+            self._world.checkers.vouching.told(self.id, source, frames)
         self._write_replies()
         if self._jobs < VERIFY_JOBS_IN_FLIGHT:
             self._pump_verifier()
@@ -220,7 +229,7 @@ class SimulatedReplica:
         if self.dead:
             return
         self._jobs -= 1
-        mask = self._world.scheme.verify_requests(job)
+        mask = bytearray(job.run()) if self._channel else self._world.scheme.verify_requests(job)
         for position, accepted in enumerate(self.application.check_batch(job.data)):
             if mask[position] and not accepted:
                 mask[position] = 2

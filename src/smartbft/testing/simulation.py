@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from smartbft._fastpath.hashing import derive_key
@@ -38,7 +38,7 @@ from smartbft.testing.scheduler import Scheduler
 from smartbft.testing.signatures import Ed25519Scheme, KeyedHashScheme, SignatureScheme
 from smartbft.testing.trace import Kind, TextTrace, Trace
 from smartbft.testing.troublemakers import RECENT_REQUESTS, Troublemaker
-from smartbft.types import Member, View
+from smartbft.types import SIGNATURES, Member, View
 
 # How often (in events) the bounds of queues are looked at, and whether a healed run is over.
 BOUNDS_EVERY = 256
@@ -123,7 +123,10 @@ class Simulation:
         self.chain_id = derive_key("smartbft v1 simulated chain", options.seed.to_bytes(8, "little"))
         self.domains = Domains(self.chain_id)
         # The schedule does not depend on who leads, but who leads decides who may crash.
-        self.scenario = draw_scenario(options, leader=1 % options.n)
+        chosen = options
+        if options.authentication == "auto" and getattr(application, "needs_signatures", True):
+            chosen = replace(options, authentication=SIGNATURES)
+        self.scenario = draw_scenario(chosen, leader=1 % options.n)
         self.scheme: SignatureScheme = Ed25519Scheme() if self.scenario.real_signatures else KeyedHashScheme()
         self._signers = {id: self.scheme.signer(self._secret(b"replica", id)) for id in self.replica_ids}
         self.view = View(0, tuple(self._member(id) for id in self.replica_ids))
@@ -167,7 +170,14 @@ class Simulation:
         if self.scenario.persistence == "memory":
             forgetful = frozenset(id for crash in self.scenario.crashes for id in crash.replicas)
         verifier = self.scheme.member_verifier(self.view)
-        return Checkers(self.view, self.domains, verifier, persistence=self.scenario.persistence, forgetful=forgetful)
+        return Checkers(
+            self.view,
+            self.domains,
+            verifier,
+            persistence=self.scenario.persistence,
+            forgetful=forgetful,
+            channel=self.scenario.channel,
+        )
 
     def _make_client(self, index: int, operation: OperationMaker) -> SimulatedClient:
         signer = self.scheme.signer(self._secret(b"client", index))

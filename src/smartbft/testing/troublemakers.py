@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from smartbft._fastpath.frames import REQUEST, frame
 from smartbft._fastpath.pool import join_requests, request_digests
 from smartbft.limits import SIGNATURE_BYTES
-from smartbft.testing.clients import FIRST_CLIENT_ENDPOINT, sign_request
+from smartbft.testing.clients import FIRST_CLIENT_ENDPOINT, make_request
 from smartbft.testing.trace import Kind
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class Troublemaker:
     def _sign_badly(self) -> None:
         """A request of our own with a bad signature."""
         request = self._request()
-        self._send_to_some(request[:-SIGNATURE_BYTES] + bytes(SIGNATURE_BYTES))
+        self._send_to_some(request[:-SIGNATURE_BYTES] + b"\x01" * SIGNATURE_BYTES)
 
     def _open_session(self) -> None:
         """One request in a session that is too old or from the future; then go on in the next session."""
@@ -152,7 +152,7 @@ class Troublemaker:
         world = self._world
         number = max(1, self._sequence)
         operation = self._operation(number) + more
-        request = sign_request(world.domains, self.signer, self._session, number, operation)
+        request = make_request(world, self.signer, self._session, number, operation)
         digest = request_digests(world.chain_id, join_requests([request]))
         world.checkers.validity.sent(digest, self.signer.public_key, self._session, number)
         return request
