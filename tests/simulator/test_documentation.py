@@ -13,7 +13,7 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 @pytest.mark.slow
 def test_the_examples_run():
-    assert len(EXAMPLES) == 3
+    assert len(EXAMPLES) == 4
     names: dict[str, object] = {}
     for example in EXAMPLES:
         exec(compile(example, "docs/simulator.md", "exec"), names)

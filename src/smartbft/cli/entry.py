@@ -23,6 +23,7 @@ COMMANDS = {
     "evidence": ("smartbft.cli.evidence:evidence", "Check and list evidence against replicas that lie."),
     "bench": ("smartbft.cli.bench:bench", "Measure a cluster on this machine."),
     "sim": ("smartbft.cli.sim:sim", "Run the deterministic simulator."),
+    "histories": ("smartbft.cli.histories:histories", "Check that what clients see is linearizable."),
     "check-application": (
         "smartbft.cli.check_application:check_application_command",
         "Look for what makes an application not deterministic.",

@@ -16,25 +16,39 @@ from smartbft.testing.determinism import (
     find_suspects,
 )
 from smartbft.testing.history import History, Operation
+from smartbft.testing.linearizability import (
+    ApplicationModel,
+    KeyValueModel,
+    LinearizabilityReport,
+    NotLinearizable,
+    SequentialModel,
+    check_linearizable,
+)
 from smartbft.testing.options import SimulationOptions
 from smartbft.testing.simulation import Simulation, SimulationReport, simulate
 
 __all__ = [
     "AppendLog",
+    "ApplicationModel",
     "ApplicationReport",
     "CampaignResult",
     "Divergence",
     "Failure",
     "History",
+    "KeyValueModel",
+    "LinearizabilityReport",
     "Mistake",
     "NotDeterministic",
+    "NotLinearizable",
     "Operation",
     "PropertyViolation",
+    "SequentialModel",
     "Simulation",
     "SimulationOptions",
     "SimulationReport",
     "Suspect",
     "check_application",
+    "check_linearizable",
     "find_suspects",
     "run_campaign",
     "run_seed",

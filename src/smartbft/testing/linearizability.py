@@ -31,7 +31,15 @@ class Undecided(SmartBFTError):
 
 
 class SequentialModel(Protocol):
-    """What a single copy does. States are compared and hashed."""
+    """What a single copy does. States are compared and hashed.
+
+    Attributes:
+        overwrites: whether the state after an operation that changes it never depends on the state before. Then an
+            indeterminate operation that is followed at once by another one might as well never happen, which keeps the
+            search short.
+    """
+
+    overwrites: bool
 
     def key(self, operation: bytes) -> Hashable:
         """What the operation touches; operations on different keys never influence each other."""
@@ -45,6 +53,10 @@ class SequentialModel(Protocol):
         """The state after an operation, and its result."""
         ...
 
+    def relevant(self, operations: Sequence[Operation]) -> Sequence[Operation]:
+        """The operations on one key without such indeterminate ones as nobody can have noticed."""
+        ...
+
 
 class ApplicationModel:
     """A `StateMachine` as the model of itself: right if it does not use the context.
@@ -53,6 +65,8 @@ class ApplicationModel:
         make: makes a copy in its initial state.
         key: what an operation touches; without it, everything touches everything, and histories must be short.
     """
+
+    overwrites = False
 
     def __init__(self, make: Callable[[], StateMachine], key: Callable[[bytes], Hashable] | None = None) -> None:
         self._make = make
@@ -79,12 +93,18 @@ class ApplicationModel:
             known = self._known[state, operation] = machine.snapshot(), result
         return known
 
+    def relevant(self, operations: Sequence[Operation]) -> Sequence[Operation]:
+        """All: nothing is known about them."""
+        return operations
+
 
 class KeyValueModel:
     """The key-value store as registers, one for each key; written again here, so that a bug there shows.
 
-    COUNT touches all keys and must not be in the history.
+    COUNT touches all keys and must not be in the history; all values that are put must differ.
     """
+
+    overwrites = True
 
     def key(self, operation: bytes) -> bytes:
         """The key that a PUT, GET or DELETE names."""
@@ -104,6 +124,21 @@ class KeyValueModel:
         if operation[0] == 1:
             return operation[3 + int.from_bytes(operation[1:3], "little") :], answer
         return (state if operation[0] == 2 else None), answer
+
+    def relevant(self, operations: Sequence[Operation]) -> Sequence[Operation]:
+        """Without reads that nobody answered, and without such writes whose value no answer shows.
+
+        Every operation answers with the value before: a value that no answer shows was overwritten by another operation
+        without an answer, or is still there; or it was never written.
+        """
+        shown = {one.result for one in operations}
+
+        def may_matter(one: Operation) -> bool:
+            if one.result is not None or one.operation[0] == 3:
+                return True
+            return one.operation[0] == 1 and self.apply(self.apply(None, one.operation)[0], one.operation)[1] in shown
+
+        return [one for one in operations if may_matter(one)]
 
 
 class NotLinearizable(PropertyViolation):
@@ -198,7 +233,7 @@ class _Search:
     def __init__(self, operations: Sequence[Operation], model: SequentialModel, most: int) -> None:
         self._model = model
         self._most = most
-        self._head = _list_of(operations)
+        self._head = _list_of(model.relevant(operations))
         self._unanswered = sum(one.result is not None for one in operations)
         self.configurations = 0
 
@@ -210,7 +245,8 @@ class _Search:
         stack: list[tuple[_Node, Any]] = []
         node = self._head.next
         while self._unanswered:
-            after = None if node is None or not node.is_call else self._try(node, state)
+            last = stack[-1][0] if stack else None
+            after = None if node is None or not node.is_call else self._try(node, state, last)
             if after is not None and node is not None and (placed | node.bit, after[0]) not in seen:
                 placed |= node.bit
                 seen.add((placed, after[0]))
@@ -233,11 +269,13 @@ class _Search:
                 return False
         return True
 
-    def _try(self, node: _Node, state: Any) -> tuple[Hashable] | None:
+    def _try(self, node: _Node, state: Any, last: _Node | None) -> tuple[Hashable] | None:
         """The state after an operation, if a single copy would have answered as it was answered."""
         operation = node.operation
         if operation is None:
             return None
+        if self._model.overwrites and node.answer is None and last is not None and last.answer is None:
+            return None  # what was placed last might as well not have happened
         after, result = self._model.apply(state, operation.operation)
         return (after,) if operation.result is None or operation.result == result else None
 

@@ -99,6 +99,7 @@ class Simulation:
         trace: the events so far.
         checkers: the promises under watch.
         client_figures: how honest clients fare.
+        crashes: of single replicas, so far.
     """
 
     def __init__(
@@ -155,7 +156,7 @@ class Simulation:
         self._faults_under_way = 0
         self._begun = False
         self._unchecked = 0
-        self._crashes = 0
+        self.crashes = 0
         self._deadline = options.patience * 1_000_000
 
     def _secret(self, purpose: bytes, number: int) -> bytes:
@@ -267,7 +268,7 @@ class Simulation:
             requests=self.answered,
             events=self.scheduler.events,
             messages=self.network.sent,
-            crashes=self._crashes,
+            crashes=self.crashes,
             retransmissions=clients.retransmissions,
             longest_wait_seconds=clients.longest_wait / 1e6,
             healed_seconds=max(0, clients.last_answer - self._healed_at) / 1e6,
@@ -355,7 +356,7 @@ class Simulation:
         for id, downtime in zip(crash.replicas, crash.downtime, strict=True):
             if self.hosts[id].replica is None:
                 continue  # down already, by another crash that will start it again
-            self._crashes += 1
+            self.crashes += 1
             self._faults_under_way += 1
             self.hosts[id].crash(crash.power)
             self.scheduler.after(downtime, self._restart, id)
