@@ -1,4 +1,4 @@
-"""What clients see is linearizable (promise A6): the checker, histories, and planted bugs that show in histories alone."""
+"""What clients see is linearizable (promise A6): the checker, histories, and planted bugs that show in them alone."""
 
 from __future__ import annotations
 
