@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from kit.cluster import Cluster, Envelope, Node, secret
 from kit.requests import CHAIN, NOW
-from smartbft._fastpath.pool import request_digests
+from smartbft._fastpath.pool import request_digests, split_requests
 from smartbft.core.inputs import Timer
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import Ed25519Signer
@@ -119,6 +119,32 @@ def install(cluster: Cluster, regency: int = 1, ids: Sequence[int] | None = None
                 if sender != node.id:
                     node.receive(sender, Stop(0, regency - 1, regency, b""))
     assert all(node.replica.regency >= regency for node in cluster.nodes if ids is None or node.id in ids)
+
+
+def everything(envelope: Envelope) -> bool:
+    return True
+
+
+def pulse(cluster: Cluster, passes: Callable[[Envelope], bool] = everything, silent: tuple[int, ...] = ()) -> None:
+    """A resend interval passes: everybody repeats itself and asks for what it lacks."""
+    for node in cluster.nodes:
+        if node.id not in silent:
+            node.now += cluster.parameters.resend_interval
+            for timer in (Timer.PROGRESS, Timer.RESEND, Timer.CATCH_UP, Timer.VALUE, Timer.FETCH):
+                node.fire(timer)
+    cluster.run(passes)
+
+
+def operations(node: Node) -> list[bytes]:
+    return [operation for execute in node.executed for _, _, _, operation, _ in split_requests(execute.data)]
+
+
+def accepted_by_all(cluster: Cluster, data: bytes) -> None:
+    """Everybody has accepted the batch in regency 0 and nobody has decided it."""
+    cluster.submit(data)
+    cluster.run(lambda envelope: not isinstance(envelope[2], Accept))
+    cluster.drop_all()
+    assert {node.replica.decided for node in cluster.nodes} == {0}
 
 
 # Statements of replica 0 for regency 1 that prove or promise nothing.
