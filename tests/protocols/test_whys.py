@@ -35,6 +35,7 @@ from smartbft.core.safety import VoteGuard
 from smartbft.limits import STOP_LIFETIME_RESENDS
 from smartbft.messages import Accept, Forward, Propose, Stop, StopData, Sync, Write
 from smartbft.protocols.vp_consensus import VPConsensus
+from smartbft.types import Parameters
 
 OLD, NEW = 1, 2  # the leaders of regencies 0 and 1
 
@@ -168,6 +169,33 @@ def test_why_one_timer_for_the_oldest_request_is_enough(cluster: Cluster) -> Non
         wait(watcher, watcher.ordering.timeout // 8)
     assert watcher.replica.decided == 4
     assert {message.target for message in sent(watcher, Stop)} == {1}
+
+
+def test_why_a_long_queue_is_no_reason_for_suspicion() -> None:
+    """Requests that came in one packet, at one time, are ordered one by one: each has its own turn."""
+    cluster = Cluster(parameters=Parameters(max_batch_requests=1, batch_delay=0))
+    watcher = cluster.nodes[0]
+    cluster.submit(b"".join(TestClient(number).requests(b"x") for number in range(1, 9)))
+    wait(watcher, 0)
+    for turn in range(1, 9):
+        # One instance in a third of the timeout: the last request waits for more than twice the timeout.
+        assert watcher.replica.decided == turn - 1
+        watcher.outbox = [envelope for envelope in watcher.outbox if not isinstance(envelope[2], Forward)]
+        assert not sent(watcher, Stop)
+        held = [envelope for node in cluster.nodes for envelope in node.outbox]
+        while any(getattr(message, "instance", 0) <= turn for _, _, message in held):
+            for node in cluster.nodes:
+                node.outbox.clear()
+            for sender, to, message in held:
+                if getattr(message, "instance", 0) <= turn:
+                    cluster.nodes[to].receive(sender, message)
+            later = [envelope for envelope in held if getattr(envelope[2], "instance", 0) > turn]
+            held = later + [envelope for node in cluster.nodes for envelope in node.outbox]
+        for node, waiting in ((node, [each for each in held if each[0] == node.id]) for node in cluster.nodes):
+            node.outbox = waiting
+        wait(watcher, watcher.ordering.timeout // 3)
+    assert watcher.replica.decided == 8
+    assert not sent(watcher, Stop)
 
 
 def test_why_stops_of_long_ago_do_not_add_up(cluster: Cluster) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from smartbft.core.inputs import Timer
-from smartbft.limits import MAX_FORWARD_BYTES, REQUEST_LOOKS_PER_TIMEOUT
+from smartbft.limits import MAX_FORWARD_BYTES, MAX_REQUEST_BYTES, REQUEST_LOOKS_PER_TIMEOUT
 from smartbft.messages import Forward
 
 if TYPE_CHECKING:
@@ -23,11 +23,12 @@ _WAITS, _FORWARDED, _SUSPECTED = range(3)
 class Forwarding:
     """Watches the oldest pending request of one replica."""
 
-    __slots__ = ("_looks", "_oldest", "_replica", "_since", "_stage")
+    __slots__ = ("_first", "_looks", "_oldest", "_replica", "_since", "_stage")
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
-        self._oldest = -1
+        self._oldest = -1  # when it arrived; -1: nothing is pending
+        self._first = b""  # its bytes: many requests may arrive in the same microsecond
         self._since = 0
         self._looks = 0
         self._stage = _WAITS
@@ -42,9 +43,10 @@ class Forwarding:
         replica = self._replica
         timeout = replica.ordering.timeout
         oldest = replica.pool.oldest_pending()
-        if oldest != self._oldest:
+        first = _first_of(replica.pool.overdue(oldest + 1, 4 + MAX_REQUEST_BYTES)) if oldest >= 0 else b""
+        if (oldest, first) != (self._oldest, self._first):
             # Its turn came when the one before it was ordered: a long queue is no reason for suspicion.
-            before, self._oldest = self._oldest, oldest
+            before, self._oldest, self._first = self._oldest, oldest, first
             self._begin(oldest if before < 0 else replica.now)
         if oldest < 0 or not replica.may_propose():
             self._since, self._looks = replica.now, 0
@@ -76,3 +78,8 @@ class Forwarding:
         self._stage = _FORWARDED
         if data := self.overdue():
             replica.broadcast(Forward(replica.view.number, replica.regency, data))
+
+
+def _first_of(data: bytes) -> bytes:
+    """The first request of a request list."""
+    return data[4 : 4 + int.from_bytes(data[:4], "little")]
