@@ -62,6 +62,10 @@ MAX_POOL_BYTES = 64 * 1024 * 1024
 MAX_UNVERIFIED_PER_SOURCE = 16384
 # A connection that sent this many bad signatures is closed.
 MAX_BAD_SIGNATURES_PER_SOURCE = 64
+# A client connection that sends requests which were here before, or are refused, is read more slowly beyond this: room
+# for a service that repeats all it has in flight, once a second.
+WASTED_REQUESTS_AT_ONCE = 32768
+WASTED_REQUESTS_PER_SECOND = 4096
 # Requests verified in one job: large enough for the batch equation to pay, small enough (some 10 ms) that a
 # proposal's requests never wait long behind it.
 VERIFY_JOB_REQUESTS = 512

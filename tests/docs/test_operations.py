@@ -122,10 +122,13 @@ def test_limits() -> None:
         limits.MAX_POOL_REQUESTS,
         limits.MAX_UNVERIFIED_PER_SOURCE,
         limits.MAX_BAD_SIGNATURES_PER_SOURCE,
+        limits.WASTED_REQUESTS_AT_ONCE,
         limits.HANDSHAKE_TIMEOUT_SECONDS,
         limits.CLIENT_IDLE_TIMEOUT_SECONDS / 60,
         limits.MAX_LOG_QUEUE_BYTES / 2**20,
     ]
+    wasted = found["repeated or refused requests of one connection before it is read more slowly"]
+    assert wasted == f"{limits.WASTED_REQUESTS_AT_ONCE} at once, {limits.WASTED_REQUESTS_PER_SECOND} per second"
     assert limits.MAX_RESULT_BYTES == limits.MAX_OPERATION_BYTES
     assert f"the window, {limits.DEFAULT_WINDOW} unless" in found["requests in flight per session"]
 

@@ -177,6 +177,9 @@ class Run:
         """The part of the network that runs as replica processes: all of it."""
         return self._network
 
+    def _make_cluster(self, network: Testnet) -> ProcessCluster:
+        return ProcessCluster(network)
+
     def _companions(self) -> AbstractAsyncContextManager[object]:
         """Whatever else has to run while the replicas do."""
         return nullcontext()
@@ -205,7 +208,7 @@ class Run:
         """Do all of it. Call it once."""
         scenario = self._scenario
         sample = None if scenario.load == UNSIGNED else verification_sample(self._signers, scenario.request_bytes)
-        cluster = self.cluster = ProcessCluster(self._processes())
+        cluster = self.cluster = self._make_cluster(self._processes())
         members = [config.replica for config in cluster.network.replicas]
         self._report("signing", 0.0, 0)
         setup, lanes = await self._sign(sample)

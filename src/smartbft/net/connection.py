@@ -7,7 +7,6 @@ import socket
 import time
 from typing import Protocol, cast
 
-from smartbft._fastpath.frames import FrameReader
 from smartbft.crypto.certificates import fingerprint_of
 from smartbft.errors import HandshakeError, RemoteProtocolError
 from smartbft.limits import READ_BUFFER_BYTES
@@ -17,12 +16,23 @@ from smartbft.net.watch import ConnectionLimits, ConnectionWatch
 # Why a connection is not being read; it is read again when no reason is left.
 _OWN_WRITES = 1  # the other side does not take what we write
 _OWNER = 2  # the owner's queues are full
+_RESTING = 4  # the other side sends more than it should
+
+
+class Reader(Protocol):
+    """Takes the bytes of a connection: `smartbft._fastpath.frames.FrameReader`, or something round it."""
+
+    def feed(self, data: bytes | memoryview, now: int) -> list[tuple[int, bytes]]:
+        """What the socket delivered; returns the complete frames. Raises RemoteProtocolError."""
+
+    def buffered(self) -> int:
+        """Bytes of an incomplete frame."""
 
 
 class Handler(Protocol):
     """The owner of a group of connections."""
 
-    def opened(self, connection: Connection) -> FrameReader:
+    def opened(self, connection: Connection) -> Reader:
         """The handshake is done and `connection.peer` is set; returns the reader of its frames.
 
         Raises:
@@ -84,7 +94,7 @@ class Connection(asyncio.BufferedProtocol):
         self._limits = connection_limits
         self._certificate = certificate
         self._transport: asyncio.Transport | None = None
-        self._reader: FrameReader | None = None
+        self._reader: Reader | None = None
         self._received = 0
         self._outgoing: list[bytes] = []
         self._pauses = 0
@@ -92,6 +102,7 @@ class Connection(asyncio.BufferedProtocol):
         self._drained.set()
         self._error: Exception | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._rested: asyncio.TimerHandle | None = None
         self._watch = ConnectionWatch(connection_limits, self._loop.time())
 
     # --- asyncio's callbacks ---
@@ -139,8 +150,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the owner, once."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._rested):
+            if timer is not None:
+                timer.cancel()
         error = self._error or exc
         self._reader = None
         self._handshake = None
@@ -177,6 +189,13 @@ class Connection(asyncio.BufferedProtocol):
     def pause(self) -> None:
         """Stop reading (the owner's queues are full); the peer feels it as backpressure."""
         self._pause(_OWNER)
+
+    def rest(self, seconds: float) -> None:
+        """Read nothing for a while."""
+        self._pause(_RESTING)
+        if self._rested is not None:
+            self._rested.cancel()
+        self._rested = self._loop.call_later(seconds, self._resume, _RESTING)
 
     def resume(self) -> None:
         """Read again."""

@@ -11,6 +11,7 @@ from smartbft._fastpath.pool import RequestPool
 from smartbft.errors import RemoteProtocolError
 from smartbft.limits import MAX_OPEN_QUESTIONS, MAX_REQUEST_BYTES, MAX_STATUS_QUESTION_BYTES
 from smartbft.net.connection import Connection
+from smartbft.runtime.throttle import ClientReader
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class ClientGate:
 
     # --- Handler ---
 
-    def opened(self, connection: Connection) -> FrameReader:
+    def opened(self, connection: Connection) -> ClientReader:
         """A client introduced itself."""
         self._last_source += 1
         source = self._last_source
@@ -99,7 +100,7 @@ class ClientGate:
             del kinds[REQUEST]
         elif self._proven and key is not None:
             self._pool.holds.prove(source, key)
-        return FrameReader(kinds, self._pool, source)
+        return ClientReader(FrameReader(kinds, self._pool, source), self._pool, connection.rest)
 
     def received(self, connection: Connection, frames: list[tuple[int, bytes]]) -> None:
         """The requests of this read are in the pool already; what is left are questions."""

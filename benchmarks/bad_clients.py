@@ -1,0 +1,119 @@
+"""A client that misbehaves until it is stopped. For `faults.py`.
+
+python benchmarks/bad_clients.py GENESIS ATTACK
+
+one-replica     tells every request to one replica only, which does not lead
+bad-signatures  signs garbage, and connects again whenever it is thrown out
+gaps            leaves out every second sequence number
+flood           sends the same valid requests to all replicas, over and over, as fast as the sockets take them
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from smartbft.config import Genesis, GenesisMember
+from smartbft.crypto.signatures import Ed25519Signer
+from smartbft.limits import SIGNATURE_BYTES
+from smartbft.measurement.requests import SPEND, Job, sign_rounds, split_frames, traffic
+from smartbft.net.handshake import NO_CHANNEL, NONCE_BYTES, ClientDialer
+
+ATTACKS = ("one-replica", "bad-signatures", "gaps", "flood")
+KEYS = 64
+ROUNDS = 40
+# Requests per second, but for the flood.
+RATE = 1000
+
+
+def rounds_of(genesis: Genesis) -> Iterator[list[bytes]]:
+    """Frames of well-formed SPENDs of coins that do not exist; a round has one of each key. New keys each time."""
+    seeds = [os.urandom(32) for _ in range(KEYS)]
+    keys = [Ed25519Signer(seed).public_key for seed in seeds]
+    job = Job(SPEND, genesis.chain_id, time.time_ns() // 1000, seeds, keys, keys, 10**6, 2, 200, ROUNDS)
+    for requests in sign_rounds(job):
+        size = job.request_bytes
+        pieces = [requests[start : start + size] for start in range(0, len(requests), size)]
+        packed = traffic(genesis.chain_id, pieces, KEYS)
+        bounds = list(packed.bounds)
+        yield [packed.frames[first:last] for first, last in itertools.pairwise(bounds)]
+        assert split_frames(packed) == pieces
+
+
+class Victim:
+    """A connection to one replica, made again whenever it is closed; what is said is not read."""
+
+    def __init__(self, genesis: Genesis, member: GenesisMember) -> None:
+        self._genesis = genesis
+        self._member = member
+        self._writer: asyncio.StreamWriter | None = None
+        self._reading: asyncio.Task[None] | None = None
+
+    async def send(self, data: bytes) -> None:
+        try:
+            if self._writer is None or self._writer.is_closing():
+                await self._connect()
+            assert self._writer is not None
+            self._writer.write(data)
+            await self._writer.drain()
+        except OSError:
+            self._writer = None
+            await asyncio.sleep(0.01)
+
+    async def _connect(self) -> None:
+        member = self._member
+        reader, writer = await asyncio.open_connection(member.client_address.host, member.client_address.port)
+        dialer = ClientDialer(
+            self._genesis.chain_id, member.id, member.permanent_key, os.urandom(NONCE_BYTES), NO_CHANNEL
+        )
+        writer.write(dialer.start())
+        while dialer.peer is None:
+            data = await reader.read(65536)
+            if not data:
+                raise ConnectionResetError("the handshake was refused")
+            if answer := dialer.receive(data):
+                writer.write(answer)
+        self._writer = writer
+        self._reading = asyncio.ensure_future(self._read(reader, writer))
+
+    @staticmethod
+    async def _read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while await reader.read(65536):
+                pass
+        except OSError:
+            pass
+        writer.close()
+
+
+async def attack(genesis: Genesis, kind: str) -> None:
+    leader = genesis.view.leader(0)
+    victims = [Victim(genesis, member) for member in genesis.members]
+    follower = next(victim for victim, member in zip(victims, genesis.members, strict=True) if member.id != leader)
+    while True:
+        rounds = list(rounds_of(genesis))
+        if kind == "flood":
+            everything = b"".join(b"".join(frames) for frames in rounds)
+            until = time.monotonic() + 5
+            while time.monotonic() < until:
+                await asyncio.gather(*(victim.send(everything) for victim in victims))
+            continue
+        for number, frames in enumerate(rounds):
+            if kind == "gaps" and number % 2 == 0:
+                continue
+            if kind == "bad-signatures":
+                frames = [frame[:-SIGNATURE_BYTES] + os.urandom(SIGNATURE_BYTES) for frame in frames]
+            told = [follower] if kind == "one-replica" else victims
+            await asyncio.gather(*(victim.send(b"".join(frames)) for victim in told))
+            await asyncio.sleep(KEYS / RATE)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3 or sys.argv[2] not in ATTACKS:
+        sys.exit(__doc__)
+    asyncio.run(attack(Genesis.load(Path(sys.argv[1])), sys.argv[2]))

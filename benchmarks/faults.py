@@ -1,0 +1,226 @@
+"""What faults cost: the pause when the leader dies, throughput under a slow leader, and beside clients that misbehave.
+
+python benchmarks/faults.py
+python benchmarks/faults.py --only killed --kills 9 --json
+python benchmarks/faults.py --only flood --seconds 5 --repeat 5
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import statistics
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from benchmarks.bad_clients import ATTACKS
+from smartbft.cli.output import print_json, print_rows, print_table, say
+from smartbft.cli.progress import Progress
+from smartbft.cli.run import run
+from smartbft.config import ReplicaConfig
+from smartbft.measurement.chaos import ChaosRun
+from smartbft.measurement.cluster import Measurement, Run, as_dict
+from smartbft.measurement.faults import Faults
+from smartbft.measurement.machine import description
+from smartbft.measurement.processes import ProcessCluster, workspace
+from smartbft.measurement.report import context, milliseconds
+from smartbft.measurement.scenario import Scenario
+from smartbft.runtime.client import AsyncClient
+from smartbft.runtime.load import LoadGenerator, LoadResult
+from smartbft.testnet import Testnet
+from smartbft.types import Parameters
+
+HERE = Path(__file__).parent
+# A slow leader keeps each proposal back for so much of the request timeout.
+JUST_UNDER_THE_TIMEOUT = 0.9
+# With these request timeouts: the default, and a short one.
+TIMEOUTS = (Parameters().request_timeout, 250_000)
+
+
+class LeadersDie(ChaosRun):
+    """The leader is killed, started again, and then the next one; `kills` times."""
+
+    kills = 1
+
+    async def faults(self, faults: Faults) -> None:
+        for _ in range(self.kills):
+            await faults.kill_leader()
+
+
+class SlowLeaderCluster(ProcessCluster):
+    """The first leader keeps its proposals back."""
+
+    def command(self, config: ReplicaConfig) -> list[str]:
+        genesis = self.network.genesis
+        if config.replica != genesis.view.leader(0):
+            return super().command(config)
+        delay = int(JUST_UNDER_THE_TIMEOUT * genesis.parameters.request_timeout)
+        return [sys.executable, str(HERE / "slow_leader.py"), str(config.home), str(delay)]
+
+
+class SlowLeaderRun(Run):
+    """A load under a leader that is nearly too slow."""
+
+    def _make_cluster(self, network: Testnet) -> ProcessCluster:
+        return SlowLeaderCluster(network)
+
+
+class BadClientRun(Run):
+    """A load beside a client that misbehaves, in a process of its own."""
+
+    attack = ""
+
+    async def _drive(
+        self,
+        generator: LoadGenerator,
+        client: AsyncClient,
+        at_boundary: Callable[[], None],
+        until: asyncio.Future[None] | None = None,
+    ) -> LoadResult:
+        command = [sys.executable, str(HERE / "bad_clients.py"), str(self._network.folder / "genesis.toml")]
+        attacker = await asyncio.create_subprocess_exec(*command, self.attack)
+        try:
+            load = await super()._drive(generator, client, at_boundary, until)
+            if attacker.returncode is not None:
+                raise click.ClickException(f"the attacker ended by itself, with {attacker.returncode}")
+            return load
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                attacker.kill()
+            await attacker.wait()
+
+
+def measure(kind: type[Run], scenario: Scenario, quiet: bool) -> Measurement:
+    """One run."""
+    with workspace(prefix="smartbft-bench-") as work, Progress(scenario, quiet=quiet) as progress:
+        if issubclass(kind, ChaosRun):
+            return run(kind(scenario, work, progress.report, progress.note).measure())
+        return run(kind(scenario, work, progress.report).measure())
+
+
+def cases(base: Scenario) -> Iterator[tuple[str, type[Run], Scenario]]:
+    """Name, run and scenario; those called ``fault-free`` are what the ones after them are related to."""
+    for timeout in TIMEOUTS:
+        parameters = Parameters(request_timeout=timeout)
+        # The leader has two timeouts to be noticed before the measured interval begins.
+        scenario = replace(base, parameters=parameters, warm_up=base.warm_up + 2 * timeout / 1_000_000)
+        yield f"fault-free, timeout {timeout / 1e6:g} s", Run, scenario
+        yield f"slow leader, timeout {timeout / 1e6:g} s", SlowLeaderRun, scenario
+    yield "fault-free", Run, base
+    for attack in ATTACKS:
+        yield f"client: {attack}", type("Attacked", (BadClientRun,), {"attack": attack}), base
+
+
+def related(results: dict[str, list[Measurement]]) -> Iterator[dict[str, Any]]:
+    """Medians of every case, beside those of the fault-free case before it."""
+    before: tuple[float, float] = (0.0, 0.0)
+    for name, runs in results.items():
+        rate = statistics.median(each.load.transactions_per_second for each in runs)
+        p99 = statistics.median(each.load.latency(0.99) for each in runs)
+        if name.startswith("fault-free"):
+            before = (rate, p99)
+        yield {
+            "case": name,
+            "transactions_per_second": rate,
+            "relative": rate / before[0] if before[0] else None,
+            "p99_seconds": p99,
+            "p99_relative": p99 / before[1] if before[1] else None,
+            "passed": all(each.passed for each in runs),
+        }
+
+
+def leaders_die(base: Scenario, kills: int, quiet: bool) -> Measurement:
+    """The pauses after `kills` leaders were killed, one after the other."""
+    kind = type("SomeLeadersDie", (LeadersDie,), {"kills": kills})
+    # Signed ahead for this long; the load ends when all faults are repaired.
+    return measure(kind, replace(base, seconds=5.0 + 5.0 * kills, name="leader killed"), quiet)
+
+
+def print_pauses(measurement: Measurement) -> None:
+    """Median and all of the times without progress."""
+    pauses = sorted(fault.without_progress for fault in measurement.faults)
+    timeout = measurement.scenario.parameters.request_timeout / 1e6
+    print_rows(context(measurement), "what was measured")
+    rows = [
+        ("time without progress, median", f"{statistics.median(pauses):.2f} s"),
+        ("relative to the request timeout", f"{statistics.median(pauses) / timeout:.2f} of {timeout:g} s"),
+        ("all", ", ".join(f"{pause:.2f}" for pause in pauses)),
+    ]
+    print_rows(rows, f"SIGKILL of the leader, {len(pauses)} times")
+
+
+def print_related(results: dict[str, list[Measurement]]) -> None:
+    """The table of the other cases."""
+    rows = [
+        (
+            found["case"],
+            f"{found['transactions_per_second']:,.0f}",
+            f"{found['relative']:.2f}",
+            milliseconds(found["p99_seconds"]),
+            f"{found['p99_relative']:.2f}",
+            "yes" if found["passed"] else "NO",
+        )
+        for found in related(results)
+    ]
+    last = next(iter(results.values()))[-1]
+    print_rows(context(last), "what was measured")
+    columns = ("case", "per second", "of fault-free", "p99", "of fault-free", "checks")
+    print_table(columns, rows, "throughput and latency of the correct clients, medians")
+
+
+def run_cases(chosen: Sequence[tuple[str, type[Run], Scenario]], repeat: int, quiet: bool) -> dict[str, Any]:
+    """Every case `repeat` times, interleaved."""
+    results: dict[str, list[Measurement]] = {name: [] for name, _, _ in chosen}
+    for number in range(1, repeat + 1):
+        for name, kind, scenario in chosen:
+            if not quiet:
+                say(f"{name}: run {number} of {repeat}")
+            results[name].append(measure(kind, replace(scenario, name=name), quiet))
+    return results
+
+
+@click.command()
+@click.option("--seconds", type=click.FloatRange(0.5, 600), default=4.0, show_default=True, help="Of each load.")
+@click.option("--warm-up", type=click.FloatRange(0, 60), default=1.0, show_default=True)
+@click.option("--repeat", type=click.IntRange(1, 100), default=3, show_default=True)
+@click.option("--kills", type=click.IntRange(1, 100), default=5, show_default=True, help="Leaders killed.")
+@click.option("--clients", type=click.IntRange(1, 16384), default=256, show_default=True)
+@click.option("--window", type=click.IntRange(1, 16384), default=512, show_default=True)
+@click.option("--only", default="", help="Only cases whose name contains this ('killed', 'slow', 'client: flood').")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def main(
+    seconds: float, warm_up: float, repeat: int, kills: int, clients: int, window: int, only: str, as_json: bool
+) -> None:
+    """Measure what faults cost."""
+    base = Scenario(seconds=seconds, warm_up=warm_up, clients=clients, window=window)
+    every = list(cases(base))
+    # A case is measured together with the fault-free one that it is related to.
+    wanted = [name for name, _, _ in every if only in name]
+    references = [max(i for i in range(len(every)) if i <= k and every[i][1] is Run) for k in range(len(every))]
+    keep = {references[k] for k, case in enumerate(every) if case[0] in wanted}
+    chosen = [case for k, case in enumerate(every) if case[0] in wanted or k in keep]
+    if not chosen and only not in "leader killed":
+        raise click.UsageError(f"no case's name contains '{only}'")
+    report: dict[str, Any] = {"machine": description()}
+    if only in "leader killed":
+        killed = leaders_die(base, kills, as_json)
+        report["leader killed"] = as_dict(killed)
+        if not as_json:
+            print_pauses(killed)
+    if chosen:
+        results = run_cases(chosen, repeat, as_json)
+        report["cases"] = list(related(results))
+        if not as_json:
+            print_related(results)
+    if as_json:
+        print_json(report)
+
+
+if __name__ == "__main__":
+    main()
