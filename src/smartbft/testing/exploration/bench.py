@@ -81,7 +81,7 @@ class _Pool:
             return b"", b""
         return REQUESTS[self.pending], b"data"
 
-    def resolve(self, digests: bytes) -> tuple[bytes, bytes, int]:
+    def resolve(self, digests: bytes, bound: bool = False) -> tuple[bytes, bytes, int]:
         return (b"", digests, 0) if self.missing else (b"data", b"", 0)
 
     def check(self, data: bytes, timestamp: int, max_requests: int, max_bytes: int) -> int:
