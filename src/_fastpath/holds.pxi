@@ -37,13 +37,13 @@ cdef class Holds:
         return take_buffer(&digests)
 
     def wanted(self, unsigned int member, uint64_t before, uint64_t now, size_t most) -> tuple:
-        """What to ask a member for, and how many requests are wanted in all."""
+        """What to ask a member for, and whether anything is wanted at all."""
         cdef fp_buffer_t digests
         cdef fp_buffer_t error
-        cdef size_t count = 0
+        cdef size_t left = 0
         check_status(
-            pool_table.holds.wanted(self.pool.pool, member, before, now, most, &digests, &count, &error), &error)
-        return take_buffer(&digests), count
+            pool_table.holds.wanted(self.pool.pool, member, before, now, most, &digests, &left, &error), &error)
+        return take_buffer(&digests), left == 1
 
     def requests(self, object digests, size_t max_bytes) -> bytes:
         """Request list of those among `digests` that are here and vouched for, as far as they fit."""

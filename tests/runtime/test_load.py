@@ -11,13 +11,14 @@ import pytest
 
 from smartbft._fastpath.pool import EXECUTED, request_digests
 from smartbft.config import Genesis
-from smartbft.errors import HandshakeError, Indeterminate, NotEnoughReplies
+from smartbft.errors import HandshakeError, Indeterminate, LocalProtocolError, NotEnoughReplies
 from smartbft.measurement.echo import Echo
 from smartbft.measurement.requests import UNSIGNED, Job
 from smartbft.measurement.signing import sign
 from smartbft.runtime import lanes, load
 from smartbft.runtime.load import CLOSED_LOOP, LoadGenerator, LoadResult, Traffic
 from smartbft.runtime.local import LocalCluster
+from smartbft.types import CHANNEL, Parameters
 
 Run = Callable[[Callable[[], object]], None]
 
@@ -267,3 +268,14 @@ def test_traffic_counts_its_digests() -> None:
     traffic = Traffic(b"", [0], b"", 0)
     assert traffic.count == 0
     assert request_digests(bytes(32), b"") == traffic.digests
+
+
+def test_a_load_needs_a_chain_whose_requests_are_signed(run: Run) -> None:
+    async def scenario() -> None:
+        parameters = Parameters(request_authentication=CHANNEL)
+        async with LocalCluster(4, lambda: Echo(8), parameters=parameters) as made:
+            traffic = await echo_traffic(made.genesis, 1, 1)
+            with pytest.raises(LocalProtocolError, match="requests are signed"):
+                generator(made, traffic)
+
+    run(scenario)

@@ -284,7 +284,7 @@ cdef extern from "fastpath.h" nogil:
             const fp_request_pool_t *pool, uint64_t before, size_t most, fp_buffer_t *digests) noexcept nogil
         int32_t (*wanted)(
             const fp_request_pool_t *pool, uint32_t member, uint64_t before, uint64_t now, size_t most,
-            fp_buffer_t *digests, size_t *count, fp_buffer_t *error) noexcept nogil
+            fp_buffer_t *digests, size_t *any, fp_buffer_t *error) noexcept nogil
         int32_t (*requests)(
             const fp_request_pool_t *pool, fp_slice_t digests, size_t max_bytes, fp_buffer_t *data,
             fp_buffer_t *error) noexcept nogil

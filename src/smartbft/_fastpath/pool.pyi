@@ -83,9 +83,9 @@ class Holds:
         """Digests to announce now, each given out once; once more when its client asks again."""
     def held(self, before: int, most: int) -> bytes:
         """Digests of what is pending here since before `before` and not held by all, to announce again."""
-    def wanted(self, member: int, before: int, now: int, most: int) -> tuple[bytes, int]:
-        """Digests of requests that are not here, that `f + 1` members hold since before `before`, and that `member` is one
-        of them; and how many are wanted in all. Raises LocalProtocolError: requests are signed."""
+    def wanted(self, member: int, before: int, now: int, most: int) -> tuple[bytes, bool]:
+        """Digests of requests that are not here, that `f + 1` members hold since before `before`, `member` among them; and
+        whether anything is wanted at all. What was looked at comes last the next time. Raises LocalProtocolError: requests are signed."""
     def requests(self, digests: Buffer, max_bytes: int) -> bytes:
         """Request list of those among `digests` that are here and vouched for, as far as they fit."""
 

@@ -96,13 +96,13 @@ class Vouching:
         replica = self._replica
         ids = replica.view.ids
         before = max(0, replica.now - replica.parameters.fetch_grace + 1)
-        left = 0
+        left = False
         for _ in ids:
             self._turn = (self._turn + 1) % len(ids)
             digests, left = replica.pool.holds.wanted(self._turn, before, replica.now, MAX_FETCH_HELD_DIGESTS)
             if digests and ids[self._turn] != replica.id:
                 replica.send(ids[self._turn], FetchHeld(replica.view.number, replica.regency, digests))
                 break
-        self._fetching = left > 0
-        if self._fetching:
+        self._fetching = left
+        if left:
             self._set_timer()

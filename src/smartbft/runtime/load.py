@@ -21,11 +21,12 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 
 from smartbft.config import Genesis, GenesisMember
-from smartbft.errors import Indeterminate, NotEnoughReplies, RemoteProtocolError, SmartBFTError
+from smartbft.errors import Indeterminate, LocalProtocolError, NotEnoughReplies, RemoteProtocolError, SmartBFTError
 from smartbft.limits import HANDSHAKE_TIMEOUT_SECONDS, READ_BUFFER_BYTES
 from smartbft.net.handshake import NO_CHANNEL, NONCE_BYTES, ClientDialer
 from smartbft.net.tls import dialer_context
 from smartbft.runtime.lanes import Lane, Link, Pauses, Traffic
+from smartbft.types import SIGNATURES
 
 __all__ = ["CLOSED_LOOP", "MULTIPLEXED", "LoadGenerator", "LoadResult", "Traffic"]
 
@@ -106,6 +107,9 @@ class LoadGenerator:
         persistent: dial replicas that are lost again and repeat what is outstanding, as real clients do; otherwise a
             load without enough connections ends.
 
+    Raises:
+        LocalProtocolError: the requests of the cluster carry no signatures.
+
     Attributes:
         pauses: when nothing was acknowledged for a while.
     """
@@ -121,6 +125,8 @@ class LoadGenerator:
         model: str = MULTIPLEXED,
         persistent: bool = False,
     ) -> None:
+        if genesis.parameters.request_authentication != SIGNATURES:
+            raise LocalProtocolError("a load is signed ahead: it needs a chain whose requests are signed")
         self.pauses = Pauses()
         self.n = len(genesis.members)
         self.needed = needed

@@ -144,15 +144,22 @@ class HoldOracle:
                 again.append(entry.digest)
         return b"".join(again)
 
-    def wanted(self, member: int, before: int, now: int, most: int) -> tuple[bytes, int]:
+    def wanted(self, member: int, before: int, now: int, most: int) -> tuple[bytes, bool]:
         """As `Holds.wanted`."""
         announcements = self.pool.announcements
         announcements.forget(now)
-        wanted = [
-            (digest, since) for digest, record, since in announcements.listed if announcements.is_wanted(digest, record)
-        ]
-        ask = [digest for digest, since in wanted if since < before and member in announcements.members(digest)]
-        return b"".join(ask[:most]), len(wanted)
+        ask: list[bytes] = []
+        for _ in range(len(announcements.listed)):
+            if len(ask) >= most:
+                break
+            digest, record, since = announcements.listed.pop(0)
+            if not announcements.is_wanted(digest, record) or since + WANTED_FOR < now:
+                record.listed = False
+                continue
+            announcements.listed.append((digest, record, since))
+            if since < before and member in record.members:
+                ask.append(digest)
+        return b"".join(ask), bool(announcements.listed)
 
     def requests(self, digests: bytes, max_bytes: int) -> bytes:
         """As `Holds.requests`."""

@@ -65,15 +65,15 @@ unsafe extern "C" fn wanted(
     now: u64,
     most: usize,
     names: *mut Buffer,
-    count: *mut usize,
+    any: *mut usize,
     error: *mut Buffer,
 ) -> i32 {
     // SAFETY: the caller passes a live pool and places for the outcome.
     unsafe {
         with(pool, |pool| {
-            let outcome = pool.wanted(member, before, now, most).map(|(digests, all)| {
+            let outcome = pool.wanted(member, before, now, most).map(|(digests, left)| {
                 hand_over(names, digests);
-                *count = all;
+                *any = usize::from(left);
             });
             report(outcome, error)
         })

@@ -199,8 +199,10 @@ impl RequestPool {
     /// As `parse`, for what a connection sent: there it is in the name of the key that the client has proven.
     pub(super) fn parse_from<'a>(&self, source: u64, bytes: &'a [u8]) -> Result<RequestView<'a>, WireError> {
         let request = self.parse(bytes)?;
-        let foreign = source != NO_SOURCE && self.sources.key(source) != Some(request.key());
-        if self.config.vouching.is_some() && foreign {
+        if self.config.vouching.is_none() || source == NO_SOURCE {
+            return Ok(request);
+        }
+        if self.sources.key(source) != Some(request.key()) {
             return Err(WireError::Malformed("a request of a key that its connection has not proven".into()));
         }
         Ok(request)
@@ -222,7 +224,7 @@ impl RequestPool {
 
     /// Who announced a request that comes in now.
     pub(super) fn take_holders(&mut self, digest: &Digest) -> u64 {
-        self.holds.take(digest)
+        self.config.vouching.map_or(0, |_| self.holds.take(digest))
     }
 
     /// A request was decided.
@@ -387,23 +389,28 @@ impl RequestPool {
         out
     }
 
-    /// Digests of requests that are not here and that a member holds, wanted since before a time; and how many are wanted
-    /// in all.
-    pub fn wanted(&mut self, member: u32, before: u64, now: u64, most: usize) -> Result<(Vec<u8>, usize), Misuse> {
-        let vouching = self.vouching()?;
-        self.holds.forget_wanted(vouching.weak(), now);
+    /// Digests of requests that are not here and that a member holds, wanted since before a time; and whether anything is
+    /// wanted at all. What was looked at is looked at last the next time: nothing that cannot be had is in the way.
+    pub fn wanted(&mut self, member: u32, before: u64, now: u64, most: usize) -> Result<(Vec<u8>, bool), Misuse> {
+        let weak = self.vouching()?.weak();
+        let holds = &mut self.holds;
+        holds.forget_wanted(weak, now);
         let mut out = Vec::new();
-        let mut count = 0;
-        for (digest, stamp, since) in &self.holds.wanted {
-            if !self.holds.is_wanted(digest, *stamp, vouching.weak()) {
+        for _ in 0..holds.wanted.len() {
+            if out.len() >= most * DIGEST_BYTES {
+                break;
+            }
+            let Some((digest, stamp, since)) = holds.wanted.pop_front() else { break };
+            if !holds.is_wanted(&digest, stamp, weak) || since + WANTED_FOR < now {
+                holds.unlist(&digest, stamp);
                 continue;
             }
-            count += 1;
-            if *since < before && self.holds.mask(digest) & bit(member) != 0 && out.len() < most * DIGEST_BYTES {
-                out.extend_from_slice(digest);
+            holds.wanted.push_back((digest, stamp, since));
+            if since < before && holds.mask(&digest) & bit(member) != 0 {
+                out.extend_from_slice(&digest);
             }
         }
-        Ok((out, count))
+        Ok((out, !holds.wanted.is_empty()))
     }
 
     /// Request list of those named requests that are here and vouched for, as far as they fit.
