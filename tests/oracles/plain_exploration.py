@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from smartbft.messages import Accept, Propose, Stop, Write
+from smartbft.messages import Accept, Proof, Propose, Stop, Write
 from smartbft.testing.exploration.bench import VALUES, A, B, N
-from smartbft.testing.exploration.machine import Requests
+from smartbft.testing.exploration.machine import Effect, Requests
 from smartbft.testing.exploration.search import ORIGIN, Move, Search, State, Three
 
 Outcome = tuple[frozenset[int], ...]  # what each correct replica has accepted: 2 * regency + value
@@ -72,11 +72,11 @@ class PlainSearch(Search):
         elif leader == self._byzantine:
             effects = self._adversary.syncs(regency, statements, provable)
             for effect in effects:
-                yield from self._sync(leader, effect)
+                yield from self._sync(leader, effect, position, facts)
         else:
             effect = facts[self._correct.index(leader)].syncs.get(regency)
             if effect is not None:
-                yield from self._sync(leader, effect)
+                yield from self._sync(leader, effect, position, facts)
 
     def _proposed(self, regency: int, leader: int, facts: Three) -> Iterator[Move]:
         if leader == self._byzantine:
@@ -87,12 +87,20 @@ class PlainSearch(Search):
         for value in values:
             yield ("PROPOSE", regency, value), ((leader, Propose(0, regency, 1, value)),)
 
-    def _sync(self, leader: int, effect) -> Iterator[Move]:  # type: ignore[no-untyped-def]
+    def _sync(self, leader: int, effect: Effect, position: int, facts: Three) -> Iterator[Move]:
+        """The SYNC, alone or overtaken by the votes it allows."""
+        sync = self._representatives[effect]
         for missing in (False, True):
-            sync = self._representatives[effect]
-            yield ("sync", effect, missing), (Requests(None, missing), (leader, sync))
+            deliveries = (Requests(None, missing), (leader, sync))
+            yield ("sync", effect, missing), deliveries
+            for vote in (2 * effect.regency, 2 * effect.regency + 1):
+                for kind in (Write, Accept):
+                    name, votes = self._votes(kind, vote, position, facts)
+                    yield ("overtaken", effect, missing, name), (*votes, *deliveries)
 
-    def _collect(self, regency: int, position: int, facts: Three, provable) -> Iterator[Move]:  # type: ignore[no-untyped-def]
+    def _collect(
+        self, regency: int, position: int, facts: Three, provable: tuple[Proof, ...]
+    ) -> Iterator[Move]:
         own = facts[position].stop_data[regency]
         others = [
             each.stop_data[regency]

@@ -55,7 +55,7 @@ class Recorded(Search):
         super()._check(regency, start, parents, state)
 
 
-@pytest.mark.parametrize("byzantine", [0, 1, *(pytest.param(id, marks=pytest.mark.campaign) for id in (2, 3))])
+@pytest.mark.parametrize("byzantine", [0, *(pytest.param(id, marks=pytest.mark.campaign) for id in (1, 2, 3))])
 def test_the_reductions_lose_no_outcome(byzantine: int) -> None:
     search = Recorded(byzantine, 1)
     search.outcomes = set()
@@ -162,6 +162,16 @@ def any_value_in_a_sync(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Validator, "_check_sync_value", check_nothing)
 
 
+def votes_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """A restart does not take up the votes in the log."""
+    patch.setattr(VPConsensus, "recover", lambda consensus, votes: None)
+
+
+def regency_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """A restart begins in regency 0 again."""
+    patch.setattr(synchronization.Synchronization, "recover", lambda phase, recovered: None)
+
+
 # With the Byzantine replica and the number of regency changes that show it soonest.
 PLANTED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], int, int]] = {
     "lock released at a regency change": (lock_released, 1, 1),
@@ -171,6 +181,8 @@ PLANTED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], int, int]] = {
     "collects of decided instances count": (settled_collects_count, 1, 1),
     "an older value displaces a newer one": (older_values_win, 1, 1),
     "a SYNC with any value is taken up": (any_value_in_a_sync, 2, 1),
+    "votes forgotten in a restart": (votes_forgotten, 0, 0),
+    "regency forgotten in a restart": (regency_forgotten, 0, 1),
 }
 
 

@@ -15,6 +15,7 @@ import msgspec
 from smartbft._fastpath.pool import VALID
 from smartbft.core.effects import Broadcast, Record, Send
 from smartbft.core.inputs import Timer
+from smartbft.core.recovery import recover
 from smartbft.core.safety import VoteGuard
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import Signer
@@ -108,6 +109,7 @@ class Bench:
         self.agreed_time = 0
         self.durable = 0
         self.said: list[Message] = []
+        self.log: list[Record] = []
         self.decision: tuple[bytes, Proof] | None = None
         self.lacks: int | None = None  # an instance known to be decided, whose value is not here
         self.ordering = ModSmart(self)
@@ -130,10 +132,25 @@ class Bench:
         if self.decided < proof.instance:
             self.decide(proof.instance, VALUES[DIGESTS.index(proof.digest)], b"data", proof, False)
 
+    def restarted(self) -> Bench:
+        """The replica after a crash: what is in the log is all that is left. (Only before it has decided.)"""
+        again = Bench(self.id, self.view)
+        again.pool.missing = True  # so it does not take the next step at once
+        records = ((record.kind, record.instance, b"".join(record.parts)) for record in self.log)
+        again.ordering.recover(recover(records, DOMAINS))
+        again.ordering.take_part()
+        return again
+
+    def promises(self) -> Any:
+        """All that binds the replica before it has decided."""
+        current, guard = self.ordering.current, self.guard
+        return _freeze(guard), current.accepted, sorted(current.write_set.items())
+
     # What the protocol asks for
 
     def persist(self, records: tuple[Record, ...], then: Sequence[Send | Broadcast] = ()) -> int:
         self.durable += 1
+        self.log.extend(records)
         self.said.extend(effect.message for effect in then)
         return self.durable
 

@@ -61,7 +61,7 @@ class Facts:
     stop_data: dict[int, StopData]
     syncs: dict[int, Effect]
     decided: int | None  # a value index
-    inputs: tuple[Input, ...] = field(default=(), repr=False)
+    inputs: tuple[Name, ...] = field(default=(), repr=False)
 
 
 class Machine:
@@ -69,6 +69,11 @@ class Machine:
 
     Args:
         representatives: one real SYNC for each effect, shared by all machines.
+
+    Attributes:
+        facts: what is known about each local state, by its number.
+        forgetful: a local state in which a restart forgets or invents a promise, if one was met. As long as there is
+            none, restarts need no states of their own.
     """
 
     def __init__(self, id: int, view: View, representatives: dict[Effect, Sync]) -> None:
@@ -80,6 +85,7 @@ class Machine:
         self._steps: dict[tuple[int, Name], int] = {}
         self._made: dict[Name, Input] = {}
         self.driven = 0
+        self.forgetful: int | None = None
         self._enter(Bench(id, view), ())
 
     def step(self, state: int, name: Name, deliveries: Input) -> int:
@@ -88,17 +94,17 @@ class Machine:
         after = self._steps.get(key)
         if after is None:
             self._made[name] = deliveries
-            after = self._steps[key] = self._drive(state, deliveries)
+            after = self._steps[key] = self._drive(state, name, deliveries)
         return after
 
-    def _drive(self, state: int, deliveries: Input) -> int:
+    def _drive(self, state: int, name: Name, deliveries: Input) -> int:
         self.driven += 1
         history = self.facts[state].inputs
         bench = Bench(self.id, self._view)
         for earlier in history:
-            self._deliver(bench, earlier)
+            self._deliver(bench, self._made[earlier])
         self._deliver(bench, deliveries)
-        return self._enter(bench, (*history, deliveries))
+        return self._enter(bench, (*history, name))
 
     def replay(self, names: Iterable[Name]) -> Facts:
         """The facts after the inputs of these names, on objects made anew: the proof of a trace."""
@@ -123,7 +129,7 @@ class Machine:
                     answer = ProposedValue(0, question.regency, question.instance, value)
                     bench.receive((bench.id + 1) % N, answer)
 
-    def _enter(self, bench: Bench, history: tuple[Input, ...]) -> int:
+    def _enter(self, bench: Bench, history: tuple[Name, ...]) -> int:
         facts = self._look(bench, history)
         key = (
             picture(bench),
@@ -137,9 +143,11 @@ class Machine:
         if number is None:
             number = self._numbers[key] = len(self.facts)
             self.facts.append(facts)
+            if facts.decided is None and bench.restarted().promises() != bench.promises():
+                self.forgetful = number
         return number
 
-    def _look(self, bench: Bench, history: tuple[Input, ...]) -> Facts:
+    def _look(self, bench: Bench, history: tuple[Name, ...]) -> Facts:
         writes: set[VoteBit] = set()
         accepts: set[VoteBit] = set()
         facts = Facts(bench.guard.regency, bench.guard.synchronized, frozenset(), frozenset(), {}, {}, {}, None)

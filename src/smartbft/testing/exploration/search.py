@@ -133,6 +133,7 @@ class Search:
             reached = self._explore(regency, start)
             self.report.states[regency] += len(reached)
             self.report.transitions[regency] += self._transitions
+            self._check_restarts()
             for state in reached:
                 if not last:
                     for after, steps in self._next_regency(state, regency + 1):
@@ -341,6 +342,13 @@ class Search:
                 self._fail(
                     f"a decided value does not bind: a set of STOPDATA {verdict}", regency, start, {start: None}, start
                 )
+
+    def _check_restarts(self) -> None:
+        for position, machine in enumerate(self._machines):
+            if machine.forgetful is not None:
+                steps = tuple((position, name) for name in machine.facts[machine.forgetful].inputs)
+                self.report.broken = Broken("a restart forgets a promise", steps)
+                raise _Found
 
     def _fail(
         self,
