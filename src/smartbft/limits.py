@@ -125,6 +125,15 @@ MAX_LOG_QUEUE_BYTES = 64 * 1024 * 1024
 
 # Connections.
 MAX_CLIENT_CONNECTIONS = 4096
+# Connections that have not introduced themselves: beyond it the oldest of them goes. An honest handshake takes a few
+# milliseconds, so a flood must be that quick to keep anybody out; on the port for replicas there is room for all peers.
+MAX_STRANGERS_FOR_CLIENTS = 1024
+MAX_STRANGERS_FOR_REPLICAS = 2 * MAX_MEMBERS
+# A client that was thrown out has to wait, twice as long each time. By address, since nobody has to say who he is;
+# honest clients may share it, so the pause never grows beyond what their own repeated dialing bridges.
+CLIENT_PENALTY_INITIAL_SECONDS = 0.1
+CLIENT_PENALTY_MAX_SECONDS = 2.0
+MAX_PENALISED_ADDRESSES = 4096
 HANDSHAKE_TIMEOUT_SECONDS = 5.0
 CLIENT_IDLE_TIMEOUT_SECONDS = 600.0
 # Questions about the status: how many one connection may have open, the pause between two answers (everybody who asked

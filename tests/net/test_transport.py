@@ -18,6 +18,7 @@ from smartbft.crypto.signatures import Ed25519Signer
 from smartbft.errors import ConfigError, HandshakeError, RemoteProtocolError
 from smartbft.net.connection import Connection, ReadBuffer
 from smartbft.net.handshake import NO_CHANNEL, ClientDialer, Identity
+from smartbft.net.penalties import Penalties
 from smartbft.net.tls import acceptor_context, dialer_context
 from smartbft.net.transport import Dialer, Listener, Target
 from smartbft.net.watch import ConnectionLimits
@@ -67,7 +68,10 @@ class Pair:
         pin: bytes | None = None,
         limits: ConnectionLimits = PATIENT,
         clients: bool = False,
+        penalties: Penalties[str] | None = None,
     ) -> None:
+        self._penalties = penalties
+        self._writers: list[asyncio.StreamWriter] = []
         self.accepting, self.dialing = Owner(), Owner()
         self._tls = tls
         self._pin = pin or (tls[1] if tls else None)
@@ -88,6 +92,7 @@ class Pair:
             tls=context,
             certificate=certificate,
             connection_limits=self._limits,
+            penalties=self._penalties,
         )
         sock = socket.socket()
         sock.bind(("127.0.0.1", 0))
@@ -96,6 +101,8 @@ class Pair:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        for writer in self._writers:
+            writer.close()
         if self.dialer is not None:
             await self.dialer.close()
         await self.listener.close()
@@ -108,7 +115,9 @@ class Pair:
         self.dialer.start()
 
     async def raw(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection("127.0.0.1", self.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self._writers.append(writer)
+        return reader, writer
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:

@@ -20,6 +20,7 @@ it is for measurements.
 from __future__ import annotations
 
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Union
@@ -143,7 +144,7 @@ def _decode(payload: bytes) -> _Hello | Proof:
     return message
 
 
-class Handshake:
+class Handshake(ABC):
     """One side of a handshake. Feed what arrives to `receive`, send what it returns, until `peer` is set.
 
     Attributes:
@@ -205,8 +206,9 @@ class Handshake:
         del self._buffer[:end]
         return payload
 
+    @abstractmethod
     def _step(self, message: _Hello | Proof) -> bytes:
-        raise NotImplementedError
+        """Take the next message of the other side; returns the answer. Raises HandshakeError."""
 
     def _check_chain(self, chain_id: bytes) -> None:
         if chain_id != self._chain_id:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from smartbft.crypto.signatures import Signer
-from smartbft.errors import ConfigError, RemoteProtocolError
+from smartbft.errors import ConfigError, HandshakeError, RemoteProtocolError
 from smartbft.limits import RECONNECT_INITIAL_SECONDS, RECONNECT_MAX_SECONDS
 from smartbft.net.connection import Connection, Handler, ReadBuffer
 from smartbft.net.handshake import (
@@ -28,6 +28,7 @@ from smartbft.net.handshake import (
     Identity,
     ReplicaDialer,
 )
+from smartbft.net.penalties import Penalties
 from smartbft.net.watch import ConnectionLimits
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,11 @@ class Listener:
         tls: the context, None for plain TCP.
         certificate: SHA-256 of this replica's certificate, None for plain TCP.
         connection_limits: how many connections, and their timeouts.
+        penalties: makes addresses wait whose connections were closed for what they did; None: the owner sees to that.
+
+    Attributes:
+        connections: all that are open.
+        strangers: those of them that have not introduced themselves, oldest first.
     """
 
     def __init__(
@@ -77,6 +83,7 @@ class Listener:
         tls: ssl.SSLContext | None = None,
         certificate: bytes | None = None,
         connection_limits: ConnectionLimits | None = None,
+        penalties: Penalties[str] | None = None,
     ) -> None:
         self._chain_id = chain_id
         self._identity = identity
@@ -88,7 +95,9 @@ class Listener:
         self._limits = connection_limits or ConnectionLimits()
         self._server: asyncio.Server | None = None
         self._looking: asyncio.TimerHandle | None = None
+        self.penalties = penalties
         self.connections: set[Connection] = set()
+        self.strangers: dict[_Accepted, None] = {}
 
     async def start(self, host: str, port: int, sock: socket.socket | None = None) -> None:
         """Listen on `host`:`port`, or on `sock` if it is given (bound already).
@@ -150,17 +159,42 @@ class _Accepted(Connection):
     ) -> None:
         super().__init__(handshake, greeting, handler, buffer, connection_limits)
         self._listener = listener
+        self._host = ""
+        self._turned_away = False  # not for what it did
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        open_now = self._listener.connections
+        listener = self._listener
         super().connection_made(transport)
-        if len(open_now) >= self._limits.connections:
-            self.fail(RemoteProtocolError(f"{self.address}: {len(open_now)} connections are open, which is the limit"))
-        open_now.add(self)
+        self._host = self.address.rpartition(":")[0]
+        waits = listener.penalties.remaining(self._host, self._loop.time()) if listener.penalties is not None else 0.0
+        if len(listener.connections) >= self._limits.connections:
+            self._turn_away(f"{len(listener.connections)} connections are open, which is the limit")
+        elif waits:
+            self._turn_away(f"its address broke the protocol a moment ago and has to wait for {waits:.1f} seconds")
+        listener.connections.add(self)
+        listener.strangers[self] = None
+        if len(listener.strangers) > self._limits.strangers:
+            next(iter(listener.strangers))._turn_away("too many connections have not introduced themselves")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._listener.connections.discard(self)
+        listener, error = self._listener, self._error
+        listener.connections.discard(self)
+        listener.strangers.pop(self, None)
+        # Who is on another chain is told so and was not rude; whoever breaks the protocol has to wait.
+        rude = isinstance(error, RemoteProtocolError) and not isinstance(error, HandshakeError)
+        if rude and not self._turned_away and listener.penalties is not None:
+            listener.penalties.offence(self._host, self._loop.time())
         super().connection_lost(exc)
+
+    def _shake_hands(self, data: memoryview) -> None:
+        super()._shake_hands(data)
+        if self.peer is not None:
+            self._listener.strangers.pop(self, None)
+
+    def _turn_away(self, why: str) -> None:
+        self._turned_away = True
+        self._listener.strangers.pop(self, None)
+        self.fail(RemoteProtocolError(f"{self.address}: {why}"))
 
 
 class Dialer:

@@ -13,6 +13,8 @@ class ConnectionLimits:
 
     Attributes:
         connections: how many may be open at once.
+        strangers: how many may be open at once without having introduced themselves.
+        handshake_timeout: seconds within which a connection must have done so.
         idle_timeout: seconds without a byte after which a connection is closed.
         frame_timeout: seconds within which a frame that began must be complete.
         write_high_water: bytes waiting to be written at which reading stops.
@@ -21,6 +23,7 @@ class ConnectionLimits:
     """
 
     connections: int = limits.MAX_CLIENT_CONNECTIONS
+    strangers: int = limits.MAX_STRANGERS_FOR_CLIENTS
     handshake_timeout: float = limits.HANDSHAKE_TIMEOUT_SECONDS
     idle_timeout: float = limits.CLIENT_IDLE_TIMEOUT_SECONDS
     frame_timeout: float = limits.FRAME_TIMEOUT_SECONDS

@@ -15,12 +15,14 @@ from smartbft.crypto.signatures import Signer
 from smartbft.errors import ConfigError
 from smartbft.net.connection import Handler, ReadBuffer
 from smartbft.net.handshake import Identity
+from smartbft.net.penalties import Penalties
 from smartbft.net.tls import acceptor_context, dialer_context
 from smartbft.net.transport import Dialer, Listener, Target
 from smartbft.net.watch import ConnectionLimits
 
 PEER_LIMITS = ConnectionLimits(
     connections=4 * limits.MAX_MEMBERS,
+    strangers=limits.MAX_STRANGERS_FOR_REPLICAS,
     idle_timeout=limits.PEER_IDLE_TIMEOUT_SECONDS,
 )
 
@@ -78,7 +80,10 @@ class Network:
         for_replicas, for_clients = sockets or (None, None)
         replicas = self._listener(lower, self._peers, PEER_LIMITS)
         await replicas.start(me.replica_address.host, me.replica_address.port, for_replicas)
-        clients = self._listener(None, self._clients, ConnectionLimits())
+        rude: Penalties[str] = Penalties(
+            limits.CLIENT_PENALTY_INITIAL_SECONDS, limits.CLIENT_PENALTY_MAX_SECONDS, limits.MAX_PENALISED_ADDRESSES
+        )
+        clients = self._listener(None, self._clients, ConnectionLimits(), rude)
         await clients.start(me.client_address.host, me.client_address.port, for_clients)
         for member in members:
             if member.id > me.id:
@@ -91,7 +96,13 @@ class Network:
         for listener in self._listeners:
             await listener.close()
 
-    def _listener(self, peers: dict[int, bytes] | None, handler: Handler, bounds: ConnectionLimits) -> Listener:
+    def _listener(
+        self,
+        peers: dict[int, bytes] | None,
+        handler: Handler,
+        bounds: ConnectionLimits,
+        penalties: Penalties[str] | None = None,
+    ) -> Listener:
         listener = Listener(
             self._genesis.chain_id,
             self._identity,
@@ -101,6 +112,7 @@ class Network:
             tls=self._accepting,
             certificate=self._member.certificate_sha256 if self._accepting is not None else None,
             connection_limits=bounds,
+            penalties=penalties,
         )
         self._listeners.append(listener)
         return listener

@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 from smartbft._fastpath.frames import MESSAGE, FrameReader
 from smartbft.errors import RemoteProtocolError
-from smartbft.limits import MAX_MESSAGE_BYTES, RECONNECT_INITIAL_SECONDS, RECONNECT_MAX_SECONDS
+from smartbft.limits import MAX_MEMBERS, MAX_MESSAGE_BYTES, RECONNECT_INITIAL_SECONDS, RECONNECT_MAX_SECONDS
 from smartbft.net.connection import Connection
+from smartbft.net.penalties import Penalties
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ class PeerChannels:
         self._message = message
         self._failed = failed
         self._channels: dict[int, Connection] = {}
-        self._penalties: dict[int, tuple[float, float]] = {}
+        self._penalties: Penalties[int] = Penalties(RECONNECT_INITIAL_SECONDS, RECONNECT_MAX_SECONDS, MAX_MEMBERS)
 
     # --- effects ---
 
@@ -73,8 +74,7 @@ class PeerChannels:
     def opened(self, connection: Connection) -> FrameReader:
         """A replica has proven who it is; a newer channel of the same replica replaces the older."""
         peer = self._peer_of(connection)
-        until, _ = self._penalties.get(peer, (0.0, 0.0))
-        if asyncio.get_running_loop().time() < until:
+        if self._penalties.remaining(peer, asyncio.get_running_loop().time()):
             raise RemoteProtocolError(f"replica {peer} broke the protocol a moment ago and has to wait")
         older = self._channels.get(peer)
         self._channels[peer] = connection
@@ -102,7 +102,8 @@ class PeerChannels:
         del self._channels[peer]
         logger.info("replica %d is disconnected: %s", peer, error or "closed")
         if isinstance(error, RemoteProtocolError):
-            self._penalise(peer, error)
+            self._penalties.offence(peer, asyncio.get_running_loop().time())
+            logger.warning("replica %d broke the protocol: %s", peer, error)
 
     def failed(self, error: BaseException) -> None:
         """Our own code raised."""
@@ -111,14 +112,6 @@ class PeerChannels:
     def _announce(self, peer: int, connection: Connection) -> None:
         if self._channels.get(peer) is connection:
             self._connected(peer)
-
-    def _penalise(self, peer: int, error: RemoteProtocolError) -> None:
-        now = asyncio.get_running_loop().time()
-        until, pause = self._penalties.get(peer, (0.0, 0.0))
-        recently = now - until < RECONNECT_MAX_SECONDS
-        pause = min(2 * pause, RECONNECT_MAX_SECONDS) if recently and pause else RECONNECT_INITIAL_SECONDS
-        self._penalties[peer] = (now + pause, pause)
-        logger.warning("replica %d broke the protocol: %s", peer, error)
 
     @staticmethod
     def _peer_of(connection: Connection) -> int:
