@@ -251,6 +251,11 @@ class WordBatches(BatchStateMachine):
         self.words = snapshot.decode().split("\n") if snapshot else []
 
 
+class LiveCapture(WordBatches):
+    def capture(self) -> Callable[[], bytes]:
+        return self.snapshot
+
+
 class PlaceInBatch(WordBatches):
     def execute_batch(self, data: bytes, context: ExecutionContext) -> bytes:
         requests = split_requests(data)
@@ -307,6 +312,7 @@ PLANTED = (
     Planted(RejectedChanges, (Mistake.REJECTED,), "before it changes anything"),
     Planted(CheckRemembers, (Mistake.CHECK,), "the bytes of the operation alone"),
     Planted(Raises, (Mistake.FAILED,), "KeyError"),
+    Planted(LiveCapture, (Mistake.CAPTURE,), "must not change with later operations"),
     Planted(PlaceInBatch, (Mistake.BATCHES,), "neighbours"),
     Planted(EmptyCounts, (Mistake.EMPTY,), "change nothing"),
     Planted(WrongDigest, (Mistake.DIGEST,), "the inherited one is right"),

@@ -22,7 +22,7 @@ def test_the_applications_of_the_package_pass(name: str):
     known = BUILT_IN[name]
     report = check_application(name, known.operations(), parameters=known.parameters)
     assert (report.operations, report.hash_seeds) == (201, (0, 1, 2))  # the last one is the empty operation
-    assert len(report.copies) == 8
+    assert len(report.copies) == 9
     assert report.refused == 0
     if name in ("counter", "key_value"):
         assert report.rejected > 0

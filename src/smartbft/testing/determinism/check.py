@@ -21,6 +21,7 @@ from smartbft.testing.determinism.compare import (
 )
 from smartbft.testing.determinism.copies import (
     Make,
+    captured,
     from_the_start,
     restored,
     restored_over,
@@ -78,7 +79,8 @@ def check_application(
 ) -> ApplicationReport:
     """Run an application in several copies and compare results and snapshots after every operation.
 
-    The copies: from the start again; in whole batches; never asked for a snapshot; restored from a snapshot after
+    The copies: from the start again; in whole batches; never asked for a snapshot; captured, as
+    for a checkpoint; restored from a snapshot after
     every operation into a fresh copy, and over an older state; and in other processes with other hash seeds, time
     zones, clocks and environments, where one copy is restored only now and then.
 
@@ -165,6 +167,7 @@ def _copies_here(
         ("another copy, executed from the start", None, from_the_start(make, batches, whole)),
         ("a copy never asked for a snapshot", Mistake.SNAPSHOT, unobserved(make, batches, whole)),
         ("a copy that executes whole batches", batching, whole_batches(make, batches)),
+        ("a copy captured while it goes on", Mistake.CAPTURE, captured(make, batches, whole)),
         ("a copy restored after every call", Mistake.RESTORE, restored(make, batches, whole)),
         ("a copy restored over an older state", Mistake.RESTORE, restored_over(make, batches, whole)),
     )

@@ -35,7 +35,8 @@ class Seen:
         index: the last operation it has executed.
         results: of the operations of this call, which end with `index`.
         snapshot: of its state, or None: not asked.
-        how: "executed", or "restored": `snapshot` was taken right after a restore.
+        how: "executed", or how the snapshot came about otherwise: "restored": right after a restore; "captured": before
+            the operation that came next, made after it.
         origin: in words, the snapshot that this copy began from ("" for none).
     """
 
@@ -116,6 +117,33 @@ def unobserved(make: Make, batches: Sequence[Batch], whole: bool) -> Iterator[Se
         index = steps[-1].index
         yield Seen(index, execute(application, steps), None)
     yield Seen(index, (), take_snapshot(application, index))
+
+
+def captured(make: Make, batches: Sequence[Batch], whole: bool) -> Iterator[Seen]:
+    """Captured after each call, as for a checkpoint; the snapshot is made of that only after the next call."""
+    application = make()
+    waiting: tuple[int, Callable[[], bytes]] | None = None
+    for steps in calls(batches, whole):
+        results = execute(application, steps)
+        if waiting is not None:
+            yield Seen(waiting[0], (), _finish_capture(*waiting), "captured")
+        index = steps[-1].index
+        waiting = index, _begin_capture(application, index)
+        yield Seen(index, results, None)
+
+
+def _begin_capture(application: BatchStateMachine, index: int) -> Callable[[], bytes]:
+    try:
+        return application.capture()
+    except Exception as error:
+        raise CopyFailed(index, f"capture raised {_describe(error)}") from error
+
+
+def _finish_capture(index: int, capture: Callable[[], bytes]) -> bytes:
+    try:
+        return capture()
+    except Exception as error:
+        raise CopyFailed(index, f"what capture returned raised {_describe(error)}") from error
 
 
 def restored(make: Make, batches: Sequence[Batch], whole: bool, every: int = 1) -> Iterator[Seen]:

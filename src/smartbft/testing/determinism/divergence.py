@@ -21,6 +21,7 @@ class Mistake(enum.StrEnum):
     STATE = "two copies have different snapshots"
     SNAPSHOT = "two snapshots of one state differ"
     RESTORE = "a restored copy goes on differently"
+    CAPTURE = "what was captured is not the snapshot of its moment"
     BATCHES = "results or state depend on how operations are divided into batches"
     REJECTED = "a rejected operation changed the state"
     EMPTY = "the empty operation is not a no-op"
@@ -40,6 +41,8 @@ ADVICE: dict[Mistake, str] = {
     Mistake.RESTORE: "snapshot must hold everything that later results depend on, restore must bring all of it back "
     "and drop what was there before (assign, do not update), and neither may round floats or reorder: a restored "
     "copy makes the same snapshot, byte for byte",
+    Mistake.CAPTURE: "what capture returns must not change with later operations: copy what execute changes, or leave "
+    "capture out (the inherited one takes a snapshot at once)",
     Mistake.BATCHES: "an operation's effect may depend on the context of its batch, not on its neighbours or its "
     "place: keep nothing from one call of execute_batch to the next but the state (--whole-batches checks without it)",
     Mistake.REJECTED: "execute must find out that it rejects before it changes anything",
