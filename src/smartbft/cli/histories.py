@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 def histories(seeds: int, first_seed: int, jobs: int, mutant: str | None, as_json: bool) -> None:
     """Check that clients of a key-value store see one copy of it, whatever happens to the replicas.
 
-    In each history leaders are killed and cut off, the network loses messages, and one replica answers all requests
-    with lies. The answers that clients believed must fit into one order (linearizability); operations that they gave up
-    may have happened at any time, or never. A failure is repeated by the line that is printed with it.
+    In each history leaders are killed and cut off, the network loses messages, and f replicas answer all requests
+    with the same lies. The answers that clients believed must fit into one order (linearizability); operations that
+    they gave up may have happened at any time, or never. A failure is repeated by the line that is printed with it.
     """
     from smartbft.testing.histories import run_histories
 
