@@ -169,6 +169,26 @@ def test_a_peer_that_connects_hears_what_is_pending() -> None:
     assert (to, message.digests) == (cluster.leader.id, request_digests(CHAIN, data))
 
 
+def test_replicas_that_have_forgotten_hear_again_what_all_hold() -> None:
+    """Two of four restart, the leader among them, before it has proposed: they must hear again what others hold."""
+    cluster = make_cluster()
+    data = Client().requests(b"a")
+    cluster.submit(data)
+    leader = cluster.leader.id
+    cluster.run(lambda envelope: isinstance(envelope[2], Hold) and envelope[1] != leader)
+    cluster.drop_all()
+    forgetful = [leader, cluster.followers[2].id]
+    for id in forgetful:
+        cluster.restart(id)
+    cluster.run()
+    cluster.submit(data, forgetful)
+    for node in cluster.nodes:
+        node.now += PARAMETERS.resend_interval + 1
+        node.fire(Timer.RESEND)
+    cluster.run()
+    assert [operations(node) for node in cluster.nodes] == [[b"a"]] * 4
+
+
 # --- what does not count
 
 

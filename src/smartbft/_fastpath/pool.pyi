@@ -82,7 +82,7 @@ class Holds:
     def take(self, most: int) -> bytes:
         """Digests to announce now, each given out once; once more when its client asks again."""
     def held(self, before: int, most: int) -> bytes:
-        """Digests of what is pending here since before `before` and not held by all, to announce again."""
+        """Digests of what is vouched for and pending here since before `before`, to announce again."""
     def wanted(self, member: int, before: int, now: int, most: int) -> tuple[bytes, bool]:
         """Digests of requests that are not here, that `f + 1` members hold since before `before`, `member` among them; and
         whether anything is wanted at all. What was looked at comes last the next time. Raises LocalProtocolError: requests are signed."""

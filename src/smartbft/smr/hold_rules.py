@@ -140,8 +140,7 @@ class HoldOracle:
         for entry in pool.ready_list:
             if len(again) >= most or entry.ready_at >= before:
                 break
-            if len(entry.holders) < pool.rules.members:
-                again.append(entry.digest)
+            again.append(entry.digest)
         return b"".join(again)
 
     def wanted(self, member: int, before: int, now: int, most: int) -> tuple[bytes, bool]:

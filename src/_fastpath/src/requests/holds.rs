@@ -364,7 +364,7 @@ impl RequestPool {
     }
 
     /// Digests of vouched requests from before a time that are still pending, to announce once more: those that too few
-    /// hold in turn, then the ready ones that not all hold.
+    /// hold in turn, then the ready ones, also if all have announced them: a member that restarted has forgotten.
     pub fn held(&mut self, before: u64, most: usize) -> Vec<u8> {
         let mut out = Vec::new();
         for _ in 0..self.announced.len {
@@ -378,12 +378,12 @@ impl RequestPool {
                 out.extend_from_slice(&self.entries[slot].digest);
             }
         }
-        let members = self.config.vouching.map_or(0, |vouching| vouching.members);
+        if self.config.vouching.is_none() {
+            return out;
+        }
         let mut slot = self.ready.head;
         while slot != NONE && out.len() < most * DIGEST_BYTES && self.entries[slot].ready_at < before {
-            if self.entries[slot].holders.count_ones() < members {
-                out.extend_from_slice(&self.entries[slot].digest);
-            }
+            out.extend_from_slice(&self.entries[slot].digest);
             slot = List::<PLACE>::next(&self.entries, slot);
         }
         out
