@@ -183,6 +183,10 @@ def _votes_unvouched() -> AbstractContextManager[None]:
     return _replaced(VPConsensus, "_has_quorum", lambda consensus: True)
 
 
+def _announces_once() -> AbstractContextManager[None]:
+    return _replaced(Vouching, "repeat", lambda vouching, to: vouching.announce())
+
+
 MUTANTS: Sequence[Mutant] = (
     Mutant(
         "quorum-off-by-one",
@@ -247,6 +251,14 @@ MUTANTS: Sequence[Mutant] = (
         ("vouching",),
         20,
         _votes_unvouched,
+        "channel",
+    ),
+    Mutant(
+        "announces-once",
+        "what a replica holds is never announced again, not even to one that has restarted",
+        ("liveness",),
+        20,
+        _announces_once,
         "channel",
     ),
 )
