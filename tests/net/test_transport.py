@@ -412,3 +412,36 @@ def test_a_bug_of_the_owner_is_told_and_is_not_the_peers_fault() -> None:
             assert [type(failure) for failure in pair.accepting.failures] == [KeyError]
 
     run(scenario)
+
+
+def test_who_closes_a_dialer_can_still_be_cancelled() -> None:
+    """A Ctrl-C while a client closes its connections must not get lost."""
+
+    async def scenario() -> None:
+        async with Pair() as pair:
+            pair.dial()
+            await pair.dialing.opened_now.get()
+            closing = asyncio.ensure_future(pair.dialer.close())
+            await asyncio.sleep(0)
+            closing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await closing
+
+    run(scenario)
+
+
+def test_a_connection_rests_and_is_read_again() -> None:
+    async def scenario() -> None:
+        async with Pair() as pair:
+            pair.dial()
+            near = await pair.dialing.opened_now.get()
+            far = await pair.accepting.opened_now.get()
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            far.rest(0.1)
+            near.send(frame(MESSAGE, b"later"))
+            _, _, payload = await pair.accepting.frames.get()
+            assert payload == b"later"
+            assert loop.time() - began >= 0.09, "a resting connection was read"
+
+    run(scenario)

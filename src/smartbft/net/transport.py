@@ -241,12 +241,16 @@ class Dialer:
 
     async def close(self) -> None:
         """Stop dialing and close the connection."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        if self._connection is not None:
-            self._connection.close()
+        try:
+            if self._task is not None:
+                self._task.cancel()
+                # Not `await` alone: a cancellation of whoever closes would look like that of the task.
+                await asyncio.wait((self._task,))
+                if not self._task.cancelled():
+                    self._task.result()
+        finally:
+            if self._connection is not None:
+                self._connection.close()
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
