@@ -128,6 +128,10 @@ class HistorySimulation(Simulation):
             audit(self)
         return self.recorded.operations()
 
+    def killed(self) -> int:
+        """Crashes of single replicas so far."""
+        return self._report().crashes
+
     def wants_requests(self) -> bool:
         """As for every simulation, up to a bound."""
         return super().wants_requests() and self.answered < MOST_OPERATIONS
@@ -240,7 +244,7 @@ def check_history(seed: int, *, clients_only: bool = False) -> HistoryOutcome:
         report,
         simulation.regency,
         simulation.attacks,
-        simulation.crashes,
+        simulation.killed(),
         simulation.lies,
         promise,
         failure,
