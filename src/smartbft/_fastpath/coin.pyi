@@ -83,7 +83,7 @@ class CoinState:
     def minted(self) -> int:
         """Sum of all values ever minted. Money is conserved: equal to `supply()`."""
     def capture(self) -> CoinCapture:
-        """The state as of now, in a moment: one pointer for every 128 coins is copied, nothing is sorted."""
+        """The state as of now, in a moment: one pointer for every 64 coins is copied, nothing is sorted."""
     def snapshot(self) -> bytes:
         """Canonical: same state, same bytes (coins in the order of their ids). Batches may be executed meanwhile: it is
         the state between two of them."""

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 /// Records in a chunk: few, so that replacing one after a capture copies little; enough to make capturing cheap.
-const CHUNK: usize = 128;
+const CHUNK: usize = 64;
 
 #[derive(Clone)]
 pub struct Chunks<T> {

@@ -126,7 +126,7 @@ impl History {
     }
 
     fn step(&mut self) {
-        match self.random.below(12) {
+        match self.random.below(13) {
             0..=2 => self.receive(),
             3 => {
                 let body = self.random.request(self.now);
@@ -138,6 +138,7 @@ impl History {
             6 | 7 => self.judge(),
             8 => self.decide_elsewhere(),
             9 => self.propose(),
+            12 => self.import_own_sessions(),
             10 => self.now += self.random.pick(&[1, 1, 10, 10, 100, 600]),
             _ => self.pool.drop_source(self.random.pick(&[1, 2])),
         }
@@ -173,6 +174,15 @@ impl History {
             self.decide(names, list, timestamp);
         }
         self.execute();
+    }
+
+    /// As a replica that is overtaken: everything pending goes, wherever it is.
+    fn import_own_sessions(&mut self) {
+        self.execute();
+        let exported = self.pool.export_sessions(self.instance).unwrap();
+        self.pool.import_sessions(&exported, self.pool.agreed_time(), 0).unwrap();
+        assert_eq!((self.pool.stats().pending, self.pool.ready()), (0, 0));
+        assert_eq!(self.pool.export_sessions(self.instance).unwrap(), exported);
     }
 
     fn decide_elsewhere(&mut self) {
