@@ -6,9 +6,10 @@ import dataclasses
 import struct
 
 import pytest
+from kit.hold_twins import HoldTwins, random_hold_walk
 from kit.pool_lockstep import Lockstep, lockstep_walk
 from kit.pool_scenarios import WIDE, Pool, r
-from kit.pool_twins import BAD, RULES, START, native_pool
+from kit.pool_twins import BAD, RULES, START, PoolTwins, native_pool, random_walk
 
 from smartbft._fastpath.pool import EXECUTED, NOT_CONTIGUOUS, SESSION_REFUSED, VALID, join_requests
 from smartbft.errors import LocalProtocolError
@@ -33,6 +34,28 @@ def test_decisions_ahead_and_pending_requests_do_not_show(seed):
 @pytest.mark.parametrize("seed", range(30))
 def test_a_pool_goes_on_from_imported_sessions(seed):
     lockstep_walk(seed, 250, Lockstep(AHEAD), imports=4)
+
+
+def overtaken(twins: PoolTwins) -> None:
+    """A running pool is given its own sessions: what is pending goes, wherever it is, and everything else goes on."""
+    while twins.decided:
+        twins.execute()
+    exported = twins.native.export_sessions(twins.instance)
+    twins.same("import_sessions", exported, twins.oracle.agreed_time, 2)
+    assert twins.same("export_sessions", twins.instance) == exported
+    assert twins.native.stats()["pending"] == 0
+    twins.compare()
+    twins.compare_replies()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_running_pools_go_on_after_an_import(seed):
+    twins, channel = PoolTwins(AHEAD), HoldTwins()
+    for part in range(4):
+        random_walk(seed * 10 + part, 80, twins)
+        overtaken(twins)
+        random_hold_walk(seed * 10 + part, 80, channel)
+        overtaken(channel)
 
 
 def test_walks_reach_what_they_are_for():
