@@ -549,6 +549,10 @@ cdef class RequestPool:
         check_status(status, &error)
         return take_buffer(&data)
 
+    def capture_sessions(self, uint64_t instance) -> SessionCapture:
+        """The session table as of the executed prefix, to be written down by any thread."""
+        return new_capture(self, instance)
+
     def import_sessions(self, object data, uint64_t agreed_time, unsigned char level = 0) -> None:
         """Replace the session table by an exported one.
 
@@ -588,3 +592,6 @@ cdef uint64_t positive(object value, object name) except 0:
     if not 1 <= value < 1 << 63:
         raise ValueError(f"{name} must be at least 1, got {value}")
     return <uint64_t> value
+
+
+include "captures.pxi"

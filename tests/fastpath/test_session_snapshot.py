@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import struct
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from kit.hold_twins import HoldTwins, random_hold_walk
@@ -11,7 +12,7 @@ from kit.pool_lockstep import Lockstep, lockstep_walk
 from kit.pool_scenarios import WIDE, Pool, r
 from kit.pool_twins import BAD, RULES, START, PoolTwins, native_pool, random_walk
 
-from smartbft._fastpath.pool import EXECUTED, NOT_CONTIGUOUS, SESSION_REFUSED, VALID, join_requests
+from smartbft._fastpath.pool import EXECUTED, NOT_CONTIGUOUS, SESSION_REFUSED, VALID, SessionCapture, join_requests
 from smartbft.errors import LocalProtocolError
 from smartbft.smr.pool_rules import PoolOracle
 from smartbft.smr.session_snapshot import KeptReply, KeptSession, decode_sessions, encode_sessions
@@ -60,7 +61,7 @@ def test_running_pools_go_on_after_an_import(seed):
 
 def test_walks_reach_what_they_are_for():
     """Decisions run ahead, sessions end before their end is executed: else the walks would prove little."""
-    ended, behind = 0, 0
+    ended, behind, captured = 0, 0, 0
 
     class Watched(PoolOracle):
         def export_sessions(self, instance):
@@ -69,9 +70,12 @@ def test_walks_reach_what_they_are_for():
             return super().export_sessions(instance)
 
     for seed in range(30):
-        behind = max(behind, lockstep_walk(seed, 250, Lockstep(AHEAD, Watched(AHEAD))).behind_most)
+        twins = lockstep_walk(seed, 250, Lockstep(AHEAD, Watched(AHEAD)))
+        behind = max(behind, twins.behind_most)
+        captured += twins.captured
     assert behind >= 3
     assert ended > 3
+    assert captured > 10
 
 
 # --- stories ---
@@ -191,6 +195,57 @@ def test_a_table_as_of_another_instance_is_the_callers_mistake():
         p.pool.import_sessions(EMPTY, p.pool.agreed_time - 1)
 
 
+def full_pool(sessions: int = 200) -> Pool:
+    p = Pool(dataclasses.replace(WIDE, max_sessions=1000))
+    for key in range(sessions):
+        p.execute(p.order(r(key, 1), r(key, 2)))
+    return p
+
+
+def test_a_capture_is_of_its_moment_while_the_pool_goes_on():
+    p = full_pool()
+    expected, capture = p.pool.export_sessions(200), p.pool.capture_sessions(200)
+    p.execute(p.order(*(r(key, 3) for key in range(0, 200, 3))))
+    later = p.order(r(250, 1))
+    assert capture.export() == expected
+    p.execute(later)
+    with pytest.raises(LocalProtocolError, match="exported"):
+        capture.export()
+
+
+def test_a_captured_session_may_end_before_it_is_written_down():
+    p = full_pool()
+    expected, capture = p.pool.export_sessions(200), p.pool.capture_sessions(200)
+    p.now += WIDE.lease + 1
+    p.execute(p.order(r(250, 1, session=p.now)))
+    assert len(decode_sessions(p.pool.export_sessions(201), p.rules, p.now)) == 1
+    assert capture.export() == expected
+
+
+def test_the_last_capture_counts_and_an_import_ends_it():
+    p = full_pool()
+    first, second = p.pool.capture_sessions(200), p.pool.capture_sessions(200)
+    with pytest.raises(LocalProtocolError, match="later capture"):
+        first.export()
+    table = p.pool.export_sessions(200)
+    p.pool.import_sessions(table, p.pool.agreed_time)
+    with pytest.raises(LocalProtocolError, match="import"):
+        second.export()
+    with pytest.raises(TypeError, match="capture_sessions"):
+        SessionCapture()
+
+
+def test_captures_are_written_down_by_other_threads():
+    p = full_pool()
+    with ThreadPoolExecutor(1) as worker:
+        for sequence in range(3, 9):
+            expected = p.pool.export_sessions(p.instance)
+            future = worker.submit(p.pool.capture_sessions(p.instance).export)
+            for key in range(199, 100, -1):
+                p.execute(p.order(r(key, sequence)))
+            assert future.result() == expected
+
+
 # --- what is refused ---
 
 REPLY = KeptReply(0, 7, START, bytes(32), b"result")
@@ -270,6 +325,22 @@ def refuse(data: bytes, agreed_time: int) -> None:
 # --- planted bugs: each is a plausible mistake, and the walks must find it ---
 
 
+class LateCapture(PoolOracle):
+    """A capture is written down as the sessions are by then."""
+
+    def capture_sessions(self, instance):
+        capture = super().capture_sessions(instance)
+        pool = self
+
+        class Late(type(capture)):
+            def export(self):
+                super().export()
+                return pool.export_sessions(pool.executed_instance)
+
+        self.capture = Late(self, b"")
+        return self.capture
+
+
 class LaterSessionsToo(PoolOracle):
     """Sessions that later decisions opened are exported."""
 
@@ -329,7 +400,7 @@ def importing(**changes: int) -> type[PoolOracle]:
 @pytest.mark.parametrize(
     "mutant",
     [
-        *(LaterSessionsToo, EndedAtDecision, OrderedCursor, EndedForEver, ReplicaShows),
+        *(LateCapture, LaterSessionsToo, EndedAtDecision, OrderedCursor, EndedForEver, ReplicaShows),
         *(importing(released=0), importing(last_activity=0), importing(ordered=0), importing(replies={})),
     ],
 )

@@ -8,8 +8,9 @@ import dataclasses
 from random import Random
 
 from kit.pool_twins import RULES, Batch, PoolTwins, native_pool, random_step
-from smartbft._fastpath.pool import join_results
-from smartbft.smr.pool_rules import PoolOracle
+from smartbft._fastpath.pool import SessionCapture, join_results
+from smartbft.errors import LocalProtocolError
+from smartbft.smr.pool_rules import PoolOracle, SessionCaptureOracle
 from smartbft.smr.sessions import PoolRules
 
 VIEW = 3
@@ -19,13 +20,22 @@ def results_of(batch: Batch) -> bytes:
     return join_results([f"{batch.instance}.{number}".encode() for number in range(len(batch.digests) // 32)])
 
 
+def answer(capture: SessionCapture | SessionCaptureOracle) -> bytes | None:
+    """What a capture exports; None if another one took its place."""
+    try:
+        return capture.export()
+    except LocalProtocolError:
+        return None
+
+
 class Lockstep(PoolTwins):
     """Twins with a third pool: another replica, at another level, that has nothing pending and never decides ahead."""
 
     def __init__(self, rules: PoolRules = RULES, oracle: PoolOracle | None = None) -> None:
         super().__init__(rules, oracle)
         self.other = native_pool(dataclasses.replace(rules, replica=rules.replica + 1))
-        self.behind_most = self.exports = 0
+        self.behind_most = self.exports = self.captured = 0
+        self.captures: list[tuple[SessionCapture, SessionCaptureOracle]] = []
 
     def execute(self) -> None:
         self.behind_most = max(self.behind_most, len(self.decided))
@@ -35,7 +45,18 @@ class Lockstep(PoolTwins):
         super().execute()
         self.other.decide(batch.digests, batch.data, batch.instance, batch.timestamp)
         self.other.executed(batch.digests, batch.data, results_of(batch), batch.instance, VIEW, batch.timestamp, 0)
-        self.compare_exports(batch)
+        exported = self.compare_exports(batch)
+        self.check_captures(exported, batch.instance)
+
+    def check_captures(self, exported: bytes, instance: int) -> None:
+        """Every few instances the sessions are captured, and some instances later written down."""
+        if instance % 4 == 1:
+            self.captures.append((self.native.capture_sessions(instance), self.oracle.capture_sessions(instance)))
+        if instance % 4 == 3 and instance % 12 != 7:
+            while self.captures:
+                found, expected = (answer(capture) for capture in self.captures.pop())
+                assert found == expected, "a capture is of another moment"
+                self.captured += found is not None
 
     def compare_exports(self, batch: Batch) -> bytes:
         exported = self.native.export_sessions(batch.instance)
@@ -52,7 +73,7 @@ class Lockstep(PoolTwins):
         agreed_time = self.other.agreed_time
         self.native = native_pool(self.rules)
         self.oracle = oracle or PoolOracle(self.rules)
-        self.jobs, self.executed = [], type(self.executed)()
+        self.jobs, self.executed, self.captures = [], type(self.executed)(), []
         self.same("import_sessions", exported, agreed_time, 2)
         assert self.same("export_sessions", self.instance) == exported
         self.compare()

@@ -375,6 +375,11 @@ typedef struct {
     int32_t (*stats)(const fp_request_pool_t *pool, fp_pool_stats_t *stats);
     int32_t (*export_sessions)(
         const fp_request_pool_t *pool, uint64_t instance, fp_buffer_t *data, fp_buffer_t *error);
+    int32_t (*capture_sessions)(
+        const fp_request_pool_t *pool, uint64_t instance, uint64_t *capture, fp_buffer_t *error);
+    /* Takes a while; holds the pool for moments only. */
+    int32_t (*export_capture)(
+        const fp_request_pool_t *pool, uint64_t capture, fp_buffer_t *data, fp_buffer_t *error);
     int32_t (*import_sessions)(
         const fp_request_pool_t *pool, fp_slice_t data, uint64_t agreed_time, uint8_t level, fp_buffer_t *error);
     /* Digests of the requests of a list. */

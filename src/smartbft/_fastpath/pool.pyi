@@ -89,6 +89,16 @@ class Holds:
     def requests(self, digests: Buffer, max_bytes: int) -> bytes:
         """Request list of those among `digests` that are here and vouched for, as far as they fit."""
 
+class SessionCapture:
+    """The session table as of an executed prefix, written down while the pool goes on: a session that is about to change
+    is written first, the others little by little."""
+
+    def export(self) -> bytes:
+        """What `export_sessions` would have returned at the time of the capture; can be had once.
+
+        May be called on any thread (GIL released); takes the pool's lock for a fraction of a millisecond at a time.
+        Raises LocalProtocolError: a later capture or an import took its place, or it was exported before."""
+
 class RequestPool:
     holds: Holds
     def __init__(
@@ -191,6 +201,9 @@ class RequestPool:
         same prefix gives the same bytes on every replica, however far `decide` has run ahead and whatever is pending.
 
         Raises LocalProtocolError: the last executed instance is another one."""
+    def capture_sessions(self, instance: int) -> SessionCapture:
+        """As `export_sessions`, without the time that it takes to write everything down: see `SessionCapture`. A pool has
+        one capture at a time; the last one counts."""
     def import_sessions(self, data: Buffer, agreed_time: int, level: int = 0) -> None:
         """Replace the session table by an exported one, as of the executed prefix that ended at `agreed_time`.
 

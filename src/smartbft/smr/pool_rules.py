@@ -17,8 +17,25 @@ def _by_number(session: Session) -> tuple[int, bytes]:
     return session.id[1], session.id[0]
 
 
+class SessionCaptureOracle:
+    """As `SessionCapture`: the bytes are there from the start."""
+
+    def __init__(self, pool: PoolOracle, sessions: bytes) -> None:
+        self._pool = pool
+        self._sessions = sessions
+
+    def export(self) -> bytes:
+        """As `SessionCapture.export`."""
+        if self._pool.capture is not self:
+            raise LocalProtocolError("a later capture or an import took the place of this one, or it was exported")
+        self._pool.capture = None
+        return self._sessions
+
+
 class PoolOracle(Reception):
     """The pool, with the methods of `RequestPool`; a verification job is a list of pending requests."""
+
+    capture: SessionCaptureOracle | None = None
 
     @property
     def holds(self) -> HoldOracle:
@@ -245,6 +262,11 @@ class PoolOracle(Reception):
             raise LocalProtocolError(f"sessions as of {instance}; the last executed is {self.executed_instance}")
         return encode_sessions(self._executed_sessions())
 
+    def capture_sessions(self, instance: int) -> SessionCaptureOracle:
+        """As `RequestPool.capture_sessions`."""
+        self.capture = SessionCaptureOracle(self, self.export_sessions(instance))
+        return self.capture
+
     def _executed_sessions(self) -> list[KeptSession]:
         """A session belongs to the executed state from the execution of the batch that opened it, which is the one with
         its first request, to that of the batch that ended it.
@@ -262,6 +284,7 @@ class PoolOracle(Reception):
                 self._detach(entry)
             self._remove_session(session)
         self.ended = {}
+        self.capture = None
         self.agreed_time = agreed_time
         self.now = max(self.now, agreed_time)
         self.decided_instance = self.executed_instance = 0

@@ -1,8 +1,15 @@
 //! The part of the function table `fp_pool_t` that takes the session table out of a pool and puts it into one.
 
+use std::time::Duration;
+
 use super::pool::{hand_over, with, PoolHandle, MISUSE};
-use super::{Buffer, Slice, OK};
-use crate::requests::{ImportError, Misuse};
+use super::{guard, Buffer, Slice, OK};
+use crate::requests::{join_sessions, ImportError, Misuse};
+
+/// Sessions that a capture writes down while it holds the pool's lock: a fraction of a millisecond, if they are full.
+const SESSIONS_AT_ONCE: usize = 16;
+/// How long it leaves the lock to others.
+const BETWEEN: Duration = Duration::from_micros(50);
 
 /// A session table that is not canonical or beyond the pool's limits.
 pub const REFUSED: i32 = -13;
@@ -28,6 +35,66 @@ pub unsafe extern "C" fn export_sessions(
             }
         })
     }
+}
+
+/// # Safety
+/// `pool` is live; the places are valid for writing.
+pub unsafe extern "C" fn capture_sessions(
+    pool: *const PoolHandle,
+    instance: u64,
+    capture: *mut u64,
+    error: *mut Buffer,
+) -> i32 {
+    // SAFETY: the caller passes a live pool and places for the outcome.
+    unsafe {
+        with(pool, |pool| match pool.capture_sessions(instance) {
+            Ok(number) => {
+                *capture = number;
+                OK
+            }
+            Err(Misuse(message)) => {
+                hand_over(error, message.into_bytes());
+                MISUSE
+            }
+        })
+    }
+}
+
+/// Writes a capture down, holding the pool's lock for a few sessions at a time and leaving it to others in between.
+///
+/// # Safety
+/// `pool` is live; the places are valid for writing.
+pub unsafe extern "C" fn export_capture(
+    pool: *const PoolHandle,
+    capture: u64,
+    data: *mut Buffer,
+    error: *mut Buffer,
+) -> i32 {
+    let mut written = None;
+    while written.is_none() {
+        // SAFETY: the caller passes a live pool and a place for an error.
+        let status = unsafe {
+            with(pool, |pool| match pool.continue_capture(capture, SESSIONS_AT_ONCE) {
+                Ok(outcome) => {
+                    written = outcome;
+                    OK
+                }
+                Err(Misuse(message)) => {
+                    hand_over(error, message.into_bytes());
+                    MISUSE
+                }
+            })
+        };
+        if status != OK {
+            return status;
+        }
+        std::thread::sleep(BETWEEN);
+    }
+    guard(|| {
+        // SAFETY: the caller passes a place for the outcome.
+        unsafe { hand_over(data, join_sessions(written.unwrap_or_default())) };
+        OK
+    })
 }
 
 /// # Safety

@@ -24,6 +24,6 @@ pub use ordering::{Resolved, Verdict};
 pub use pool::{Misuse, PoolConfig, RequestPool, Stats};
 pub use replies::Execution;
 pub use sessions::SessionLimits;
-pub use snapshot::ImportError;
+pub use snapshot::{join_sessions, ImportError};
 pub use verification::{VerifyItem, VerifyJob, ACCEPTED, BAD, REFUSED};
 pub use verifier::{Finished, Verifier};

@@ -412,6 +412,7 @@ impl RequestPool {
 
     /// Drops every session and every pending request, without a word to anybody.
     pub(super) fn clear(&mut self) {
+        self.sessions.give_up_capture();
         for session in self.sessions.slots() {
             for slot in self.pending_slots(session) {
                 self.detach(slot);

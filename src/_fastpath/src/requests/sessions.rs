@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::index::Map;
 use super::slab::{Link, Linked, List, Slab, UNLINKED};
+use super::snapshot::session_bytes;
 use crate::wire::{Digest, SessionId, KEY_BYTES};
 
 /// Link number of entries with one (session, number).
@@ -54,6 +55,8 @@ pub struct Session {
     pub pending: u32,
     pub in_ring: bool,
     ring_link: Link,
+    /// The last capture that this session is in already, or that it is too young for.
+    captured: u64,
     /// Scratch of a walk over a batch: its requests so far, if `walk` is the current one.
     pub walk: u64,
     pub taken: u64,
@@ -86,6 +89,7 @@ impl Session {
             pending: 0,
             in_ring: false,
             ring_link: UNLINKED,
+            captured: 0,
             walk: 0,
             taken: 0,
         }
@@ -172,6 +176,9 @@ pub struct SessionLimits {
     pub skew: u64,
 }
 
+/// Sessions with their bytes in a snapshot.
+pub type Written = Vec<(SessionId, Vec<u8>)>;
+
 pub struct SessionTable {
     pub limits: SessionLimits,
     pub slab: Slab<Session>,
@@ -190,7 +197,16 @@ pub struct SessionTable {
     /// prefix and what the decisions after it opened.
     ended: Map<SessionId, Session>,
     ended_by: VecDeque<(u64, SessionId)>,
+    captures: u64,
+    capturing: Option<Capturing>,
     pub walk: u64,
+}
+
+/// A capture of the executed sessions that is being written down: a session that is about to change is written first.
+#[derive(Default)]
+struct Capturing {
+    todo: Vec<SessionId>,
+    written: Written,
 }
 
 impl SessionTable {
@@ -207,6 +223,8 @@ impl SessionTable {
             unverified: BTreeMap::new(),
             ended: Map::default(),
             ended_by: VecDeque::new(),
+            captures: 0,
+            capturing: None,
             walk: 0,
         }
     }
@@ -388,13 +406,59 @@ impl SessionTable {
     pub fn forget_ended(&mut self, instance: u64) {
         while self.ended_by.front().is_some_and(|(by, _)| *by <= instance) {
             if let Some((_, id)) = self.ended_by.pop_front() {
+                self.write_captured(&id);
                 self.ended.remove(&id);
             }
         }
     }
 
-    /// The session that an ordered request belongs to, also if it has ended since.
+    /// Begins a capture of the executed sessions, in place of an unfinished one; returns its number.
+    pub fn begin_capture(&mut self) -> u64 {
+        let todo = self.executed_sessions().map(|session| session.id).collect();
+        self.captures += 1;
+        self.capturing = Some(Capturing { todo, written: Vec::new() });
+        self.captures
+    }
+
+    /// Writes up to `most` more sessions of a capture down. Nothing: it has been given up; else what was written, once
+    /// all is.
+    pub fn continue_capture(&mut self, capture: u64, most: usize) -> Option<Option<Written>> {
+        for _ in 0..most {
+            let capturing = self.capturing.as_mut().filter(|_| capture == self.captures)?;
+            let Some(id) = capturing.todo.pop() else {
+                return self.capturing.take().map(|done| Some(done.written));
+            };
+            self.write_captured(&id);
+        }
+        Some(None)
+    }
+
+    pub fn give_up_capture(&mut self) {
+        self.capturing = None;
+    }
+
+    /// Writes a session down for the capture under way, unless that was done: it may change now.
+    fn write_captured(&mut self, id: &SessionId) {
+        let Some(mut capturing) = self.capturing.take() else { return };
+        let captures = self.captures;
+        if let Some(session) = self.find_ordered(id).filter(|session| session.captured < captures) {
+            session.captured = captures;
+            if session.executed > 0 {
+                capturing.written.push((session.id, session_bytes(session)));
+            }
+        }
+        self.capturing = Some(capturing);
+    }
+
+    /// The session that an ordered request belongs to, also if it has ended since; to be changed.
     pub fn ordered_session(&mut self, id: &SessionId) -> Option<&mut Session> {
+        if self.capturing.is_some() {
+            self.write_captured(id);
+        }
+        self.find_ordered(id)
+    }
+
+    fn find_ordered(&mut self, id: &SessionId) -> Option<&mut Session> {
         match self.index.get(id).copied().filter(|slot| self.slab[*slot].is_open()) {
             Some(slot) => Some(&mut self.slab[slot]),
             None => self.ended.get_mut(id),

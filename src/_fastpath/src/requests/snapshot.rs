@@ -4,7 +4,7 @@
 use super::index::Map;
 use super::pool::{Misuse, RequestPool};
 use super::replies::Execution;
-use super::sessions::Session;
+use super::sessions::{Session, Written};
 use crate::wire::{
     array_at, u32_at, u64_at, Digest, ReplyHeader, SessionId, DIGEST_BYTES, KEY_BYTES, REPLY_HEADER_BYTES,
 };
@@ -49,6 +49,22 @@ impl KeptSession<'_> {
     }
 }
 
+/// A session with its replies, as in the table.
+pub fn session_bytes(session: &Session) -> Vec<u8> {
+    let mut out = Vec::with_capacity(session_length(session));
+    push_session(&mut out, session);
+    out
+}
+
+/// A session table of sessions that are written down already.
+pub fn join_sessions(mut sessions: Written) -> Vec<u8> {
+    sessions.sort_unstable_by_key(|(id, _)| *id);
+    let mut out = Vec::with_capacity(4 + sessions.iter().map(|(_, bytes)| bytes.len()).sum::<usize>());
+    out.extend_from_slice(&(sessions.len() as u32).to_le_bytes());
+    sessions.iter().for_each(|(_, bytes)| out.extend_from_slice(bytes));
+    out
+}
+
 fn push_session(out: &mut Vec<u8>, session: &Session) {
     out.extend_from_slice(&session.id.key);
     out.extend_from_slice(&session.id.number.to_le_bytes());
@@ -62,7 +78,7 @@ fn push_session(out: &mut Vec<u8>, session: &Session) {
     }
 }
 
-fn session_bytes(session: &Session) -> usize {
+fn session_length(session: &Session) -> usize {
     let replies: usize = session.replies.iter().map(Vec::len).sum();
     SESSION_HEADER_BYTES + replies + session.replies.len() * (KEPT_REPLY_HEADER_BYTES - REPLY_HEADER_BYTES)
 }
@@ -132,18 +148,36 @@ fn follows(last: &KeptReply, next: &KeptReply) -> bool {
 impl RequestPool {
     /// The session table as of the executed prefix, which ends with `instance`.
     pub fn export_sessions(&self, instance: u64) -> Result<Vec<u8>, Misuse> {
-        let executed = self.executed_instance;
-        if executed != 0 && executed != instance {
-            return Err(Misuse(format!("sessions as of instance {instance}; the last executed one is {executed}")));
-        }
+        self.check_prefix(instance)?;
         let mut sessions: Vec<&Session> = self.sessions.executed_sessions().collect();
         sessions.sort_unstable_by_key(|session| session.id);
-        let mut out = Vec::with_capacity(4 + sessions.iter().map(|session| session_bytes(session)).sum::<usize>());
+        let mut out = Vec::with_capacity(4 + sessions.iter().map(|session| session_length(session)).sum::<usize>());
         out.extend_from_slice(&(sessions.len() as u32).to_le_bytes());
         for session in sessions {
             push_session(&mut out, session);
         }
         Ok(out)
+    }
+
+    fn check_prefix(&self, instance: u64) -> Result<(), Misuse> {
+        match self.executed_instance {
+            0 => Ok(()),
+            executed if executed == instance => Ok(()),
+            executed => Err(Misuse(format!("sessions as of instance {instance}; the last executed one is {executed}"))),
+        }
+    }
+
+    /// Captures the session table as of the executed prefix, to be written down little by little; returns the number of
+    /// the capture. It takes the place of an unfinished one.
+    pub fn capture_sessions(&mut self, instance: u64) -> Result<u64, Misuse> {
+        self.check_prefix(instance)?;
+        Ok(self.sessions.begin_capture())
+    }
+
+    /// Writes up to `most` more sessions of a capture down; all of them (see [`join_sessions`]) when it is complete.
+    pub fn continue_capture(&mut self, capture: u64, most: usize) -> Result<Option<Written>, Misuse> {
+        let given_up = || Misuse("a later capture or an import took the place of this one, or it was exported".into());
+        self.sessions.continue_capture(capture, most).ok_or_else(given_up)
     }
 
     /// Replaces the session table by an exported one as of `agreed_time`; pending requests are dropped. `level` is what
