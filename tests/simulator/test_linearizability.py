@@ -209,6 +209,8 @@ def test_every_answer_of_a_long_history_counts():
 def test_the_command(capsys: pytest.CaptureFixture[str]):
     assert run(["histories", "--seeds", "2", "--first-seed", "5"]) == 0
     assert capsys.readouterr().out.startswith("2 histories from 5: 0 failed; 2 of 200 operations or more; ")
+    assert run(["histories", "--seeds", "100", "--seconds", "0"]) == 0
+    assert "go on with --first-seed 1\n" in capsys.readouterr().out
     assert run(["histories", "--seeds", "1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["histories"] == 1
     assert run(["histories", "--mutant", "list"]) == 0

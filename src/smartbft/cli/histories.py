@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING
 
 import click
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
 @click.option("--seeds", type=click.IntRange(1), default=50, show_default=True, help="How many histories.")
 @click.option("--first-seed", type=click.IntRange(0), default=0, show_default=True, help="The seed of the first one.")
 @click.option("--jobs", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes.")
+@click.option("--seconds", type=click.FloatRange(min=0), default=math.inf, help="Begin no history later than this.")
 @click.option("--mutant", help="Plant this bug, to see clients notice it; 'list' names them.")
 @json_option
-def histories(seeds: int, first_seed: int, jobs: int, mutant: str | None, as_json: bool) -> None:
+def histories(seeds: int, first_seed: int, jobs: int, seconds: float, mutant: str | None, as_json: bool) -> None:
     """Check that clients of a key-value store see one copy of it, whatever happens to the replicas.
 
     In each history leaders are killed and cut off, the network loses messages, and f replicas answer all requests
@@ -42,7 +44,7 @@ def histories(seeds: int, first_seed: int, jobs: int, mutant: str | None, as_jso
     if mutant is not None:
         _hunt(_mutant(mutant), first_seed)
         return
-    campaign = run_histories(seeds, first=first_seed, jobs=jobs)
+    campaign = run_histories(seeds, first=first_seed, jobs=jobs, seconds=seconds)
     if as_json:
         print_json(dataclasses.asdict(campaign))
     else:
@@ -55,7 +57,7 @@ def _print(campaign: HistoryCampaign, first: int) -> None:
     click.echo(
         f"{campaign.histories} histories from {first}: {len(campaign.failures)} failed; {campaign.counted} of 200 "
         f"operations or more; {campaign.operations} operations, {campaign.indeterminate} indeterminate, "
-        f"{campaign.configurations} configurations searched"
+        f"{campaign.configurations} configurations searched; go on with --first-seed {first + campaign.histories}"
     )
     click.echo(
         f"{campaign.attacks} attacks, {campaign.crashes} crashes, {campaign.regencies} regency changes (in "

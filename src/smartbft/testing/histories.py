@@ -8,9 +8,11 @@ slow operations, whose outcome is then unknown to them. One history in five come
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import struct
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -295,22 +297,21 @@ class HistoryCampaign:
         self.lies += outcome.lies
 
 
-def run_histories(
-    seeds: int, *, first: int = 0, jobs: int = 1, progress: Callable[[HistoryCampaign], None] | None = None
-) -> HistoryCampaign:
+def run_histories(seeds: int, *, first: int = 0, jobs: int = 1, seconds: float = math.inf) -> HistoryCampaign:
     """Check the histories of the seeds ``first``, ``first + 1``, ...
 
     Args:
         seeds: how many.
         first: the first one.
         jobs: processes; 1 runs everything in this one.
-        progress: called after each history.
+        seconds: no history is begun later than this; ``first`` plus the histories checked is where to go on.
     """
     campaign = HistoryCampaign()
+    end = time.monotonic() + seconds
     for outcome in _outcomes(range(first, first + seeds), min(jobs, os.cpu_count() or 1)):
         campaign.add(outcome)
-        if progress is not None:
-            progress(campaign)
+        if time.monotonic() > end:
+            break
     return campaign
 
 
