@@ -1,4 +1,4 @@
-"""A client that misbehaves until it is stopped. For `faults.py`.
+"""A client that misbehaves until it is stopped; says when it is ready to. For `faults.py`.
 
 python benchmarks/bad_clients.py GENESIS ATTACK
 
@@ -97,6 +97,7 @@ async def attack(genesis: Genesis, kind: str) -> None:
     follower = next(victim for victim, member in zip(victims, genesis.members, strict=True) if member.id != leader)
     while True:
         rounds = list(rounds_of(genesis))
+        print("ready", flush=True)
         if kind == "flood":
             everything = b"".join(b"".join(frames) for frames in rounds)
             until = time.monotonic() + 5

@@ -84,8 +84,10 @@ class BadClientRun(Run):
         until: asyncio.Future[None] | None = None,
     ) -> LoadResult:
         command = [sys.executable, str(HERE / "bad_clients.py"), str(self._network.folder / "genesis.toml")]
-        attacker = await asyncio.create_subprocess_exec(*command, self.attack)
+        attacker = await asyncio.create_subprocess_exec(*command, self.attack, stdout=asyncio.subprocess.PIPE)
         try:
+            if attacker.stdout is not None:  # what its start costs is not part of the attack
+                await attacker.stdout.readline()
             load = await super()._drive(generator, client, at_boundary, until)
             if attacker.returncode is not None:
                 raise click.ClickException(f"the attacker ended by itself, with {attacker.returncode}")
