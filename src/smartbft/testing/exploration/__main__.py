@@ -64,7 +64,8 @@ def _tell(report: Report, seconds: float) -> None:
         f"regencies start in {report.starts} different states, {report.local_states} local states; "
         f"in {report.decisions} states a decision can be proven; "
         f"in {report.rivals} starts a lying leader can choose between two values that bind; "
-        f"{seconds:.1f} s, explored completely: {'yes' if report.complete else 'no'}"
+        f"{seconds:.1f} s, explored completely: {'yes' if report.complete else 'no'}",
+        flush=True,
     )
 
 
