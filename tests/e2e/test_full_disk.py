@@ -19,6 +19,7 @@ from smartbft.apps import key_value
 from smartbft.cli.exit_codes import ExitCode
 from smartbft.limits import MAX_REQUEST_BYTES
 from smartbft.measurement.processes import ProcessCluster
+from smartbft.measurement.status import ask_all
 from smartbft.testnet import create_testnet
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -37,8 +38,10 @@ async def refuses_or_stops(cluster: ProcessCluster, client: AsyncClient, replica
     process = cluster.process(replica)
     while process.process.returncode is None:
         await load.more(10)
-        if replica in client.connected and "disk" in (await client.status(replica))["waiting_for"]:
+        facts = await ask_all(client)  # it may end while it is asked
+        if replica in facts and "disk" in facts[replica]["waiting_for"]:
             return
+    await process.process.wait()
     assert process.process.returncode == ExitCode.STORAGE
     assert "segment" in process.problem()
 

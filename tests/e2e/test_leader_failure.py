@@ -83,9 +83,9 @@ def test_without_a_quorum_everybody_says_whom_it_misses(tmp_path: Path) -> None:
             async with client_of(network) as client:
                 for replica in (1, 2):
                     await cluster.kill(replica)
-                while (facts := await client.status(0))["waiting_for"] != "a connection to 1 of replicas 1 and 2":
-                    assert facts["waiting_for"] in ("", "a connection to 1 of replicas 1 and 2"), facts["waiting_for"]
-                    await asyncio.sleep(0.05)
+                async with asyncio.timeout(30):
+                    while (await client.status(0))["waiting_for"] != "a connection to 1 of replicas 1 and 2":
+                        await asyncio.sleep(0.05)
         finally:
             await cluster.stop()
 
