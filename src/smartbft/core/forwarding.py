@@ -53,7 +53,8 @@ class Forwarding:
         # A clock that was set back must not put the suspicion off: so many looks take as long, whatever it shows.
         waited = max(replica.now - self._since, self._looks * (timeout // REQUEST_LOOKS_PER_TIMEOUT))
         self._looks += 1
-        if waited >= timeout and self._stage == _FORWARDED:
+        if waited >= timeout and self._stage != _WAITS:
+            # At every look: a replica that did not take part yet when the time was over could not ask for anything.
             self._stage = _SUSPECTED
             replica.ordering.suspect(self.overdue())
         elif waited >= timeout // 2 and self._stage == _WAITS:
