@@ -59,6 +59,7 @@ class Synchronization:
         self._own: tuple[int, StopData] | None = None  # with the token of its record
         self._stop_data: dict[int, StopData] = {}  # the newest of each signer
         self._sync: Sync | None = None  # of the installed regency
+        self._sync_token = 0  # of its record
         self._postponed: Sync | None = None  # valid, but decisions that it proves are not here yet
         self._wanted: tuple[int, bytes] | None = None  # instance and digest of the value that binds
         self._questions = 0
@@ -318,7 +319,8 @@ class Synchronization:
         self._sync, self._postponed, self._wanted = sync, None, None
         leads = chassis.view.leader(sync.regency) == chassis.id
         if not chassis.guard.suspended:
-            chassis.persist_promise(sync_record(chassis.decided + 1, sync), (Broadcast(sync),) if leads else ())
+            then = (Broadcast(sync),) if leads else ()
+            self._sync_token = chassis.persist_promise(sync_record(chassis.decided + 1, sync), then)
         self._begin(sync, outcome, data)
 
     def _begin(self, sync: Sync, outcome: Outcome, data: bytes) -> None:
@@ -378,10 +380,14 @@ class Synchronization:
             chassis.send(leader, self._own[1])
 
     def _answer_with_sync(self, to: int) -> None:
-        """Any holder passes the SYNC on, at most once per resend interval and peer."""
+        """Any holder passes the SYNC on, at most once per resend interval and peer; the leader when it is durable: else
+        it might make another one after a crash.
+        """
         chassis = self._chassis
         interval = chassis.parameters.resend_interval
-        if self._sync is not None and abs(chassis.now - self._answered.get(to, -interval)) >= interval:
+        if self._sync is None or self._sync_token > chassis.durable:
+            return
+        if abs(chassis.now - self._answered.get(to, -interval)) >= interval:
             self._answered[to] = chassis.now
             chassis.send(to, self._sync)
 
