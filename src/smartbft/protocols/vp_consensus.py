@@ -187,7 +187,7 @@ class VPConsensus:
         """Requests that a peer sent for the proposal: only those that the proposal names enter the pool.
 
         Some may have come from their clients since they were asked for, so the answer is not held against what is
-        missing now.
+        missing now. Answers to what an earlier regency, or an earlier life, asked for are dropped: nobody is to blame.
         """
         if not self._missing or self.data or self.proposal is None:
             return
@@ -196,7 +196,7 @@ class VPConsensus:
         try:
             digests = request_digests(self._chassis.domains.chain_id, message.data)
             if any(digest not in wanted for digest in _split_digests(digests)):
-                raise RemoteProtocolError(f"the proposal of instance {self.instance} does not name them all")
+                return
             self._chassis.pool.admit_body(message.data, self._chassis.now)
         except RemoteProtocolError as error:
             self._chassis.penalise(sender, f"sent bodies that are not wanted: {error}")
