@@ -188,7 +188,7 @@ def test_validity_refuses():
 
 
 def test_votes_are_not_contradicted():
-    checker = Votes(4, frozenset({3}))
+    checker = Votes(VIEW, frozenset({3}))
     for message, other in (
         (Write(0, 0, 1, A), Write(0, 0, 1, B)),
         (Propose(0, 0, 1, b"v" * 40), Propose(0, 0, 1, b"w" * 40)),
@@ -205,7 +205,7 @@ def test_votes_are_not_contradicted():
 
 
 def test_accept_needs_a_write_quorum():
-    checker = Votes(4, NOBODY)
+    checker = Votes(VIEW, NOBODY)
     accept = Accept(0, 0, 1, A, bytes(64))
     checker.received(0, 1, Write(0, 0, 1, A))
     checker.received(0, 1, Write(0, 0, 1, A))
@@ -214,7 +214,7 @@ def test_accept_needs_a_write_quorum():
     checker.sent(0, Write(0, 0, 1, A))
     with violates("write quorum"):
         checker.sent(0, accept)
-    checker = Votes(4, NOBODY)
+    checker = Votes(VIEW, NOBODY)
     for sender in (1, 2):
         checker.received(0, sender, Write(0, 0, 1, A))
     checker.sent(0, Write(0, 0, 1, A))
@@ -227,7 +227,7 @@ VALUE_DIGEST = DOMAINS.value_digest(VALUE)
 
 
 def durability(**changes) -> Durability:
-    return Durability(4, DOMAINS, **{"check_votes": True, "holders": 3, **changes})
+    return Durability(VIEW, DOMAINS, **{"check_votes": True, "holders": 3, **changes})
 
 
 def parsed(*records: Record) -> list[tuple[int, int, bytes]]:

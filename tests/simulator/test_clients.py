@@ -13,8 +13,9 @@ import pytest
 
 from smartbft.core.forwarding import Forwarding
 from smartbft.testing import PropertyViolation, Simulation, SimulationOptions, simulation
+from smartbft.testing.drawing import draw_scenario
 from smartbft.testing.mutants import MUTANTS
-from smartbft.testing.options import Scenario, draw_scenario
+from smartbft.testing.scenario import Scenario
 from smartbft.testing.troublemakers import Troublemaker
 from smartbft.types import CHANNEL, SIGNATURES
 
@@ -25,7 +26,7 @@ Change = Callable[[Scenario], Scenario]
 def scripted(options: SimulationOptions, change: Change) -> Simulation:
     """A run whose scenario is changed by the test before it begins."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(simulation, "draw_scenario", lambda options, leader: change(draw_scenario(options, leader)))
+        patch.setattr(simulation, "draw_scenario", lambda options: change(draw_scenario(options)))
         return Simulation(options)
 
 

@@ -34,7 +34,7 @@ def trace(seed):
     if MUTANT == "process":
         simulation.scheduler.random.seed(os.getpid())
     report = simulation.run()
-    return report.trace_hash, max(host.replica.core.regency for host in simulation.hosts)
+    return report.trace_hash, max(host.replica.core.regency for host in simulation.core_hosts)
 
 print(json.dumps([trace(seed) for seed in range({seeds})]))
 """

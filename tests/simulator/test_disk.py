@@ -74,6 +74,7 @@ class LogUnderTest:
             sync=sync,
             stored=self.stored.append,
             released=self.released.append,
+            failed=lambda: None,
         )
 
     def run(self, events: int = 1_000_000) -> None:

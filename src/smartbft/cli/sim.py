@@ -12,6 +12,28 @@ import click
 from smartbft.cli.exit_codes import CheckFailed
 from smartbft.cli.output import examples, json_option, print_json, print_table, say
 
+# The names in `smartbft.testing.byzantine.ATTACKS`, here so that --help does not load the simulator.
+ATTACK_NAMES = (
+    "silent",
+    "slow",
+    "equivocate",
+    "double-votes",
+    "wrong-digest",
+    "withhold-accept",
+    "forged-collects",
+    "stale-collects",
+    "two-syncs",
+    "bad-sync",
+    "stop-storm",
+    "replay",
+    "censor",
+    "lie-progress",
+    "lie-decisions",
+    "lie-clients",
+    "flood-early",
+    "mutate",
+)
+
 if TYPE_CHECKING:
     from smartbft.testing import CampaignResult, SimulationOptions, SimulationReport
 
@@ -20,6 +42,7 @@ if TYPE_CHECKING:
     epilog=examples(
         "smartbft sim --seeds 5 --instances 10",
         "smartbft sim --seed 3 --instances 10 --json",
+        "smartbft sim --byzantine equivocate --seeds 5 --instances 10",
         "smartbft sim --mutant list",
         "smartbft sim --seeds 1000 --jobs 2 --keep-going",
     )
@@ -54,6 +77,16 @@ if TYPE_CHECKING:
     help="Of requests; auto: by channel for one seed in four.",
 )
 @click.option("--faults", type=click.Choice(("all", "network", "crashes", "none")), default="all", show_default=True)
+@click.option(
+    "--byzantine",
+    default="",
+    metavar="ATTACK[,...]",
+    help=f"Up to f replicas attack: any (the seed chooses), {', '.join(ATTACK_NAMES)}.",
+)
+@click.option("--twins", is_flag=True, help="f replicas run twice with the same keys, through drawn partitions.")
+@click.option("--mutations", is_flag=True, help="Up to f replicas change three messages each by one small step.")
+@click.option("--without", default="", metavar="FAULT[,...]", help="Leave out faults, as --shrink names them.")
+@click.option("--shrink", is_flag=True, help="Print the smallest run found that fails like the seed.")
 @click.option("--patience", type=click.IntRange(1), default=120, show_default=True, help="Virtual seconds to finish.")
 @click.option("--mutant", help="Plant this bug, to see it found; 'list' names them.")
 @click.option("--jobs", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes.")
@@ -67,6 +100,7 @@ def sim(
     mutant: str | None,
     jobs: int,
     keep_going: bool,
+    shrink: bool,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -82,11 +116,29 @@ def sim(
     if mutant == "list":
         _list_mutants(as_json)
         return
+    more = "" if mutant is None else f" --mutant {mutant}"
     with _planted(mutant, jobs):
-        if seed is not None:
+        if shrink:
+            _shrink(options, 1 if seed is not None else seeds, more)
+        elif seed is not None:
             _repeat(options, trace, as_json)
         else:
-            _campaign(options, seeds, jobs, keep_going, as_json, "" if mutant is None else f" --mutant {mutant}")
+            _campaign(options, seeds, jobs, keep_going, as_json, more)
+
+
+def _shrink(options: SimulationOptions, seeds: int, more: str) -> None:
+    """The first seed that fails, made as small as it gets."""
+    from smartbft.testing import run_campaign
+    from smartbft.testing.shrinking import shrink
+
+    result = run_campaign(options, seeds)
+    if not result.failures:
+        click.echo(f"{result.seeds} seeds from {options.seed}: 0 failed, nothing to shrink")
+        return
+    failure = shrink(result.failures[0])
+    click.echo(f"FAILED {failure.promise}: {failure.message}")
+    click.echo(f"  repeat with: {failure.command}{more}")
+    raise CheckFailed(f"seed {failure.options.seed} failed")
 
 
 def _planted(name: str | None, jobs: int) -> AbstractContextManager[None]:

@@ -13,7 +13,8 @@ from smartbft.testing.disk import read_log
 if TYPE_CHECKING:
     from smartbft._fastpath.pool import RequestPool
     from smartbft.testing.clients import SimulatedClient
-    from smartbft.testing.replica import Host, SimulatedReplica
+    from smartbft.testing.host import Host
+    from smartbft.testing.replica import SimulatedReplica
     from smartbft.testing.simulation import Simulation
 
 
@@ -28,13 +29,13 @@ def audit(world: Simulation) -> None:
     for client in world.honest_clients:
         _audit_session(world, client)
     if world.scenario.persistence != "memory":
-        for host in world.hosts:
+        for host in world.core_hosts:
             _audit_log(world, host)
 
 
 def applications(world: Simulation) -> list[BatchStateMachine]:
-    """The applications of all replicas, which must be up."""
-    return [_running(host).application for host in world.hosts]
+    """The applications of the healed core, which must be up."""
+    return [_running(host).application for host in world.core_hosts]
 
 
 def _running(host: Host) -> SimulatedReplica:
@@ -46,7 +47,7 @@ def _running(host: Host) -> SimulatedReplica:
 def _audit_session(world: Simulation, client: SimulatedClient) -> None:
     """Sessions and cached replies are replicated state: equal wherever the same instances were executed."""
     window = world.scenario.parameters.window
-    found = {_session_state(_running(host).pool, client, window) for host in world.hosts}
+    found = {_session_state(_running(host).pool, client, window) for host in world.core_hosts}
     if len(found) != 1:
         raise PropertyViolation("equal state", f"the session of client {client.index} differs between replicas")
 

@@ -10,39 +10,16 @@ from __future__ import annotations
 
 from smartbft._fastpath.pool import EXECUTED, OVERLOADED, request_digests, split_requests
 from smartbft.core.effects import Record, ReportEvidence
-from smartbft.core.records import ACCEPT, DECISION, VALUE, parse_accept, parse_decision, parse_value
+from smartbft.core.records import DECISION, VALUE, parse_decision, parse_value
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import MemberVerifier
-from smartbft.errors import SmartBFTError
 from smartbft.limits import DIGEST_BYTES
-from smartbft.messages import Accept, Message, Proof, Propose, Write, decode_proof
+from smartbft.messages import Message, Proof, decode_proof
 from smartbft.testing.accusations import Accusations
 from smartbft.testing.clients import Reply
+from smartbft.testing.promises import Durability, PropertyViolation, Votes, dissemination_quorum
 from smartbft.testing.vouching import VouchingChecker
 from smartbft.types import Value, View
-
-
-class PropertyViolation(SmartBFTError):
-    """A run broke a promise.
-
-    Attributes:
-        promise: the name of the property.
-        message: what was seen.
-    """
-
-    def __init__(self, promise: str, message: str) -> None:
-        self.promise = promise
-        self.message = message
-        super().__init__(f"{promise}: {message}")
-
-
-def dissemination_quorum(n: int) -> int:
-    """The least integer strictly greater than ``(n + f) / 2``; written again here, so that a bug elsewhere shows."""
-    faulty = (n - 1) // 3
-    size = 0
-    while 2 * size <= n + faulty:
-        size += 1
-    return size
 
 
 class Agreement:
@@ -202,149 +179,6 @@ class Validity:
         return digests
 
 
-class Votes:
-    """4 and 5: no replica contradicts a vote it sent, restarts included, or accepts before it has `Q` WRITEs."""
-
-    __slots__ = ("_forgetful", "_quorum", "_said", "_writes")
-
-    def __init__(self, n: int, forgetful: frozenset[int]) -> None:
-        """`forgetful`: replicas that restart without an intact vote record; they count as faulty and are not judged."""
-        self._quorum = dissemination_quorum(n)
-        self._forgetful = forgetful
-        self._said: dict[tuple[int, type, int, int], bytes] = {}
-        self._writes: dict[tuple[int, int, int, bytes], int] = {}  # receiver, instance, regency, digest -> senders
-
-    def received(self, replica: int, sender: int, message: Message) -> None:
-        """A message reached a replica."""
-        if type(message) is Write:
-            key = (replica, message.instance, message.regency, message.digest)
-            self._writes[key] = self._writes.get(key, 0) | 1 << sender
-
-    def sent(self, replica: int, message: Message) -> None:
-        """A replica lets a message out."""
-        if type(message) is Write:
-            self._once(replica, Write, message.instance, message.regency, message.digest)
-            self.received(replica, replica, message)
-        elif type(message) is Accept:
-            if self._once(replica, Accept, message.instance, message.regency, message.digest):
-                self._check_writes(replica, message)
-        elif type(message) is Propose:
-            self._once(replica, Propose, message.instance, message.regency, message.value)
-
-    def _once(self, replica: int, kind: type, instance: int, regency: int, content: bytes) -> bool:
-        """Remember what was said; True the first time."""
-        key = (replica, kind, instance, regency)
-        known = self._said.setdefault(key, content)
-        if known is content:
-            return True
-        if known != content and replica not in self._forgetful:
-            raise PropertyViolation(
-                "no contradiction",
-                f"replica {replica} sent two different {kind.__name__} messages in instance {instance}, "
-                f"regency {regency}",
-            )
-        return False
-
-    def _check_writes(self, replica: int, message: Accept) -> None:
-        senders = self._writes.get((replica, message.instance, message.regency, message.digest), 0)
-        if senders.bit_count() < self._quorum and replica not in self._forgetful:
-            raise PropertyViolation(
-                "write quorum",
-                f"replica {replica} accepted in instance {message.instance} with {senders.bit_count()} WRITEs; "
-                f"{self._quorum} are needed",
-            )
-
-
-class Durability:
-    """7 and persist-before-speak: what a replica says or acknowledges is in its log first, and never leaves it.
-
-    Args:
-        n: replicas.
-        domains: for value digests.
-        check_votes: whether votes are recorded before they leave (the durable modes with vote records).
-        holders: on how many logs an acknowledged request lies at least (0: the mode has no log).
-    """
-
-    __slots__ = ("_check_votes", "_domains", "_holders", "_votes", "decided")
-
-    def __init__(self, n: int, domains: Domains, *, check_votes: bool, holders: int) -> None:
-        self._domains = domains
-        self._check_votes = check_votes
-        self._holders = holders
-        self._votes: list[dict[tuple[type, int, int], bytes]] = [{} for _ in range(n)]
-        self.decided = [0] * n  # last instance whose decision is in the log for good
-
-    def stored(self, replica: int, record: Record) -> None:
-        """A record has reached the level of the mode in the replica's log."""
-        if record.kind == DECISION:
-            self.decided[replica] = max(self.decided[replica], record.instance)
-        elif self._check_votes:
-            # Without the requests, which may be long and say nothing about votes.
-            self._store_vote(replica, record.kind, record.instance, b"".join(record.parts[:2]))
-
-    def _store_vote(self, replica: int, kind: int, instance: int, body: bytes) -> None:
-        votes = self._votes[replica]
-        if kind == VALUE:
-            vote = parse_value(body)
-            if vote.proposed:
-                votes[Propose, instance, vote.regency] = vote.value
-            if vote.written:
-                votes[Write, instance, vote.regency] = self._domains.value_digest(vote.value)
-        elif kind == ACCEPT:
-            accept = parse_accept(body)
-            votes[Accept, instance, accept.regency] = accept.digest
-
-    def restarted(self, replica: int, records: list[tuple[int, int, bytes]]) -> None:
-        """A replica took up its log: nothing that was stored may be missing."""
-        last = max((instance for kind, instance, _ in records if kind == DECISION), default=0)
-        if last < self.decided[replica]:
-            raise PropertyViolation(
-                "durability",
-                f"replica {replica} restarted with {last} decisions, but had {self.decided[replica]} stored",
-            )
-        self.decided[replica] = last
-        if self._check_votes:
-            before, self._votes[replica] = self._votes[replica], {}
-            for kind, instance, body in records:
-                self._store_vote(replica, kind, instance, body)
-            for key, content in before.items():
-                if self._votes[replica].get(key) != content:
-                    raise PropertyViolation("durability", f"replica {replica} lost a stored {key[0].__name__} vote")
-
-    def sent(self, replica: int, message: Message) -> None:
-        """A replica lets a message out: if it binds, it must be stored."""
-        if not self._check_votes:
-            return
-        if type(message) is Write or type(message) is Accept:
-            content = message.digest
-        elif type(message) is Propose:
-            content = message.value
-        else:
-            return
-        if self._votes[replica].get((type(message), message.instance, message.regency)) != content:
-            raise PropertyViolation(
-                "persist before speak",
-                f"replica {replica} sent {type(message).__name__} for instance {message.instance} before it was stored",
-            )
-
-    def replied(self, replica: int, instance: int) -> None:
-        """A replica lets replies of an instance out."""
-        if self._holders and self.decided[replica] < instance:
-            raise PropertyViolation(
-                "durability", f"replica {replica} replied for instance {instance} before its decision was stored"
-            )
-
-    def acknowledged(self, instance: int, digest: bytes, replicas: int) -> None:
-        """A client accepted a result from the replicas in the mask."""
-        holders = sum(1 for decided in self.decided if decided >= instance)
-        if holders < self._holders:
-            raise PropertyViolation(
-                "durability",
-                f"request {digest.hex()[:16]} was acknowledged by {replicas:#b} but only {holders} replicas stored "
-                f"instance {instance}",
-            )
-
-
 class Replies:
     """13: replies to one request are equal on all replicas, and requests of honest clients are never refused."""
 
@@ -403,21 +237,24 @@ class Checkers:
         verifier: MemberVerifier,
         *,
         persistence: str,
-        forgetful: frozenset[int],
+        forgetful: frozenset[int] = frozenset(),
+        byzantine: frozenset[int] = frozenset(),
         channel: bool = False,
     ) -> None:
         n = len(view.ids)
         holders = {"memory": 0, "async": (n - 1) // 3 + 1, "sync": dissemination_quorum(n)}[persistence]
+        # A Byzantine replica may reply without having stored anything.
+        holders = max(0, holders - len(byzantine))
         self.domains = domains
         self.channel = channel
         self.agreement = Agreement()
         self.provability = Provability(view, domains, verifier)
         self.order = TotalOrder()
         self.validity = Validity(domains.chain_id)
-        self.votes = Votes(n, forgetful)
-        self.durability = Durability(n, domains, check_votes=persistence != "memory", holders=holders)
+        self.votes = Votes(view, forgetful)
+        self.durability = Durability(view, domains, check_votes=persistence != "memory", holders=holders)
         self.replies = Replies(self.validity)
-        self.accusations = Accusations(view, domains, verifier, forgetful)
+        self.accusations = Accusations(view, domains, verifier, forgetful | byzantine)
         self.vouching = VouchingChecker(n, domains)
 
     def recorded(self, replica: int, record: Record) -> None:
@@ -426,6 +263,8 @@ class Checkers:
             proof = decode_proof(record.parts[1])
             self.agreement.decided(replica, record.instance, proof.digest)
             self.provability.check(record.instance, proof.digest, proof)
+        else:
+            self.votes.recorded(replica, record)
 
     def sent(self, replica: int, message: Message) -> None:
         """A replica lets a message out to its peers."""
@@ -461,6 +300,7 @@ class Checkers:
             self.provability.check(instance, decision.proof.digest, decision.proof)
         self.agreement.restarted(replica, len(decisions))
         self.order.restarted(replica)
+        self.votes.restarted(replica, records)
         values = [parse_value(body).value for kind, _, body in records if kind == VALUE]
         self.vouching.restarted(replica, values)
         self.durability.restarted(replica, records)

@@ -168,9 +168,18 @@ class SimulatedClient:
             frames.append(self._next_request())
         if frames:
             self._send_first(b"".join(frames))
+        self._keep_resending()
+
+    def _keep_resending(self) -> None:
         if not self._resend_running and self._outstanding:
             self._resend_running = True
-            world.scheduler.after(RETRANSMIT_MICROSECONDS, self._on_resend)
+            self._world.scheduler.after(RETRANSMIT_MICROSECONDS, self._on_resend)
+
+    def probe(self) -> None:
+        """One more request after the network is healed: somebody must want something for progress to show."""
+        if self._may_send():
+            self._send(self._next_request())
+            self._keep_resending()
 
     def _may_send(self) -> bool:
         if not self._outstanding:
@@ -208,8 +217,8 @@ class SimulatedClient:
     def _send(self, frames: bytes) -> None:
         network = self._world.network
         packet = (self.source, frames)
-        for host in self._world.hosts:
-            network.send(self.endpoint, host.id, host.deliver_requests, packet)
+        for host in self._world.machines:
+            network.send(self.endpoint, host.endpoint, host.deliver_requests, packet)
 
     def _on_resend(self, _: None) -> None:
         """Retransmit what is overdue, each request with growing pauses."""
@@ -249,8 +258,7 @@ class SimulatedClient:
             world.history.answered(reply.digest, reply.result, world.scheduler.now)
         world.checkers.durability.acknowledged(reply.instance, reply.digest, replicas)
         world.trace.note(world.scheduler.now, Kind.CLIENT, self.endpoint, reply.instance)
-        world.answered += 1
-        world.outstanding -= 1
+        world.answered_one()
         if not self._outstanding and world.scheduler.chance(NEW_SESSION_RATE) and self._sessions < MOST_SESSIONS:
             self._sessions += 1
             self.session += 1

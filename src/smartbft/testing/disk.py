@@ -9,6 +9,9 @@ from smartbft._fastpath.log import LogParser
 from smartbft.errors import invariant
 
 SECTOR_BYTES = 512  # what a disk writes whole or not at all
+# What can fail: a write (EIO), a write that ends where the disk is full (ENOSPC), a sync (EIO; what was not synced may
+# be gone, and the next sync would say that all is well).
+FAILURES = ("write", "space", "sync")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +36,10 @@ class DiskOptions:
 class SimulatedDisk:
     """Files as the operating system sees them, and as they are on the medium. It outlives crashes of its replica."""
 
-    __slots__ = ("_cached", "_stable", "_unsynced")
+    __slots__ = ("_cached", "_stable", "_unsynced", "failing")
 
     def __init__(self) -> None:
+        self.failing = ""  # which of FAILURES comes next
         self._cached: list[bytearray] = []
         self._stable: list[bytearray] = []
         self._unsynced: list[tuple[int, int, int]] = []  # file, first byte, end
@@ -59,6 +63,20 @@ class SimulatedDisk:
         for file, first, end in self._unsynced[:count]:
             self._stable[file][first:end] = self._cached[file][first:end]
         del self._unsynced[:count]
+
+    def fails(self, operation: str) -> bool:
+        """Whether this operation fails now; the disk works again after that."""
+        if self.failing != operation:
+            return False
+        self.failing = ""
+        return True
+
+    def rot(self, draw: random.Random) -> None:
+        """One bit of what is on the medium, somewhere in what was written, is another from now on."""
+        written = [(file, at) for file, content in enumerate(self._stable) for at, byte in enumerate(content) if byte]
+        file, at = draw.choice(written)
+        self._stable[file][at] ^= 1 << draw.randrange(8)
+        self._cached[file][at] = self._stable[file][at]
 
     def unsynced(self) -> int:
         """How many writes are not on the medium for certain."""

@@ -56,6 +56,7 @@ def history_options(seed: int) -> SimulationOptions:
         in_flight=_IN_FLIGHT,
         signatures="keyed-hash",
         persistence=("sync", "sync", "async")[seed % 3],
+        faulty=2 if seed % 5 == 4 else 1,  # those that lie to clients
     )
 
 

@@ -84,6 +84,7 @@ class DiskLog:
         sync: whether records are released after the sync.
         stored: called with each record when it has reached the level of the mode, before `released`.
         released: called with the sequence number of the last record of a group.
+        failed: called when the disk has failed; nothing is written or released after that.
 
     Raises:
         CorruptLog: the disk holds a damaged log.
@@ -100,6 +101,7 @@ class DiskLog:
         sync: bool,
         stored: Callable[[Record], None],
         released: Callable[[int], None],
+        failed: Callable[[], None],
     ) -> None:
         self._disk = disk
         self._scheduler = scheduler
@@ -108,6 +110,7 @@ class DiskLog:
         self._sync = sync
         self._stored = stored
         self._released = released
+        self._failed = failed
         self._stopped = False
         self._appended = 0
         self._queue: list[Record] = []
@@ -175,6 +178,10 @@ class DiskLog:
         """The operating system takes the group."""
         if self._stopped:
             return
+        if self._disk.fails("write") or self._out_of_space():
+            self._written = True  # and nothing more
+            self._failed()
+            return
         for record in self._group:
             self._write_record(record)
         self._written = True
@@ -186,6 +193,13 @@ class DiskLog:
             self._scheduler.after(delay, self._finish_sync)
         else:
             self._finish_group()
+
+    def _out_of_space(self) -> bool:
+        """A full disk takes the first part of a write."""
+        if not self._disk.fails("space"):
+            return False
+        self._write_first_sector(self._group[0])
+        return True
 
     def _write_record(self, record: Record) -> None:
         size = HEADER_SIZE + sum(map(len, record.parts))
@@ -200,6 +214,9 @@ class DiskLog:
 
     def _finish_sync(self, _: None) -> None:
         if self._stopped:
+            return
+        if self._disk.fails("sync"):
+            self._failed()
             return
         self._disk.sync(self._writes)
         self._encoder.mark_synced()

@@ -257,7 +257,7 @@ MUTANTS: Sequence[Mutant] = (
         "announces-once",
         "what a replica holds is never announced again, not even to one that has restarted",
         ("liveness",),
-        20,
+        60,
         _announces_once,
         "channel",
     ),

@@ -50,12 +50,12 @@ from smartbft.messages import Decision, Hold, Message, decode, encode
 from smartbft.smr.application import ExecutionContext
 from smartbft.testing.checkers import PropertyViolation
 from smartbft.testing.clients import parse_replies
-from smartbft.testing.disk import SimulatedDisk
 from smartbft.testing.log import DiskLog, MemoryLog, SimulatedLog
 from smartbft.testing.trace import Kind
 from smartbft.types import Parameters, View
 
 if TYPE_CHECKING:
+    from smartbft.testing.host import Host
     from smartbft.testing.simulation import Simulation
 
 EPOCH = 1_700_000_000_000_000  # the wall clock at virtual time 0, microseconds
@@ -85,12 +85,12 @@ class SimulatedReplica:
     Args:
         world: the simulation it is part of.
         id: its member id.
-        disk: what its earlier lives have written.
-        clock_offset: of its clock against virtual time, microseconds.
+        host: the machine it runs on, with the disk that its earlier lives have written.
     """
 
-    def __init__(self, world: Simulation, id: int, disk: SimulatedDisk, clock_offset: int) -> None:
+    def __init__(self, world: Simulation, id: int, host: Host) -> None:
         self.id = id
+        self.endpoint = host.endpoint
         self.dead = False
         self.executed = 0
         self.pool = make_pool(world.chain_id, id, world.scenario.parameters, world.view)
@@ -99,13 +99,15 @@ class SimulatedReplica:
         self._world = world
         self._channel = world.scenario.channel
         self._scheduler = world.scheduler
-        self._disk = disk
+        self._host = host
+        self._attacks = host.attacks
+        self._judged = id not in world.byzantine
         # Bound once: these are called at every event.
         self._core_step = self.core.step
         self._validate = world.validator.validate
         self._note_received = world.checkers.votes.received
-        self._clock = EPOCH + clock_offset
-        self._peers = [(host.id, host.deliver_message) for host in world.hosts if host.id != id]
+        self._clock = EPOCH + host.clock_offset
+        self._peers = [(peer.endpoint, peer.deliver_message) for peer in world.machines if peer.id != id]
         self._readers: dict[int, FrameReader] = {}
         self._bad_signatures: dict[int, int] = {}
         self._timers: dict[Timer, int] = {}
@@ -134,7 +136,7 @@ class SimulatedReplica:
         if world.scenario.persistence == "memory":
             return MemoryLog(self._scheduler, self._on_released)
         return DiskLog(
-            self._disk,
+            self._host.disk,
             self._scheduler,
             world.scenario.disk,
             world.chain_id,
@@ -142,15 +144,17 @@ class SimulatedReplica:
             sync=world.scenario.persistence == "sync",
             stored=self._on_stored,
             released=self._on_released,
+            failed=self._on_disk_failed,
         )
 
     def start(self) -> None:
         """Recover from the log and take the first step."""
         records = self.log.recovered()
-        self._world.checkers.restarted(self.id, records)
+        if self._judged:
+            self._world.checkers.restarted(self.id, records)
         state = recover(records, self._world.domains)
         # Without a log every life but the first has forgotten what it said.
-        state.intact = self._world.scenario.persistence != "memory" or self._world.hosts[self.id].lives == 1
+        state.intact = self._world.scenario.persistence != "memory" or self._host.lives == 1
         self._step(Start(state))
 
     def crash(self) -> None:
@@ -180,13 +184,25 @@ class SimulatedReplica:
                 self._world.checkers.vouching.received(self.id, sender, message)
             verified = self._validate(sender, message)
         except RemoteProtocolError as error:
-            raise PropertyViolation(
-                "no false accusation", f"replica {self.id} refused replica {sender}: {error}"
-            ) from None
+            self._accuse(sender, f"refused: {error}")
+            return
+        if self._attacks:
+            heard = self._host.hears(sender, message)
+            if heard is None:
+                return
+            if heard is not message:
+                verified = self._validate(sender, heard)
         self._step(MessageReceived(verified))
+
+    def _accuse(self, peer: int, what: str) -> None:
+        """11: this replica holds something against a peer, which it may only if the peer is Byzantine."""
+        if self._judged and peer not in self._world.faulty:
+            raise PropertyViolation("no false accusation", f"replica {self.id} against replica {peer}: {what}")
 
     def receive_requests(self, source: int, frames: bytes) -> None:
         """Request frames from a client connection."""
+        for attack in self._attacks:
+            frames = attack.requests(source, frames)
         reader = self._readers.get(source)
         if reader is None:
             reader = self._readers[source] = FrameReader({REQUEST: MAX_REQUEST_BYTES}, self.pool, source)
@@ -204,7 +220,7 @@ class SimulatedReplica:
 
     def _close(self, source: int, why: str) -> None:
         """Close a client's connection, as the runtime does with one that breaks the protocol; it may come again."""
-        if source <= len(self._world.honest_clients):
+        if source <= len(self._world.honest_clients) and (source or not self._world.faulty):
             who = f"client {source - 1}" if source else "the peers"
             raise PropertyViolation("no false accusation", f"replica {self.id} holds against {who}: {why}")
         self._readers.pop(source, None)
@@ -245,21 +261,30 @@ class SimulatedReplica:
 
     def _broadcast(self, effect: Broadcast) -> None:
         world = self._world
-        world.checkers.sent(self.id, effect.message)
+        if self._attacks:
+            for peer in world.replica_ids:
+                if peer != self.id:
+                    self._send_to(peer, effect.message)
+            return
+        if self._judged:
+            world.checkers.sent(self.id, effect.message)
         data = encode(effect.message)
         packet = (self.id, data, crc32(data))
         send = world.network.send
         for peer, deliver in self._peers:
-            send(self.id, peer, deliver, packet)
+            send(self.endpoint, peer, deliver, packet)
 
     def _send(self, effect: Send) -> None:
         self._send_to(effect.to, effect.message)
 
     def _send_to(self, to: int, message: Message) -> None:
-        world = self._world
-        world.checkers.sent(self.id, message)
-        data = encode(message)
-        world.network.send(self.id, to, world.hosts[to].deliver_message, (self.id, data, crc32(data)))
+        if self._judged:
+            self._world.checkers.sent(self.id, message)
+        if self._attacks:
+            for said in self._host.says(to, message):
+                self._host.transmit(to, said)
+        else:
+            self._host.transmit(to, message)
 
     def _serve_decisions(self, effect: ServeDecisions) -> None:
         world = self._world
@@ -277,12 +302,11 @@ class SimulatedReplica:
             )
 
     def _penalise(self, effect: Penalise) -> None:
-        raise PropertyViolation(
-            "no false accusation", f"replica {self.id} penalised replica {effect.peer}: {effect.reason}"
-        )
+        self._accuse(effect.peer, f"penalised: {effect.reason}")
 
     def _report(self, effect: ReportEvidence) -> None:
-        self._world.checkers.accused(self.id, effect)
+        if self._judged:
+            self._world.checkers.accused(self.id, effect)
 
     # Timers
 
@@ -305,12 +329,18 @@ class SimulatedReplica:
     # The log
 
     def _persist(self, effect: Persist) -> None:
-        for record in effect.records:
-            self._world.checkers.recorded(self.id, record)
+        if self._judged:
+            for record in effect.records:
+                self._world.checkers.recorded(self.id, record)
         self._waiting.append((self.log.append(effect.records), effect))
 
     def _on_stored(self, record: Record) -> None:
-        self._world.checkers.durability.stored(self.id, record)
+        if self._judged:
+            self._world.checkers.durability.stored(self.id, record)
+
+    def _on_disk_failed(self) -> None:
+        """DurabilityLost: the replica stops; it acknowledges nothing, and tries nothing again."""
+        self._world.disk_failed(self._host)
 
     def _on_released(self, sequence: int) -> None:
         """The log has released records: say what waited for them, then tell the core."""
@@ -336,8 +366,9 @@ class SimulatedReplica:
 
     def _execute(self, effect: Execute) -> None:
         world = self._world
-        world.checkers.executes(self.id, effect.instance, effect.timestamp, effect.seed, effect.data)
-        world.on_decided(effect.instance)
+        if self._judged:
+            world.checkers.executes(self.id, effect.instance, effect.timestamp, effect.seed, effect.data)
+            world.on_decided(effect.instance)
         self._executions.append(effect)
         if len(self._executions) == 1:
             self._scheduler.after(self._scheduler.between(1, world.scenario.execute_delay), self._on_executed)
@@ -349,7 +380,8 @@ class SimulatedReplica:
         effect = self._executions.popleft()
         context = ExecutionContext(effect.instance, effect.timestamp, effect.seed)
         results = self.application.execute_batch(effect.data, context)
-        world.checkers.order.applied(self.id, effect.instance, results)
+        if self._judged:
+            world.checkers.order.applied(self.id, effect.instance, results)
         world.trace.note(self._scheduler.now, Kind.EXECUTED, self.id, effect.instance << 32 | crc32(results))
         self.executed = effect.instance
         if self._executions:
@@ -369,60 +401,9 @@ class SimulatedReplica:
     def _write_replies(self) -> None:
         world = self._world
         for source, frames in self.pool.take_replies():
-            for reply in parse_replies(frames):
+            for reply in parse_replies(frames) if self._judged else ():
                 world.checkers.replied(self.id, reply)
+            for attack in self._attacks:
+                frames = attack.replies(source, frames)
             client = world.clients[source - 1]
-            world.network.send(self.id, client.endpoint, client.receive, (self.id, frames))
-
-
-class Host:
-    """The machine of a replica: it keeps the disk, and whatever life of the replica runs now."""
-
-    def __init__(self, world: Simulation, id: int) -> None:
-        self.id = id
-        self.disk = SimulatedDisk()
-        self.replica: SimulatedReplica | None = None
-        self.lives = 0
-        self.clock_offset = world.scenario.clock_offsets[id]
-        self._world = world
-        self._scheduler = world.scheduler
-        self._note = world.trace.note
-
-    def start(self) -> None:
-        """Start the replica; without a log (memory mode) it knows nothing of earlier lives."""
-        world = self._world
-        self.lives += 1
-        self.replica = SimulatedReplica(world, self.id, self.disk, self.clock_offset)
-        world.trace.note(world.scheduler.now, Kind.STARTED, self.id, self.lives)
-        self.replica.start()
-
-    def crash(self, power: bool) -> None:
-        """Kill the process; with `power`, what was not synced is lost too."""
-        world = self._world
-        if self.replica is not None:
-            self.replica.crash()
-        self.replica = None
-        if power:
-            self.disk.lose_power(world.scheduler.random)
-        world.trace.note(world.scheduler.now, Kind.CRASHED, self.id, power)
-
-    def set_clock(self, offset: int) -> None:
-        """The machine's clock jumps to this offset against virtual time."""
-        self.clock_offset = offset
-        if self.replica is not None:
-            self.replica.set_clock(offset)
-
-    def deliver_message(self, packet: tuple[int, bytes, int]) -> None:
-        """The network hands over a message of a peer; lost if nobody is there."""
-        sender, data, checksum = packet
-        self._note(self._scheduler.now, Kind.MESSAGE, self.id, sender << 32 | checksum, data)
-        if self.replica is not None:
-            self.replica.receive(sender, data)
-
-    def deliver_requests(self, packet: tuple[int, bytes]) -> None:
-        """The network hands over frames of a client; lost if nobody is there."""
-        source, frames = packet
-        world = self._world
-        world.trace.note(world.scheduler.now, Kind.REQUESTS, self.id, source << 32 | crc32(frames))
-        if self.replica is not None:
-            self.replica.receive_requests(source, frames)
+            world.network.send(self.endpoint, client.endpoint, client.receive, (self.id, frames))

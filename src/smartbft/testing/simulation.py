@@ -20,20 +20,17 @@ from smartbft.smr.application import BatchStateMachine, StateMachine
 from smartbft.smr.per_operation import as_batch
 from smartbft.testing.application import AppendLog, random_operation
 from smartbft.testing.audit import applications, audit
+from smartbft.testing.byzantine import ATTACKS, Powers
 from smartbft.testing.checkers import Checkers, PropertyViolation
 from smartbft.testing.clients import ClientFigures, SimulatedClient
+from smartbft.testing.drawing import draw_scenario
+from smartbft.testing.faults import Faults
 from smartbft.testing.history import History
+from smartbft.testing.host import Host
 from smartbft.testing.network import SimulatedNetwork
-from smartbft.testing.options import (
-    PERSISTENCE_LEVELS,
-    ClockStep,
-    Crash,
-    Fault,
-    Isolation,
-    SimulationOptions,
-    draw_scenario,
-)
-from smartbft.testing.replica import EPOCH, Host
+from smartbft.testing.options import PERSISTENCE_LEVELS, SimulationOptions
+from smartbft.testing.replica import EPOCH
+from smartbft.testing.scenario import Crash, Isolation
 from smartbft.testing.scheduler import Scheduler
 from smartbft.testing.signatures import Ed25519Scheme, KeyedHashScheme, SignatureScheme
 from smartbft.testing.trace import Kind, TextTrace, Trace
@@ -65,6 +62,7 @@ class SimulationReport:
         longest_wait_seconds: the longest time an honest client waited for an answer, in virtual time.
         healed_seconds: virtual time from the healing of the network to the last answer (0: all had come before).
         virtual_seconds: how long the run took in virtual time.
+        regency_changes: regencies installed from the healing of the network until everything was answered.
         trace_hash: equal for two runs that went through the same events.
     """
 
@@ -79,6 +77,7 @@ class SimulationReport:
     longest_wait_seconds: float
     healed_seconds: float
     virtual_seconds: float
+    regency_changes: int
     trace_hash: str
 
 
@@ -123,11 +122,10 @@ class Simulation:
         self.replica_ids = tuple(range(options.n))
         self.chain_id = derive_key("smartbft v1 simulated chain", options.seed.to_bytes(8, "little"))
         self.domains = Domains(self.chain_id)
-        # The schedule does not depend on who leads, but who leads decides who may crash.
         chosen = options
         if options.authentication == "auto" and getattr(application, "needs_signatures", True):
             chosen = replace(options, authentication=SIGNATURES)
-        self.scenario = draw_scenario(chosen, leader=1 % options.n)
+        self.scenario = draw_scenario(chosen)
         self.scheme: SignatureScheme = Ed25519Scheme() if self.scenario.real_signatures else KeyedHashScheme()
         self._signers = {id: self.scheme.signer(self._secret(b"replica", id)) for id in self.replica_ids}
         self.view = View(0, tuple(self._member(id) for id in self.replica_ids))
@@ -136,8 +134,10 @@ class Simulation:
         )
         self.network = SimulatedNetwork(self.scheduler, self.scenario.network)
         self.enough_replies = self.view.quorum if self.scenario.persistence == "sync" else self.view.f + 1
+        self.byzantine = self.scenario.byzantine
+        self.faulty = self.byzantine | self.scenario.forgetful
         self.checkers = self._make_checkers()
-        self.hosts = [Host(self, id) for id in self.replica_ids]
+        self._make_machines()
         honest, all_clients = options.clients, options.clients + self.scenario.troublemakers
         self.honest_clients = [self._make_client(index, operation) for index in range(honest)]
         troublemakers = [self._make_troublemaker(index, operation) for index in range(honest, all_clients)]
@@ -147,16 +147,13 @@ class Simulation:
         self.answered = 0
         self.decided = 0
         self.healed = False
-        self._healed_at = 0
         self._ordering = ordering
         self._invariant = invariant
-        scenario = self.scenario
-        self._planned: list[Fault] = [*scenario.crashes, *scenario.isolations, *scenario.clock_steps]
-        self._planned.sort(key=lambda fault: fault.after_instance)
-        self._faults_under_way = 0
+        self.faults = Faults(self)
+        self._healed_at = (0, 0)  # when, and the highest regency then
+        self._recovered_at = (0, 0)
         self._begun = False
         self._unchecked = 0
-        self.crashes = 0
         self._deadline = options.patience * 1_000_000
 
     def _secret(self, purpose: bytes, number: int) -> bytes:
@@ -167,18 +164,42 @@ class Simulation:
         return Member(id, key, key)
 
     def _make_checkers(self) -> Checkers:
-        forgetful: frozenset[int] = frozenset()
-        if self.scenario.persistence == "memory":
-            forgetful = frozenset(id for crash in self.scenario.crashes for id in crash.replicas)
-        verifier = self.scheme.member_verifier(self.view)
         return Checkers(
             self.view,
             self.domains,
-            verifier,
+            self.scheme.member_verifier(self.view),
             persistence=self.scenario.persistence,
-            forgetful=forgetful,
+            forgetful=self.scenario.forgetful,
+            byzantine=self.byzantine,
             channel=self.scenario.channel,
         )
+
+    def _make_machines(self) -> None:
+        """One machine per replica, a second one for each that is twins, and the attackers on theirs."""
+        self.hosts = [Host(self, id, id) for id in self.replica_ids]
+        copies = [Host(self, id, self.options.n + number) for number, id in enumerate(self.scenario.twins)]
+        self.machines = [*self.hosts, *copies]
+        self.machines_of = {id: [one for one in self.machines if one.id == id] for id in self.replica_ids}
+        for attacker in self.scenario.attackers:
+            host = self.hosts[attacker.replica]
+            powers = Powers(
+                host.id,
+                self.view,
+                self.domains,
+                self.scenario.parameters,
+                self._signers[host.id],
+                self._draw,
+                attacker.rate,
+                attacker.victim,
+                host.say,
+            )
+            host.attacks = (*host.attacks, ATTACKS[attacker.attack](powers))
+
+    @property
+    def core_hosts(self) -> list[Host]:
+        """The machines that must make progress once they are healed, and be equal at the end."""
+        missing = self.byzantine.union(self.scenario.left_out)
+        return [host for host in self.hosts if host.id not in missing and not host.rotten]
 
     def _make_client(self, index: int, operation: OperationMaker) -> SimulatedClient:
         signer = self.scheme.signer(self._secret(b"client", index))
@@ -217,6 +238,7 @@ class Simulation:
         self.advance(0)
         while not (self.healed and self._is_finished()):
             self.advance(FINISHED_EVERY)
+        self._check_regency_changes()
         audit(self)
         if self._invariant is not None:
             self._invariant([getattr(one, "machine", one) for one in applications(self)])
@@ -235,11 +257,11 @@ class Simulation:
 
     def _begin(self) -> None:
         self._begun = True
-        for host in self.hosts:
+        for host in self.machines:
             host.start()
         for id in self.replica_ids:
             for peer in self.replica_ids[:id]:
-                self._connect(id, peer)
+                self.connect(id, peer)
         for client in self.clients:
             self.scheduler.after(self.scheduler.between(0, 1_000), client.wake)
 
@@ -251,13 +273,15 @@ class Simulation:
             downtime: microseconds.
             power: lose what is not synced; else only the process dies.
         """
-        self._faults_under_way += 1
-        self._crash(Crash(replicas, 0, 0, (downtime,) * len(replicas), power))
+        self.faults.crash(Crash(replicas, 0, 0, (downtime,) * len(replicas), power))
+
+    def disk_failed(self, host: Host) -> None:
+        """The disk of a machine has failed: its replica stops."""
+        self.faults.disk_failed(host)
 
     def isolate(self, replica: int, duration: int) -> None:
         """Cut a replica from its peers now, for `duration` microseconds; clients still reach it."""
-        self._faults_under_way += 1
-        self._isolate(Isolation(replica, 0, duration))
+        self.faults.isolate(Isolation(replica, 0, duration))
 
     def _report(self) -> SimulationReport:
         clients = self.client_figures
@@ -268,11 +292,12 @@ class Simulation:
             requests=self.answered,
             events=self.scheduler.events,
             messages=self.network.sent,
-            crashes=self.crashes,
+            crashes=self.faults.crashes,
             retransmissions=clients.retransmissions,
             longest_wait_seconds=clients.longest_wait / 1e6,
-            healed_seconds=max(0, clients.last_answer - self._healed_at) / 1e6,
+            healed_seconds=max(0, clients.last_answer - self._healed_at[0]) / 1e6,
             virtual_seconds=self.scheduler.now / 1e6,
+            regency_changes=self._recovered_at[1] - self._healed_at[1],
             trace_hash=self.trace.digest(),
         )
 
@@ -285,19 +310,39 @@ class Simulation:
         if instance <= self.decided:
             return
         self.decided = instance
-        while self._planned and self._planned[0].after_instance < instance:
-            self._begin_fault(self._planned.pop(0))
-        self._maybe_heal()
+        self.faults.begin_after(instance)
+        self.maybe_heal()
 
-    def _maybe_heal(self) -> None:
-        """The second phase: once all planned faults are over, the healed cluster must answer everything in time."""
+    def maybe_heal(self) -> None:
+        """The second phase: once all planned faults are over, a healed core must answer everything in time."""
         enough = self.decided >= self.options.instances or self.scheduler.now > self._deadline
-        if enough and not self.healed and not self._planned and not self._faults_under_way:
+        if enough and not self.healed and self.faults.over:
             self.healed = True
-            self._healed_at = self.scheduler.now
             self._deadline = self.scheduler.now + self.options.patience * 1_000_000
-            self.network.heal()
+            self.faults.heal()
+            self._healed_at = self._recovered_at = (self.scheduler.now, self._highest_regency())
             self.trace.note(self.scheduler.now, Kind.HEALED, 0, self.decided)
+            for client in self.honest_clients:
+                client.probe()
+
+    def answered_one(self) -> None:
+        """A client has its answer; once it was the last one after the healing, the core has recovered."""
+        self.answered += 1
+        self.outstanding -= 1
+        if self.healed and not self.outstanding:
+            self._recovered_at = (self.scheduler.now, self._highest_regency())
+
+    def _highest_regency(self) -> int:
+        running = (host.replica.core for host in self.core_hosts if host.replica is not None)
+        return max((core.regency for core in running), default=0)
+
+    def _check_regency_changes(self) -> None:
+        """L1: at most `f` leaders are bad, so `f + 1` changes are enough, beside one that was under way before."""
+        changes = self._recovered_at[1] - self._healed_at[1]
+        if changes > self.view.f + 2:
+            raise PropertyViolation(
+                "progress after healing", f"it took {changes} regency changes for f = {self.view.f}"
+            )
 
     def _check_bounds(self) -> None:
         """9: nothing grows past its limit; and the clock of the run does not pass its deadline."""
@@ -314,12 +359,12 @@ class Simulation:
             return
         if self.healed:
             raise PropertyViolation("liveness", self._what_is_missing())
-        self._planned.clear()
-        self._maybe_heal()
+        self.faults.planned.clear()
+        self.maybe_heal()
 
     def _what_is_missing(self) -> str:
         states = [
-            "down" if host.replica is None else f"decided {host.replica.core.decided}, executed {host.replica.executed}"
+            "down" if host.replica is None else f"{host.replica.core.status()}"
             for host in self.hosts
         ]
         return (
@@ -330,63 +375,15 @@ class Simulation:
     def _is_finished(self) -> bool:
         if self.outstanding:
             return False
-        for host in self.hosts:
+        for host in self.core_hosts:
             replica = host.replica
             if replica is None or replica.executed != self.decided or not replica.idle():
                 return False
         return True
 
-    # Faults
+    # Channels
 
-    def _begin_fault(self, fault: Fault) -> None:
-        self._faults_under_way += 1
-        if isinstance(fault, Crash):
-            self.scheduler.after(fault.delay, self._crash, fault)
-        elif isinstance(fault, Isolation):
-            self.scheduler.after(0, self._isolate, fault)
-        else:
-            self.scheduler.after(0, self._step_clock, fault)
-
-    def _step_clock(self, step: ClockStep) -> None:
-        self.hosts[step.replica].set_clock(step.offset)
-        self.trace.note(self.scheduler.now, Kind.CLOCK, step.replica, step.offset & 0xFFFFFFFF)
-        self._fault_is_over()
-
-    def _crash(self, crash: Crash) -> None:
-        for id, downtime in zip(crash.replicas, crash.downtime, strict=True):
-            if self.hosts[id].replica is None:
-                continue  # down already, by another crash that will start it again
-            self.crashes += 1
-            self._faults_under_way += 1
-            self.hosts[id].crash(crash.power)
-            self.scheduler.after(downtime, self._restart, id)
-        self._fault_is_over()
-
-    def _restart(self, id: int) -> None:
-        self.hosts[id].start()
-        for peer in self.replica_ids:
-            self._connect(id, peer)
-        self._fault_is_over()
-
-    def _isolate(self, isolation: Isolation) -> None:
-        others = tuple(id for id in self.replica_ids if id != isolation.replica)
-        self.network.partition((isolation.replica,), others)
-        self.trace.note(self.scheduler.now, Kind.CUT, isolation.replica, 1)
-        self.scheduler.after(isolation.duration, self._rejoin, isolation.replica)
-
-    def _rejoin(self, id: int) -> None:
-        self.trace.note(self.scheduler.now, Kind.CUT, id, 0)
-        for peer in self.replica_ids:
-            self.network.mend(id, peer)
-            self.network.mend(peer, id)
-            self._connect(id, peer)
-        self._fault_is_over()
-
-    def _fault_is_over(self) -> None:
-        self._faults_under_way -= 1
-        self._maybe_heal()
-
-    def _connect(self, a: int, b: int) -> None:
+    def connect(self, a: int, b: int) -> None:
         """The channel between two replicas comes up: each side hears of it at a time of its own."""
         if a != b:
             for here, there in ((a, b), (b, a)):
@@ -394,10 +391,10 @@ class Simulation:
 
     def _connected(self, ends: tuple[int, int]) -> None:
         here, there = ends
-        replica = self.hosts[here].replica
         self.trace.note(self.scheduler.now, Kind.CONNECTED, here, there)
-        if replica is not None:
-            replica.peer_connected(there)
+        for machine in self.machines_of[here]:
+            if machine.replica is not None:
+                machine.replica.peer_connected(there)
 
 
 def simulate(options: SimulationOptions) -> SimulationReport:

@@ -1,0 +1,50 @@
+"""Byzantine replicas for simulations: an attacker is a wrapper round rules of one replica.
+
+Attacks can be combined on one replica; `ATTACKS` names them all, and what the command line knows is this table. An
+attack of one's own is a subclass of `Attack`, added to the table.
+"""
+
+from __future__ import annotations
+
+from smartbft.testing.byzantine.base import Attack, Powers
+from smartbft.testing.byzantine.mutations import Mutate
+from smartbft.testing.byzantine.normal_phase import (
+    Censor,
+    DoubleVotes,
+    Equivocate,
+    FloodEarly,
+    LieAboutDecisions,
+    LieAboutProgress,
+    LieToClients,
+    Replay,
+    Silent,
+    Slow,
+    WithholdAccept,
+    WrongDigest,
+)
+from smartbft.testing.byzantine.synchronization import BadSync, ForgedCollects, StaleCollects, StopStorm, TwoSyncs
+
+ANY = "any"
+
+ATTACKS: dict[str, type[Attack]] = {
+    "silent": Silent,
+    "slow": Slow,
+    "equivocate": Equivocate,
+    "double-votes": DoubleVotes,
+    "wrong-digest": WrongDigest,
+    "withhold-accept": WithholdAccept,
+    "forged-collects": ForgedCollects,
+    "stale-collects": StaleCollects,
+    "two-syncs": TwoSyncs,
+    "bad-sync": BadSync,
+    "stop-storm": StopStorm,
+    "replay": Replay,
+    "censor": Censor,
+    "lie-progress": LieAboutProgress,
+    "lie-decisions": LieAboutDecisions,
+    "lie-clients": LieToClients,
+    "flood-early": FloodEarly,
+    "mutate": Mutate,
+}
+
+__all__ = ["ANY", "ATTACKS", "Attack", "Powers"]

@@ -1,0 +1,115 @@
+"""What an attacker is: a wrapper round rules of one replica, that sees what it gets and says, and holds its keys."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from msgspec.structs import replace
+
+from smartbft.crypto.domains import Domains
+from smartbft.crypto.signatures import Signer
+from smartbft.messages import Accept, Message, StopData, Sync, stop_data_statement, sync_statement
+from smartbft.types import Parameters, Value, View
+
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Powers:
+    """What an attacker can do. It cannot sign for others, and the channel tells everybody who it is.
+
+    Attributes:
+        id: the replica that it has taken over.
+        view, domains, parameters: the chain's.
+        signer: the replica's consensus key.
+        draw: the randomness of the run.
+        rate: how often it does its deed when it could.
+        victim: a number that it may pick its victims by.
+        send: ``send(to, message, delay)``: say anything to a peer, `delay` microseconds from now.
+    """
+
+    id: int
+    view: View
+    domains: Domains
+    parameters: Parameters
+    signer: Signer
+    draw: random.Random
+    rate: float
+    victim: int
+    send: Callable[[int, Message, int], None]
+
+    @property
+    def peers(self) -> tuple[int, ...]:
+        """Everybody else."""
+        return tuple(id for id in self.view.ids if id != self.id)
+
+    def feels_like_it(self) -> bool:
+        """Whether to do the deed this time."""
+        return self.draw.random() < self.rate
+
+    def signed(self, message: M) -> M:
+        """The message with a fresh signature, where it is this replica's to sign."""
+        if isinstance(message, Accept):
+            payload = self.domains.accept_payload(message.view, message.regency, message.instance, message.digest)
+        elif isinstance(message, StopData) and message.signer == self.id:
+            payload = self.domains.stop_data_payload(stop_data_statement(message))
+        elif isinstance(message, Sync):
+            payload = self.domains.sync_payload(sync_statement(message))
+        else:
+            return message
+        return replace(message, signature=self.signer.sign(payload))
+
+    def other_value(self, value: bytes) -> bytes:
+        """A value that is as good as this one, and different: the same requests a microsecond later."""
+        decoded = Value.decode(value)
+        return Value(decoded.timestamp + 1, decoded.digests).encode()
+
+    def other_half(self, to: int, regency: int, instance: int) -> bool:
+        """Whether `to` is on the other side of a split of the replicas; accomplices split them in the same way."""
+        return bool(random.Random(f"{regency} {instance} {to}").getrandbits(1))  # noqa: S311 - no secret
+
+
+class Attack:
+    """An honest replica by default; subclasses change what they want to. Attacks on one replica are chained.
+
+    Args:
+        powers: of the replica it wraps.
+    """
+
+    def __init__(self, powers: Powers) -> None:
+        self.powers = powers
+
+    def outgoing(self, to: int, message: Message) -> Sequence[Message]:
+        """What `to` is sent instead of a message of the replica."""
+        return (message,)
+
+    def incoming(self, sender: int, message: Message) -> Message | None:
+        """What the replica gets instead of a message from a peer; None: nothing."""
+        return message
+
+    def requests(self, source: int, frames: bytes) -> bytes:
+        """What the replica gets instead of the frames of a client connection."""
+        return frames
+
+    def replies(self, source: int, frames: bytes) -> bytes:
+        """What a client gets instead of the replica's frames."""
+        return frames
+
+
+class OncePer:
+    """Remembers a decision that is made once per key, so that an attacker repeats itself consistently."""
+
+    __slots__ = ("_decided", "_powers")
+
+    def __init__(self, powers: Powers) -> None:
+        self._powers = powers
+        self._decided: dict[object, bool] = {}
+
+    def __call__(self, key: object) -> bool:
+        """Whether to do the deed for this key."""
+        if key not in self._decided:
+            self._decided[key] = self._powers.feels_like_it()
+        return self._decided[key]

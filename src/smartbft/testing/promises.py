@@ -1,0 +1,288 @@
+"""Checkers of what binds a replica: votes, regencies, and what is on disk before they leave.
+
+As in `smartbft.testing.checkers`, which puts all of them together, the rules are written again here. The numbers are
+those of the invariants in docs/simulator.md.
+"""
+
+from __future__ import annotations
+
+from smartbft.core.effects import Record
+from smartbft.core.records import (
+    ACCEPT,
+    DECISION,
+    REGENCY,
+    SYNC,
+    VALUE,
+    parse_accept,
+    parse_regency,
+    parse_sync,
+    parse_value,
+)
+from smartbft.crypto.domains import Domains
+from smartbft.errors import SmartBFTError
+from smartbft.limits import MAX_WRITE_SET_ENTRIES
+from smartbft.messages import (
+    Accept,
+    Message,
+    Progress,
+    Propose,
+    StopData,
+    Sync,
+    Write,
+    stop_data_statement,
+    sync_statement,
+)
+from smartbft.types import View
+
+
+class PropertyViolation(SmartBFTError):
+    """A run broke a promise.
+
+    Attributes:
+        promise: the name of the property.
+        message: what was seen.
+    """
+
+    def __init__(self, promise: str, message: str) -> None:
+        self.promise = promise
+        self.message = message
+        super().__init__(f"{promise}: {message}")
+
+
+def dissemination_quorum(n: int) -> int:
+    """The least integer strictly greater than ``(n + f) / 2``; written again here, so that a bug elsewhere shows."""
+    faulty = (n - 1) // 3
+    size = 0
+    while 2 * size <= n + faulty:
+        size += 1
+    return size
+
+
+class Votes:
+    """4 and 5: no replica contradicts what it sent, restarts included; it accepts on `Q` WRITEs only, votes nothing in
+    a regency it has left, and tells the new leader all that it voted.
+
+    Args:
+        view: the members.
+        forgetful: replicas that restart without an intact vote record; they count as faulty and are not judged.
+    """
+
+    __slots__ = ("_accepted", "_forgetful", "_quorum", "_recorded", "_said", "_view", "_writes", "_written", "regency")
+
+    def __init__(self, view: View, forgetful: frozenset[int]) -> None:
+        self._view = view
+        self._quorum = dissemination_quorum(len(view.ids))
+        self._forgetful = forgetful
+        self._said: dict[tuple[int, type, int, int], bytes] = {}
+        self._writes: dict[tuple[int, int, int, bytes], int] = {}  # receiver, instance, regency, digest -> senders
+        self._accepted: dict[tuple[int, int], int] = {}  # replica, instance -> newest regency accepted in
+        self._written: dict[tuple[int, int], dict[bytes, int]] = {}  # replica, instance -> digest -> regency
+        self._recorded: dict[int, int] = {}  # replica -> the regency of its last REGENCY record
+        self.regency: dict[int, int] = {}  # replica -> the highest regency it has sent STOPDATA for
+
+    def received(self, replica: int, sender: int, message: Message) -> None:
+        """A message reached a replica."""
+        if type(message) is Write:
+            key = (replica, message.instance, message.regency, message.digest)
+            self._writes[key] = self._writes.get(key, 0) | 1 << sender
+
+    def recorded(self, replica: int, record: Record) -> None:
+        """A replica wants a record persisted: nothing below an installed regency is promised any more."""
+        if record.kind == REGENCY:
+            regency = parse_regency(b"".join(record.parts)).regency
+            if regency <= self._recorded.get(replica, 0):
+                self._contradiction(replica, f"installs regency {regency} after {self._recorded[replica]}")
+            self._recorded[replica] = regency
+        elif record.kind in (VALUE, ACCEPT):
+            body = b"".join(record.parts)
+            voted = (parse_value(body) if record.kind == VALUE else parse_accept(body)).regency
+            if voted < self._recorded.get(replica, 0):
+                self._contradiction(replica, f"votes in regency {voted} after it installed {self._recorded[replica]}")
+
+    def restarted(self, replica: int, records: list[tuple[int, int, bytes]]) -> None:
+        """A replica took up its log: a regency that it installed and told nobody about may be gone."""
+        installed = [parse_regency(body).regency for kind, _, body in records if kind == REGENCY]
+        self._recorded[replica] = max(installed, default=0)
+
+    def sent(self, replica: int, message: Message) -> None:
+        """A replica lets a message out."""
+        if isinstance(message, Write):
+            if self._once(replica, Write, message.instance, message.regency, message.digest):
+                self._check_regency(replica, message)
+                self._written.setdefault((replica, message.instance), {})[message.digest] = message.regency
+            self.received(replica, replica, message)
+        elif isinstance(message, Accept):
+            if self._once(replica, Accept, message.instance, message.regency, message.digest):
+                self._check_regency(replica, message)
+                self._check_writes(replica, message)
+                self._accepted[replica, message.instance] = message.regency
+        elif isinstance(message, Propose):
+            self._once(replica, Propose, message.instance, message.regency, message.value)
+        elif isinstance(message, StopData) and message.signer == replica:
+            if self._once(replica, StopData, message.instance, message.regency, stop_data_statement(message)):
+                self._check_collect(replica, message)
+            self.regency[replica] = max(self.regency.get(replica, 0), message.regency)
+        elif isinstance(message, Sync) and self._view.leader(message.regency) == replica:
+            self._once(replica, Sync, 0, message.regency, sync_statement(message))
+
+    def _contradiction(self, replica: int, what: str) -> None:
+        if replica not in self._forgetful:
+            raise PropertyViolation("no contradiction", f"replica {replica} {what}")
+
+    def _once(self, replica: int, kind: type, instance: int, regency: int, content: bytes) -> bool:
+        """Remember what was said; True the first time."""
+        key = (replica, kind, instance, regency)
+        known = self._said.get(key)
+        if known is None:
+            self._said[key] = content
+            return True
+        if known is not content and known != content:
+            self._contradiction(
+                replica, f"sent two different {kind.__name__} messages in instance {instance}, regency {regency}"
+            )
+        return False
+
+    def _check_regency(self, replica: int, message: Write | Accept) -> None:
+        """A first vote in a regency that the replica has promised to leave alone."""
+        if message.regency < self.regency.get(replica, 0):
+            self._contradiction(
+                replica,
+                f"sent {type(message).__name__} in regency {message.regency} of instance {message.instance}, after "
+                f"STOPDATA for regency {self.regency[replica]}",
+            )
+
+    def _check_collect(self, replica: int, message: StopData) -> None:
+        """The collect of a correct replica holds all votes that it let out in that instance."""
+        newest = self._accepted.get((replica, message.instance), -1)
+        told = message.accepted.regency if message.accepted is not None else -1
+        written = {entry.digest: entry.regency for entry in message.write_set}
+        missing = [
+            digest
+            for digest, regency in self._written.get((replica, message.instance), {}).items()
+            if written.get(digest, -1) < regency
+        ]
+        if told < newest or (missing and len(written) < MAX_WRITE_SET_ENTRIES):
+            self._contradiction(
+                replica, f"hides votes of instance {message.instance} in its STOPDATA for regency {message.regency}"
+            )
+
+    def _check_writes(self, replica: int, message: Accept) -> None:
+        senders = self._writes.get((replica, message.instance, message.regency, message.digest), 0)
+        if senders.bit_count() < self._quorum and replica not in self._forgetful:
+            raise PropertyViolation(
+                "write quorum",
+                f"replica {replica} accepted in instance {message.instance} with {senders.bit_count()} WRITEs; "
+                f"{self._quorum} are needed",
+            )
+
+
+class Durability:
+    """5, 7 and persist-before-speak: what a replica says or acknowledges is in its log first, and never leaves it; its
+    regency never goes back.
+
+    Args:
+        view: the members.
+        domains: for value digests.
+        check_votes: whether votes are recorded before they leave (the durable modes with vote records).
+        holders: on how many logs an acknowledged request lies at least (0: the mode has no log).
+    """
+
+    __slots__ = ("_check_votes", "_domains", "_holders", "_regency", "_view", "_votes", "decided")
+
+    def __init__(self, view: View, domains: Domains, *, check_votes: bool, holders: int) -> None:
+        n = len(view.ids)
+        self._view = view
+        self._domains = domains
+        self._check_votes = check_votes
+        self._holders = holders
+        self._votes: list[dict[tuple[type, int, int], bytes]] = [{} for _ in range(n)]
+        self._regency = [0] * n  # the highest installed regency in the log for good
+        self.decided = [0] * n  # last instance whose decision is in the log for good
+
+    def stored(self, replica: int, record: Record) -> None:
+        """A record has reached the level of the mode in the replica's log."""
+        if record.kind == DECISION:
+            self.decided[replica] = max(self.decided[replica], record.instance)
+        elif self._check_votes:
+            # Without the requests, which may be long and say nothing about votes.
+            self._store_vote(replica, record.kind, record.instance, b"".join(record.parts[:2]))
+
+    def _store_vote(self, replica: int, kind: int, instance: int, body: bytes) -> None:
+        votes = self._votes[replica]
+        if kind == VALUE:
+            vote = parse_value(body)
+            if vote.proposed:
+                votes[Propose, instance, vote.regency] = vote.value
+            if vote.written:
+                votes[Write, instance, vote.regency] = self._domains.value_digest(vote.value)
+        elif kind == ACCEPT:
+            accept = parse_accept(body)
+            votes[Accept, instance, accept.regency] = accept.digest
+        elif kind == REGENCY:
+            stop_data = parse_regency(body)
+            votes[StopData, stop_data.instance, stop_data.regency] = stop_data_statement(stop_data)
+            self._regency[replica] = max(self._regency[replica], stop_data.regency)
+        elif kind == SYNC:
+            sync = parse_sync(body)
+            votes[Sync, 0, sync.regency] = sync_statement(sync)
+
+    def restarted(self, replica: int, records: list[tuple[int, int, bytes]]) -> None:
+        """A replica took up its log: nothing that was stored may be missing."""
+        last = max((instance for kind, instance, _ in records if kind == DECISION), default=0)
+        if last < self.decided[replica]:
+            raise PropertyViolation(
+                "durability",
+                f"replica {replica} restarted with {last} decisions, but had {self.decided[replica]} stored",
+            )
+        self.decided[replica] = last
+        if self._check_votes:
+            before, self._votes[replica] = self._votes[replica], {}
+            for kind, instance, body in records:
+                self._store_vote(replica, kind, instance, body)
+            for key, content in before.items():
+                if self._votes[replica].get(key) != content:
+                    raise PropertyViolation("durability", f"replica {replica} lost a stored {key[0].__name__} vote")
+
+    def sent(self, replica: int, message: Message) -> None:
+        """A replica lets a message out: if it binds, it must be stored."""
+        if not self._check_votes:
+            return
+        if type(message) is Progress and message.regency < self._regency[replica]:
+            raise PropertyViolation(
+                "regency goes on",
+                f"replica {replica} speaks in regency {message.regency}, but has installed {self._regency[replica]}",
+            )
+        instance = 0
+        if type(message) is Write or type(message) is Accept:
+            content, instance = message.digest, message.instance
+        elif type(message) is Propose:
+            content, instance = message.value, message.instance
+        elif type(message) is StopData:
+            content, instance = stop_data_statement(message), message.instance
+        elif type(message) is Sync and self._view.leader(message.regency) == replica:
+            content = sync_statement(message)
+        else:
+            return
+        if self._votes[replica].get((type(message), instance, message.regency)) != content:
+            raise PropertyViolation(
+                "persist before speak",
+                f"replica {replica} sent {type(message).__name__} for instance {instance}, regency {message.regency}, "
+                "before it was stored",
+            )
+
+    def replied(self, replica: int, instance: int) -> None:
+        """A replica lets replies of an instance out."""
+        if self._holders and self.decided[replica] < instance:
+            raise PropertyViolation(
+                "durability", f"replica {replica} replied for instance {instance} before its decision was stored"
+            )
+
+    def acknowledged(self, instance: int, digest: bytes, replicas: int) -> None:
+        """A client accepted a result from the replicas in the mask."""
+        holders = sum(1 for decided in self.decided if decided >= instance)
+        if holders < self._holders:
+            raise PropertyViolation(
+                "durability",
+                f"request {digest.hex()[:16]} was acknowledged by {replicas:#b} but only {holders} replicas stored "
+                f"instance {instance}",
+            )
