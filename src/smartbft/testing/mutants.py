@@ -187,7 +187,18 @@ def _announces_once() -> AbstractContextManager[None]:
     return _replaced(Vouching, "repeat", lambda vouching, to: vouching.announce())
 
 
+def _lock_released() -> AbstractContextManager[None]:
+    return _replaced(VPConsensus, "collect", lambda consensus: (None, ()))
+
+
 MUTANTS: Sequence[Mutant] = (
+    Mutant(
+        "lock-released",
+        "a replica that installs a regency forgets what it wrote and accepted before",
+        ("no contradiction",),
+        20,
+        _lock_released,
+    ),
     Mutant(
         "quorum-off-by-one",
         "Q is one less than the dissemination quorum",
