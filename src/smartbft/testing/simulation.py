@@ -339,7 +339,7 @@ class Simulation:
     def _check_regency_changes(self) -> None:
         """L1: at most `f` leaders are bad, so `f + 1` changes are enough, beside one that was under way before."""
         changes = self._recovered_at[1] - self._healed_at[1]
-        if changes > self.view.f + 2:
+        if changes > self.view.f + 1:
             raise PropertyViolation(
                 "progress after healing", f"it took {changes} regency changes for f = {self.view.f}"
             )

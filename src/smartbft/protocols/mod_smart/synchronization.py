@@ -94,8 +94,12 @@ class Synchronization:
     # STOP
 
     def suspect(self, data: bytes) -> None:
-        """Algorithm 3, lines 4-10: forwarded requests were not ordered in time: ask for the next regency."""
-        if self._chassis.view.n > 1 and not self._chassis.guard.suspended:
+        """Algorithm 3, lines 4-10: forwarded requests were not ordered in time: ask for the next regency.
+
+        A leader whose regency has not begun is given the time that the regency's own timer allows.
+        """
+        guard = self._chassis.guard
+        if self._chassis.view.n > 1 and guard.synchronized and not guard.suspended:
             self._stop(self.regency + 1, data, f"requests were not ordered within {self.timeout / 1e6:g} s")
 
     def _on_stop(self, sender: int, message: Stop) -> None:
@@ -354,7 +358,9 @@ class Synchronization:
         """REGENCY: no SYNC came in time: suspect this leader too, even with an empty pool. VALUE: ask the next."""
         if timer == Timer.VALUE:
             self._ask_for_value()
-        elif not self._chassis.guard.synchronized and not self._chassis.guard.suspended:
+        elif self._chassis.guard.suspended:
+            self._chassis.set_timer(Timer.REGENCY, self.timeout)  # we may not ask for anything yet
+        elif not self._chassis.guard.synchronized:
             why = f"no SYNC of regency {self.regency} came within {self.timeout / 1e6:g} s"
             self._stop(self.regency + 1, self._chassis.overdue(), why)
 
