@@ -36,6 +36,28 @@ def test_testnet_as_a_table_tells_how_to_go_on(cli, tmp_path: Path) -> None:
     assert "smartbft start --home" in outcome.err
 
 
+def test_testnet_gives_parameters_to_the_application(cli, tmp_path: Path) -> None:
+    given = ("--application-parameter", "receipt_bytes_spend=200")
+    assert cli("testnet", tmp_path / "net", "-n", 1, *given).code == 0
+    assert load_testnet(tmp_path / "net").genesis.application_parameters["receipt_bytes_spend"] == 200
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "why"),
+    [
+        (("--application", "nothing"), 3, 'there is no application "nothing"'),
+        (("--application-parameter", "colour=1"), 3, "the coin has no such parameter"),
+        (("--application-parameter", "colour=red"), 2, "is no TOML value"),
+        (("--application-parameter", "colour"), 2, "is not NAME=VALUE"),
+        (("--application-parameter", "a=1\nb=2"), 2, "is no TOML value"),
+    ],
+)
+def test_testnet_knows_what_the_application_takes_before_it_writes(cli, tmp_path: Path, options, code, why) -> None:
+    outcome = cli("testnet", tmp_path / "net", *options)
+    assert (outcome.code, why in outcome.err) == (code, True)
+    assert not (tmp_path / "net").exists()
+
+
 def test_testnet_refuses_a_used_folder(cli, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     outcome = cli("testnet", tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,8 +17,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 if TYPE_CHECKING:
     _IntegerType = click.ParamType[int]
     _BytesType = click.ParamType[bytes]
+    _NamedValueType = click.ParamType[tuple[str, Any]]
 else:  # generic only in new releases of click
-    _IntegerType = _BytesType = click.ParamType
+    _IntegerType = _BytesType = _NamedValueType = click.ParamType
 
 
 class DurationType(_IntegerType):
@@ -53,7 +55,29 @@ class HexKeyType(_BytesType):
         return found
 
 
+class NamedValueType(_NamedValueType):
+    """``name=value``, the value written as in TOML; becomes a pair."""
+
+    name = "name=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
+        """Parse ``'limit=10'`` or ``'names=["a", "b"]'``."""
+        if isinstance(value, tuple):
+            return value
+        key, equals, text = value.partition("=")
+        if not equals or not key.isidentifier():
+            self.fail(f"'{value}' is not NAME=VALUE", param, ctx)
+        try:
+            found = tomllib.loads(f"value = {text}")
+        except tomllib.TOMLDecodeError:
+            found = {}
+        if list(found) != ["value"]:
+            self.fail(f"'{text}' is no TOML value: strings need quotes, as in {key}='\"text\"'", param, ctx)
+        return key, found["value"]
+
+
 DURATION = DurationType()
+NAMED_VALUE = NamedValueType()
 HEX_KEY = HexKeyType()
 
 

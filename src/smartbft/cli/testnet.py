@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import click
 
 from smartbft.cli.output import examples, json_option, print_json, print_table, say
-from smartbft.cli.parameters import DURATION
+from smartbft.cli.parameters import DURATION, NAMED_VALUE
 from smartbft.config import PERSISTENCE_MODES, TRANSPORTS
 from smartbft.config.replica import LogLevel, Persistence, Transport
 
 
 @click.command(
     epilog=examples(
-        "smartbft testnet net", "smartbft testnet net -n 7 --application key_value --persistence async --json"
+        "smartbft testnet net",
+        "smartbft testnet net --application coin --application-parameter 'receipt_bytes_spend=200'",
+        "smartbft testnet net -n 7 --application key_value --persistence async --json"
     )
 )
 @click.argument("folder", type=click.Path(path_type=Path))
@@ -25,6 +29,14 @@ from smartbft.config.replica import LogLevel, Persistence, Transport
     default="coin",
     show_default=True,
     help="coin, counter, key_value or package.module:factory of your own.",
+)
+@click.option(
+    "--application-parameter",
+    "named",
+    type=NAMED_VALUE,
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A parameter of the application, written as in TOML; may be given several times.",
 )
 @click.option("--persistence", type=click.Choice(PERSISTENCE_MODES), default="sync", show_default=True)
 @click.option("--transport", type=click.Choice(TRANSPORTS), default="tls", show_default=True)
@@ -37,6 +49,7 @@ def testnet(
     folder: Path,
     n: int,
     application: str,
+    named: tuple[tuple[str, Any], ...],
     persistence: Persistence,
     transport: Transport,
     base_port: int,
@@ -51,10 +64,13 @@ def testnet(
     """
     from smartbft.testnet import create_testnet
 
+    application_parameters = dict(named)
+    _check_application(application, application_parameters)
     network = create_testnet(
         folder,
         n,
         application=application,
+        application_parameters=application_parameters,
         persistence=persistence,
         transport=transport,
         base_port=base_port,
@@ -80,3 +96,21 @@ def testnet(
     print_table(columns, rows, f"chain {network.genesis.chain_id.hex()}")
     say(f"Start each replica: smartbft start --home {network.replicas[0].home}")
     say(f"Then, for example:  smartbft status --profile {network.profile.path}")
+
+
+def _check_application(name: str, parameters: Mapping[str, Any]) -> None:
+    """Make the application once, so that a wrong name or parameter is known before anything is written.
+
+    Raises:
+        ConfigError: there is no such application, or its parameters are wrong.
+    """
+    from smartbft.apps import create_application
+    from smartbft.crypto.signatures import Ed25519Signer
+    from smartbft.smr.application import LocalOptions
+
+    given = dict(parameters)
+    if name.startswith("coin"):
+        # `create_testnet` will make a key and put it here.
+        given.setdefault("minters", [Ed25519Signer(bytes(32)).public_key.hex()])
+    with tempfile.TemporaryDirectory(prefix="smartbft-") as folder:
+        create_application(name, bytes(32), given, LocalOptions(folder=Path(folder)))
