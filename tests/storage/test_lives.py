@@ -26,6 +26,8 @@ class Home:
         if mode != "memory":
             (self.root / "data" / segment_name(0)).touch()
         lives.begin()
+        if not intact:
+            lives.lose()
         return intact
 
     def wipe(self) -> None:
@@ -68,6 +70,23 @@ def test_a_wiped_log_has_none(home: Home) -> None:
     mark_never_started(home.root)
     home.life()
     home.wipe()
+    assert not home.life()
+
+
+def test_a_log_written_after_the_loss_does_not_bring_the_votes_back(home: Home) -> None:
+    mark_never_started(home.root)
+    home.life()
+    home.wipe()
+    home.life()
+    assert not home.life()
+    mark_never_started(home.root)
+    assert not home.life()
+
+
+def test_a_loss_that_others_noticed_lasts(home: Home) -> None:
+    mark_never_started(home.root)
+    home.life()
+    Lives(home.root, home.root / "data", home.root / "run").lose()
     assert not home.life()
 
 

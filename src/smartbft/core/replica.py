@@ -147,6 +147,11 @@ class Replica:
         """The id of the current leader."""
         return self.ordering.leader
 
+    @property
+    def learns(self) -> str:
+        """Why this replica only learns and serves, in words; empty: it votes, or will."""
+        return self._taking_part.learns
+
     def step(self, event: Input, now: int) -> list[Effect]:
         """Take one input and return what is to be done, in order.
 
@@ -195,7 +200,7 @@ class Replica:
             "executed": self.executed,
             "agreed_time": self.agreed_time,
             "takes_part": not self.guard.suspended,
-            "learns": self._taking_part.learns,
+            "learns": self.learns,
             "regency_changes": self.changes.count,
             "last_regency_change": last.as_dict() if last is not None else None,
             "waiting_for": self._waiting_for(),

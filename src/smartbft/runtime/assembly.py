@@ -113,6 +113,8 @@ class RunningReplica:
         self._desk = StatusDesk(self._facts, self._about_the_state)
         self._pump: VerificationPump | None = None
         self._replay_until = 0
+        self._lives = Lives(config.home, config.data_folder, config.run_folder)
+        self._learns = False
 
     # --- start ---
 
@@ -140,13 +142,12 @@ class RunningReplica:
 
     async def _recover(self) -> RecoveredState:
         config = self._config
-        lives = Lives(config.home, config.data_folder, config.run_folder)
+        lives = self._lives
+        intact = lives.intact(config.persistence, config.record_votes)
+        if not intact:
+            await asyncio.to_thread(lives.lose)
         state = await self._read_log()
-        state.intact = lives.intact(config.persistence, config.record_votes)
-        if not state.intact:
-            logger.warning(
-                "replica %d has no intact record of its votes: it learns and serves, but does not vote", self._id
-            )
+        state.intact = intact
         await asyncio.to_thread(lives.begin)
         return state
 
@@ -285,7 +286,11 @@ class RunningReplica:
             self._pump.forget(source)
 
     def _regulate(self) -> None:
-        """A disk that fills up refuses new requests; a slow one stops the reading of clients."""
+        """A disk that fills up refuses new requests; a slow one stops the reading of clients. A loss is for good."""
+        if self._core.learns and not self._learns:
+            self._learns = True
+            self._lives.lose()
+            logger.warning("replica %d learns and serves, but does not vote: %s", self._id, self._core.learns)
         log = self._log
         if log is None:
             return

@@ -2,7 +2,8 @@
 
 A vote that left and is not on record is as bad as a lie, so the answer is yes only where it can be shown: the replica
 has never run (the marker that its home was created with is there), its log was synced, or its log was handed to an
-operating system that has not been restarted since.
+operating system that has not been restarted since. Once lost, the record stays lost: the log that the replica writes
+from then on does not bring it back, so another marker says so.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from smartbft.storage.recovery import segment_number
 
 NEVER_STARTED = "never-started"
+VOTES_LOST = "votes-lost"
 _BOOT = "boot"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -29,6 +31,7 @@ class Lives:
     def __init__(self, home: Path, data: Path, run: Path) -> None:
         self._marker = home / NEVER_STARTED
         self._boot = run / _BOOT
+        self._lost = home / VOTES_LOST
         self._fresh = self._marker.exists()
         self._had_log = data.is_dir() and any(segment_number(name) is not None for name in os.listdir(data))
         self._same_boot = bool(_boot_id()) and _read(self._boot) == _boot_id()
@@ -40,6 +43,8 @@ class Lives:
             mode: ``memory``, ``async`` or ``sync``.
             record_votes: False: votes are not logged, so no restart has them.
         """
+        if self._lost.exists():
+            return False
         if self._fresh:
             return True
         if not self._had_log or not record_votes:
@@ -53,6 +58,12 @@ class Lives:
         if self._fresh:
             self._marker.unlink()
             _sync_folder(self._marker.parent)
+
+    def lose(self) -> None:
+        """The record is lost, for all lives to come; before the log is opened, which would look like a record."""
+        if not self._lost.exists():
+            self._lost.touch(mode=0o600)
+            _sync_folder(self._lost.parent)
 
 
 def mark_never_started(home: Path) -> None:
