@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+from collections.abc import Callable
 
 import pytest
 from kit.cluster import Cluster, Node, secret
@@ -133,19 +134,19 @@ class Liar:
     def change_message(self, target: Node, regency: int, instance: int, digest: bytes) -> Message:
         """Something about the leader: the phases of Algorithm 3, and the start."""
         value, vote = self.value(), self.signer.sign(self.domains.accept_payload(0, regency, instance, digest))
-        choices: list[Message] = [
-            Stop(0, regency, self.number(regency + 1), self.draw.choice([b"", self.requests()])),
-            self.promise(regency, instance, digest),
-            self.sync(regency, instance, digest, value),
-            self.sync(target.replica.regency, target.replica.decided + 1, digest, value),
-            FetchSync(0, regency),
-            FetchValue(0, regency, instance, digest),
-            ProposedValue(0, regency, instance, value),
-            FetchStanding(0, regency, self.number(1)),
-            Standing(0, regency, self.number(1), self.draw.choice(self.proofs), None, None),
-            Standing(0, regency, NOW, None, None, Accept(0, regency, instance, digest, vote)),
+        choices: list[Callable[[], Message]] = [
+            lambda: Stop(0, regency, self.number(regency + 1), self.draw.choice([b"", self.requests()])),
+            lambda: self.promise(regency, instance, digest),
+            lambda: self.sync(regency, instance, digest, value),
+            lambda: self.sync(target.replica.regency, target.replica.decided + 1, digest, value),
+            lambda: FetchSync(0, regency),
+            lambda: FetchValue(0, regency, instance, digest),
+            lambda: ProposedValue(0, regency, instance, value),
+            lambda: FetchStanding(0, regency, self.number(1)),
+            lambda: Standing(0, regency, self.number(1), self.draw.choice(self.proofs), None, None),
+            lambda: Standing(0, regency, NOW, None, None, Accept(0, regency, instance, digest, vote)),
         ]
-        return self.draw.choice(choices)
+        return self.draw.choice(choices)()
 
     def message(self, target: Node) -> Message:
         draw = self.draw
@@ -153,18 +154,19 @@ class Liar:
         value = self.value()
         digest = draw.choice([self.domains.value_digest(value), self.domains.value_digest(self.values[-1]), bytes(32)])
         signature = self.signer.sign(self.domains.accept_payload(0, regency, instance, digest))
-        choices: list[Message] = [
-            Propose(0, regency, instance, value),
-            Write(0, regency, instance, digest),
-            Accept(0, regency, instance, digest, signature),
-            Decision(0, regency, instance, value, self.requests(), self.proof(regency, instance, digest)),
-            FetchRequests(0, regency, instance, self.digests()),
-            RequestBodies(0, regency, instance, self.requests()),
-            Forward(0, regency, self.requests()),
-            FetchDecisions(0, regency, self.number(1), self.number(2)),
-            Progress(0, regency, self.number(target.replica.decided)),
+        choices: list[Callable[[], Message]] = [
+            lambda: Propose(0, regency, instance, value),
+            lambda: Write(0, regency, instance, digest),
+            lambda: Accept(0, regency, instance, digest, signature),
+            lambda: Decision(0, regency, instance, value, self.requests(), self.proof(regency, instance, digest)),
+            lambda: FetchRequests(0, regency, instance, self.digests()),
+            lambda: RequestBodies(0, regency, instance, self.requests()),
+            lambda: Forward(0, regency, self.requests()),
+            lambda: FetchDecisions(0, regency, self.number(1), self.number(2)),
+            lambda: Progress(0, regency, self.number(target.replica.decided)),
+            *8 * [lambda: self.change_message(target, regency, instance, digest)],
         ]
-        return draw.choice([*choices, *(self.change_message(target, regency, instance, digest) for _ in range(8))])
+        return draw.choice(choices)()
 
     def attack(self, target: Node) -> None:
         wire = encode(self.message(target))
@@ -240,6 +242,7 @@ def fuzz_seeds(count: int, seen: dict[str, int] | None = None) -> int:
     return sum(fuzz(seed, EVENTS, seen) for seed in range(count))
 
 
+@pytest.mark.timeout(900)
 def test_a_lying_member_causes_no_other_error_and_no_disagreement() -> None:
     seen: dict[str, int] = {}
     assert fuzz_seeds(max(12, executions() // EVENTS), seen) > 0
