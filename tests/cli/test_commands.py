@@ -42,9 +42,15 @@ def test_testnet_gives_parameters_to_the_application(cli, tmp_path: Path) -> Non
     assert load_testnet(tmp_path / "net").genesis.application_parameters["receipt_bytes_spend"] == 200
 
 
+@pytest.mark.parametrize("application", ["nobody_has_this:Thing", "nobody.has.this:Thing"])
+def test_an_application_that_only_the_replicas_have_is_left_to_them(cli, tmp_path: Path, application: str) -> None:
+    assert cli("testnet", tmp_path / "net", "-n", 1, "--application", application).code == 0
+
+
 @pytest.mark.parametrize(
     ("options", "code", "why"),
     [
+        (("--application", "smartbft.apps:Nothing"), 3, 'has no "Nothing"'),
         (("--application", "nothing"), 3, 'there is no application "nothing"'),
         (("--application-parameter", "colour=1"), 3, "the coin has no such parameter"),
         (("--application-parameter", "colour=red"), 2, "is no TOML value"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -101,6 +102,8 @@ def testnet(
 def _check_application(name: str, parameters: Mapping[str, Any]) -> None:
     """Make the application once, so that a wrong name or parameter is known before anything is written.
 
+    One whose module is not here is left to the replicas: only they need it.
+
     Raises:
         ConfigError: there is no such application, or its parameters are wrong.
     """
@@ -108,9 +111,19 @@ def _check_application(name: str, parameters: Mapping[str, Any]) -> None:
     from smartbft.crypto.signatures import Ed25519Signer
     from smartbft.smr.application import LocalOptions
 
+    module, colon, _ = name.partition(":")
+    if colon and not _is_here(module):
+        return
     given = dict(parameters)
     if name.startswith("coin"):
         # `create_testnet` will make a key and put it here.
         given.setdefault("minters", [Ed25519Signer(bytes(32)).public_key.hex()])
     with tempfile.TemporaryDirectory(prefix="smartbft-") as folder:
         create_application(name, bytes(32), given, LocalOptions(folder=Path(folder)))
+
+
+def _is_here(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
