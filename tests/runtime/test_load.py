@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
@@ -225,6 +227,48 @@ def test_what_is_late_is_sent_again_and_only_that() -> None:
     for _ in range(7):  # a standstill: less and less often
         lane.repeat()
     assert written == 2 * [b"aa", b"ccddeeff"]
+
+
+def test_a_pace_is_kept_and_nothing_is_saved_up() -> None:
+    pace = lanes.Pace(1000.0, reserve_seconds=10.0)
+    pace.begin(5.0)
+    assert pace.take(7) == 0
+    pace.earn(5.0078125, left=100_000)
+    assert (pace.take(5), pace.take(5)) == (5, 2)
+    pace.earn(65.0, left=100_000)  # a minute in which nobody sent
+    assert pace.take(10_000) == 50
+
+
+def test_a_pace_never_uses_up_what_is_left() -> None:
+    pace = lanes.Pace(1000.0, reserve_seconds=10.0)
+    pace.begin(0.0)
+    left = 20_000
+    seen = []
+    for tick in range(1, 10_001):
+        pace.earn(tick / 100, left)
+        left -= pace.take(left)
+        seen.append(left)
+    assert seen[999] == pytest.approx(10_000, abs=20)  # the pace asked for, until the reserve is reached
+    assert seen[1999] == pytest.approx(10_000 / math.e, rel=0.02)
+    assert seen[-1] > 0
+
+
+def test_a_paced_lane_asks_again_for_what_it_may_not_send_yet() -> None:
+    class Owner:
+        n, needed = 4, 3
+        allowed = 2
+        asked: ClassVar[list[int]] = []
+
+        def grant(self, lane: lanes.Lane, wanted: int) -> int:
+            self.asked.append(wanted)
+            return min(wanted, self.allowed)
+
+    digests = b"".join(bytes([number]) * 32 for number in range(6))
+    lane = lanes.Lane(Owner(), Traffic(b"aabbccddeeff", range(0, 13, 2), digests, 1), 4)  # type: ignore[arg-type]
+    lane.start()
+    lane.refill()
+    lane.refill()
+    assert (lane.sent, Owner.asked) == (4, [4, 2])
 
 
 def test_pauses() -> None:

@@ -13,7 +13,12 @@ from smartbft.measurement.scenario import Scenario
 from smartbft.quorum import max_faulty
 from smartbft.runtime.client import AsyncClient
 from smartbft.runtime.lanes import Traffic
-from smartbft.runtime.load import LoadGenerator, LoadResult
+from smartbft.runtime.load import LoadGenerator, LoadResult, Pace
+
+# A service is not run at its limit: the rest is for replicas that catch up while it goes on, on the same machine.
+_PART_OF_THE_MOST = 0.4
+# The faults take as long as they take: the load is signed for so much longer than asked for, and slows down in it.
+_RESERVE_SECONDS = 10.0
 
 
 class ChaosRun(Run):
@@ -43,13 +48,19 @@ class ChaosRun(Run):
         self._tell = tell or _say_nothing
         self._faults: Faults | None = None
         self._figures: list[FaultFigures] = []
+        self._pace: Pace | None = None
 
     async def faults(self, faults: Faults) -> None:
         """What is done; every kind of fault once."""
         await faults.all_kinds()
 
+    def _requests(self, most: float) -> float:
+        rate = _PART_OF_THE_MOST * most
+        self._pace = Pace(rate, _RESERVE_SECONDS)
+        return rate * (self._scenario.seconds + self._scenario.warm_up + _RESERVE_SECONDS)
+
     def _generator(self, lanes: list[Traffic], window: int) -> LoadGenerator:
-        return self._make_generator(lanes, window, persistent=True)
+        return self._make_generator(lanes, window, persistent=True, pace=self._pace)
 
     async def _drive(
         self,
@@ -68,7 +79,7 @@ class ChaosRun(Run):
         try:
             load = await super()._drive(generator, client, at_boundary, script)
             if not script.done():
-                raise LocalProtocolError("all signed traffic was used up before the last fault: give it more seconds")
+                raise LocalProtocolError("all transactions were sent before the last fault: let there be more")
             await script
         finally:
             script.cancel()

@@ -24,7 +24,7 @@ from smartbft.measurement.scenario import Scenario
 from smartbft.measurement.signing import sign
 from smartbft.measurement.status import Facts, ask_all, connect_to_any, settled
 from smartbft.runtime.client import AsyncClient
-from smartbft.runtime.load import CLOSED_LOOP, LoadGenerator, LoadResult, Traffic
+from smartbft.runtime.load import CLOSED_LOOP, LoadGenerator, LoadResult, Pace, Traffic
 from smartbft.testnet import Testnet, create_testnet
 
 # Called with a phase ("starting", "load", ...), the seconds in it, and the transactions completed so far.
@@ -187,7 +187,9 @@ class Run:
     def _generator(self, lanes: list[Traffic], window: int) -> LoadGenerator:
         return self._make_generator(lanes, window)
 
-    def _make_generator(self, lanes: list[Traffic], window: int, *, persistent: bool = False) -> LoadGenerator:
+    def _make_generator(
+        self, lanes: list[Traffic], window: int, *, persistent: bool = False, pace: Pace | None = None
+    ) -> LoadGenerator:
         scenario = self._scenario
         return LoadGenerator(
             self._network.genesis,
@@ -197,6 +199,7 @@ class Run:
             tls=scenario.transport == "tls",
             model=scenario.model,
             persistent=persistent,
+            pace=pace,
         )
 
     def _replies_needed(self) -> int:
@@ -267,8 +270,7 @@ class Run:
         scenario, chain_id = self._scenario, self._network.genesis.chain_id
         checkers = len(self._processes().replicas)
         possible = _UNSIGNED_PER_SECOND if sample is None else _MOST_EFFICIENT * verification_limit(sample)
-        rate = possible / checkers
-        wanted = scenario.transactions or rate * (scenario.seconds + scenario.warm_up) + scenario.window
+        wanted = scenario.transactions or self._requests(possible / checkers)
         rounds = math.ceil(min(wanted, _MAX_REQUESTS) / scenario.clients)
         keys = [signer.public_key for signer in self._signers]
         value = 1 if scenario.load == MINT else rounds + 1
@@ -289,6 +291,11 @@ class Run:
             rounds=rounds,
         )
         return setup, await sign(job, lanes=scenario.model == CLOSED_LOOP)
+
+    def _requests(self, most: float) -> float:
+        """How many requests the load needs, if the cluster completes at `most` so many a second."""
+        scenario = self._scenario
+        return most * (scenario.seconds + scenario.warm_up) + scenario.window
 
     async def _send_setup(self, setup: Traffic) -> None:
         async with self._generator([setup], self._scenario.parameters.window) as generator:

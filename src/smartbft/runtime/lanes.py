@@ -39,6 +39,8 @@ class Traffic:
 
 # Shorter ones are the rhythm of batches.
 _SHORTEST_PAUSE_MICROSECONDS = 5_000
+# A paced load that was held up does not make up for more than this.
+_LONGEST_CREDIT_SECONDS = 0.05
 # A lane at a standstill sends what is outstanding again at every n-th call only.
 _MOST_PATIENCE = 4
 
@@ -62,6 +64,42 @@ class Owner(Protocol):
 
     def dry(self) -> None:
         """A lane has sent all its traffic."""
+
+    def grant(self, lane: Lane, wanted: int) -> int:
+        """How many requests the lane may send now; if fewer than `wanted`, its `refill` is called again soon."""
+
+
+class Pace:
+    """At most so many requests a second, evenly; fewer once little traffic is left, so that it is never used up.
+
+    Args:
+        per_second: requests a second.
+        reserve_seconds: when what is left would last no longer than this, the pace falls with what is left.
+
+    Times are seconds of the monotonic clock.
+    """
+
+    def __init__(self, per_second: float, reserve_seconds: float) -> None:
+        self._per_second = per_second
+        self._reserve_seconds = reserve_seconds
+        self._credit = 0.0
+        self._seen = 0.0
+
+    def begin(self, now: float) -> None:
+        """Nothing was saved up before `now`."""
+        self._credit, self._seen = 0.0, now
+
+    def earn(self, now: float, left: int) -> None:
+        """Time has passed, and `left` requests are not sent yet; what nobody takes is soon forfeited."""
+        rate = min(self._per_second, left / self._reserve_seconds)
+        self._credit = min(self._credit + rate * (now - self._seen), max(1.0, rate * _LONGEST_CREDIT_SECONDS))
+        self._seen = now
+
+    def take(self, wanted: int) -> int:
+        """How many of `wanted` requests may be sent."""
+        granted = min(wanted, int(self._credit))
+        self._credit -= granted
+        return granted
 
 
 class Pauses:
@@ -201,11 +239,34 @@ class Lane:
     def start(self) -> None:
         """Fill the window."""
         self._sending = True
-        self._refill()
+        self.refill()
 
     def stop(self) -> None:
         """Send nothing new."""
         self._sending = False
+
+    def refill(self) -> None:
+        """Send as many new requests as the window, the traffic and the owner's pace allow."""
+        self._scheduled = False
+        first = self.sent
+        count = min(self._window - self.outstanding, self._traffic.count - first)
+        if first == self._traffic.count:
+            self._owner.dry()
+        if self._sending and count > 0:
+            count = self._owner.grant(self, count)
+            if count:
+                self._send(first, first + count)
+
+    def _send(self, first: int, last: int) -> None:
+        self.sent = last
+        bounds = self._traffic.bounds
+        chunk = self._frames[bounds[first] : bounds[last]]
+        self.matcher.expect(
+            self._digests[DIGEST_BYTES * first : DIGEST_BYTES * last], first, time.monotonic_ns() // 1000
+        )
+        for link in self.links:
+            if link.transport is not None:
+                link.transport.write(chunk)
 
     def received(self, replica: int, data: memoryview) -> None:
         """Replies from one replica. The refill comes after all sockets of this iteration of the loop have been read."""
@@ -216,7 +277,7 @@ class Lane:
             self._owner.moved(now)
             if not self._scheduled:
                 self._scheduled = True
-                asyncio.get_running_loop().call_soon(self._refill)
+                asyncio.get_running_loop().call_soon(self.refill)
 
     def lost(self, link: Link, replica: int, error: Exception | None) -> None:
         """The connection to a replica is gone: the owner knows whether that matters."""
@@ -253,24 +314,6 @@ class Lane:
             for link in links:
                 if link.transport is not None:
                     link.transport.write(self._frames[bounds[first] : bounds[last]])
-
-    def _refill(self) -> None:
-        self._scheduled = False
-        first = self.sent
-        count = min(self._window - self.outstanding, self._traffic.count - first)
-        if not self._sending or count <= 0:
-            if first == self._traffic.count:
-                self._owner.dry()
-            return
-        self.sent = last = first + count
-        bounds = self._traffic.bounds
-        chunk = self._frames[bounds[first] : bounds[last]]
-        self.matcher.expect(
-            self._digests[DIGEST_BYTES * first : DIGEST_BYTES * last], first, time.monotonic_ns() // 1000
-        )
-        for link in self.links:
-            if link.transport is not None:
-                link.transport.write(chunk)
 
 
 def _ranges(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:

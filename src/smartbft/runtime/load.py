@@ -25,10 +25,10 @@ from smartbft.errors import Indeterminate, LocalProtocolError, NotEnoughReplies,
 from smartbft.limits import HANDSHAKE_TIMEOUT_SECONDS, READ_BUFFER_BYTES
 from smartbft.net.handshake import NO_CHANNEL, NONCE_BYTES, ClientDialer
 from smartbft.net.tls import dialer_context
-from smartbft.runtime.lanes import Lane, Link, Pauses, Traffic
+from smartbft.runtime.lanes import Lane, Link, Pace, Pauses, Traffic
 from smartbft.types import SIGNATURES
 
-__all__ = ["CLOSED_LOOP", "MULTIPLEXED", "LoadGenerator", "LoadResult", "Traffic"]
+__all__ = ["CLOSED_LOOP", "MULTIPLEXED", "LoadGenerator", "LoadResult", "Pace", "Traffic"]
 
 MULTIPLEXED = "multiplexed"
 CLOSED_LOOP = "closed-loop"
@@ -43,6 +43,8 @@ _CONNECT_AT_ONCE = 64
 # A persistent load tries so often to reach a replica that is gone, and repeats what is outstanding so often.
 _REDIAL_SECONDS = 0.1
 _REPEAT_SECONDS = 1.0
+# A paced load sends what its time has come for so often.
+_PACE_SECONDS = 0.005
 
 Progress = Callable[[float, int], None]
 
@@ -106,6 +108,7 @@ class LoadGenerator:
         model: the name of the client model, for the result.
         persistent: dial replicas that are lost again and repeat what is outstanding, as real clients do; otherwise a
             load without enough connections ends.
+        pace: how fast new requests are sent at most; None: as fast as the windows allow.
 
     Raises:
         LocalProtocolError: the requests of the cluster carry no signatures.
@@ -124,6 +127,7 @@ class LoadGenerator:
         tls: bool,
         model: str = MULTIPLEXED,
         persistent: bool = False,
+        pace: Pace | None = None,
     ) -> None:
         if genesis.parameters.request_authentication != SIGNATURES:
             raise LocalProtocolError("a load is signed ahead: it needs a chain whose requests are signed")
@@ -136,6 +140,8 @@ class LoadGenerator:
         self._tls: ssl.SSLContext | None = dialer_context() if tls else None
         self._model = model
         self._persistent = persistent
+        self._pace = pace
+        self._held: set[Lane] = set()  # what they want to send must wait for its time
         self._tasks: set[asyncio.Task[None]] = set()
         self._dialing: set[tuple[Lane, int]] = set()
         self._buffer = memoryview(bytearray(READ_BUFFER_BYTES))
@@ -199,6 +205,9 @@ class LoadGenerator:
             NotEnoughReplies: too many connections were lost.
         """
         started = time.monotonic()
+        if self._pace is not None:
+            self._pace.begin(started)
+            self._spawn(self._keep_pace(self._pace))
         for lane in self._lanes:
             lane.start()
         await self._wait(started + warm_up, started, progress)
@@ -242,6 +251,13 @@ class LoadGenerator:
         """A lane has sent all its traffic: from here on the load is no longer what it should be."""
         self._dry = True
         self._wake.set()
+
+    def grant(self, lane: Lane, wanted: int) -> int:
+        """How many requests `lane` may send now; it is asked to `Lane.refill` when there are more."""
+        granted = wanted if self._pace is None else self._pace.take(wanted)
+        if granted < wanted:
+            self._held.add(lane)
+        return granted
 
     # --- internals ---
 
@@ -300,6 +316,15 @@ class LoadGenerator:
                     self._dialing.discard((lane, index))
                     lane.joined(index, link)
                     return
+
+    async def _keep_pace(self, pace: Pace) -> None:
+        total = sum(traffic.count for traffic in self._traffic)
+        while True:
+            await asyncio.sleep(_PACE_SECONDS)
+            pace.earn(time.monotonic(), total - sum(lane.sent for lane in self._lanes))
+            held, self._held = self._held, set()
+            for lane in held:
+                lane.refill()
 
     async def _repeat(self) -> None:
         while True:
