@@ -3,7 +3,6 @@
 The layouts of operations, results and the snapshot are in coin.pyi.
 """
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from libc.stdint cimport int32_t, uint8_t, uint64_t
 
@@ -12,12 +11,12 @@ from smartbft._fastpath.native cimport (
     FP_COIN_REFUSED,
     FP_INVALID,
     FP_OK,
-    buffer_free,
+    View,
     coin_table,
     fp_buffer_t,
     fp_coin_capture_t,
     fp_coin_state_t,
-    fp_slice_t,
+    take_buffer,
 )
 
 from smartbft.errors import InvariantViolation, MalformedMessage
@@ -34,29 +33,6 @@ ZERO_AMOUNT = 8
 BAD_SIGNATURE = 9
 BAD_ADDRESS = 10
 COIN_EXISTS = 11
-
-
-cdef class _View:
-    """A buffer of the caller's, held while native code reads it."""
-
-    cdef Py_buffer buffer
-    cdef fp_slice_t slice
-
-    def __cinit__(self, source):
-        PyObject_GetBuffer(source, &self.buffer, PyBUF_SIMPLE)
-        self.slice.data = <const uint8_t *> self.buffer.buf
-        self.slice.length = <size_t> self.buffer.len
-
-    def __dealloc__(self):
-        PyBuffer_Release(&self.buffer)
-
-
-cdef bytes _take(fp_buffer_t *buffer):
-    """The bytes of a buffer that native code filled; frees it."""
-    try:
-        return (<const char *> buffer.data)[:buffer.length] if buffer.length else b""
-    finally:
-        buffer_free(buffer)
 
 
 cdef int _check(int32_t status) except -1:
@@ -135,22 +111,22 @@ cdef class CoinState:
         coin_table.destroy(self.state)
 
     def check_batch(self, data):
-        cdef _View view = _View(data)
+        cdef View view = View(data)
         cdef fp_buffer_t mask = fp_buffer_t(NULL, 0, 0)
         cdef int32_t status
         with nogil:
             status = coin_table.check_batch(view.slice, &mask)
         _check(status)
-        return _take(&mask)
+        return take_buffer(&mask)
 
     def execute_batch(self, data, *, bint verify_signatures=False):
-        cdef _View view = _View(data)
+        cdef View view = View(data)
         cdef fp_buffer_t results = fp_buffer_t(NULL, 0, 0)
         cdef int32_t status
         with nogil:
             status = coin_table.execute_batch(self.state, view.slice, verify_signatures, &results)
         _check(status)
-        return _take(&results)
+        return take_buffer(&results)
 
     def coins(self):
         cdef uint64_t count = 0
@@ -188,13 +164,13 @@ cdef class CoinState:
         return self.capture().snapshot()
 
     def restore(self, snapshot):
-        cdef _View view = _View(snapshot)
+        cdef View view = View(snapshot)
         cdef fp_buffer_t reason = fp_buffer_t(NULL, 0, 0)
         cdef int32_t status
         with nogil:
             status = coin_table.restore(self.state, view.slice, &reason)
         if status == FP_COIN_REFUSED:
-            raise ValueError(f"this is no snapshot to restore: {_take(&reason).decode()}")
+            raise ValueError(f"this is no snapshot to restore: {take_buffer(&reason).decode()}")
         _check(status)
 
     def digest(self):

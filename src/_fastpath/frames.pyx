@@ -12,6 +12,7 @@ from smartbft._fastpath.native cimport (
     FP_OTHERS,
     FP_RESULTS,
     FP_STATUSES,
+    View,
     buffer_free,
     fp_buffer_t,
     fp_frame_limit_t,
@@ -19,8 +20,9 @@ from smartbft._fastpath.native cimport (
     fp_reader_t,
     fp_slice_t,
     pool_table,
+    take_buffer,
 )
-from smartbft._fastpath.pool cimport RequestPool, View, check_status, take_buffer
+from smartbft._fastpath.pool cimport RequestPool, check_status
 
 HELLO = 1
 REQUEST = 2
@@ -63,7 +65,7 @@ cdef size_t fill_limits(dict max_payload, fp_frame_limit_t *limits) except 0:
 def frame(object kind, object payload) -> bytes:
     """One frame: length, kind, payload."""
     cdef View view = View(payload)
-    cdef Py_ssize_t length = view.view.len
+    cdef Py_ssize_t length = view.buffer.len
     cdef uint32_t declared
     cdef uint8_t *out
     cdef int index
@@ -78,7 +80,7 @@ def frame(object kind, object payload) -> bytes:
         out[index] = <uint8_t> ((declared >> (8 * index)) & 0xFF)
     out[4] = kind
     if length > 0:
-        memcpy(out + HEADER_BYTES, view.view.buf, length)
+        memcpy(out + HEADER_BYTES, view.buffer.buf, length)
     return result
 
 
@@ -100,7 +102,7 @@ cdef class FrameReader:
     def feed(self, object data, uint64_t now) -> list:
         """Take what the socket delivered; returns the frames `(kind, payload)` other than admitted requests."""
         cdef View view = View(data)
-        cdef fp_slice_t received = view.slice()
+        cdef fp_slice_t received = view.slice
         cdef fp_buffer_t frames
         cdef fp_buffer_t error
         cdef const uint8_t *at
@@ -151,9 +153,9 @@ cdef class ReplyMatcher:
     def expect(self, object digests, uint64_t first_tag, uint64_t now) -> None:
         """Requests just sent get the tags from `first_tag` on."""
         cdef View view = View(digests)
-        cdef int32_t status = pool_table.frames.matcher_expect(self.matcher, view.slice(), first_tag, now)
+        cdef int32_t status = pool_table.frames.matcher_expect(self.matcher, view.slice, first_tag, now)
         if status == FP_INVALID:
-            raise ValueError(f"digests of 32 bytes each, got {view.view.len} bytes")
+            raise ValueError(f"digests of 32 bytes each, got {view.buffer.len} bytes")
         check_status(status, NULL)
 
     def forget(self, bytes digest not None) -> None:
@@ -175,7 +177,7 @@ cdef class ReplyMatcher:
     def feed(self, Py_ssize_t replica, object data, uint64_t now) -> int:
         """Take bytes from the connection to `replica`; returns how many requests were completed by them."""
         cdef View view = View(data)
-        cdef fp_slice_t received = view.slice()
+        cdef fp_slice_t received = view.slice
         cdef fp_buffer_t error
         cdef size_t completed = 0
         cdef int32_t status = FP_INVALID

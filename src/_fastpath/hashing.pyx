@@ -12,7 +12,7 @@ from smartbft._fastpath.native cimport (
     fp_buffer_t,
     fp_packed_t,
     hashing_table,
-    take,
+    take_buffer,
 )
 
 cdef size_t DIGEST_BYTES = 32
@@ -129,7 +129,7 @@ def merkle_proof(leaves: object, Py_ssize_t index) -> bytes:
     with nogil:
         status = hashing_table.merkle_proof(slices.data, slices.count, <size_t> index, &proof)
     check(status)
-    return take(&proof)
+    return take_buffer(&proof)
 
 
 def merkle_verify(bytes root not None, bytes leaf not None, index: int, count: int, proof: object) -> bool:

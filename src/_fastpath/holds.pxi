@@ -15,7 +15,7 @@ cdef class Holds:
     def hold(self, unsigned int member, object digests, uint64_t now) -> int:
         """A member announces what it holds; returns how many requests that are here can be used now."""
         cdef View view = View(digests)
-        cdef fp_slice_t names = view.slice()
+        cdef fp_slice_t names = view.slice
         cdef fp_buffer_t error
         cdef size_t changed = 0
         cdef int32_t status
@@ -48,7 +48,7 @@ cdef class Holds:
     def requests(self, object digests, size_t max_bytes) -> bytes:
         """Request list of those among `digests` that are here and vouched for, as far as they fit."""
         cdef View view = View(digests)
-        cdef fp_slice_t names = view.slice()
+        cdef fp_slice_t names = view.slice
         cdef fp_buffer_t data
         cdef fp_buffer_t error
         cdef int32_t status

@@ -4,7 +4,7 @@ def encode_request(bytes key not None, object session, object sequence, object o
                    bytes signature not None) -> bytes:
     """The canonical bytes of a request. Raises ValueError: a field is out of its bounds."""
     cdef View body = View(operation)
-    cdef Py_ssize_t length = body.view.len
+    cdef Py_ssize_t length = body.buffer.len
     cdef uint64_t session_number = unsigned(session, "the session")
     cdef uint64_t sequence_number = unsigned(sequence, "the sequence number")
     fixed(key, KEY_BYTES, "a client key")
@@ -20,7 +20,7 @@ def encode_request(bytes key not None, object session, object sequence, object o
     put_little(out + 40, sequence_number, 8)
     put_little(out + 48, <uint64_t> length, 4)
     if length > 0:
-        memcpy(out + HEADER_BYTES, body.view.buf, length)
+        memcpy(out + HEADER_BYTES, body.buffer.buf, length)
     memcpy(out + HEADER_BYTES + length, PyBytes_AsString(signature), SIGNATURE_BYTES)
     return result
 
@@ -49,8 +49,8 @@ def request_digests(object chain_id, object data) -> bytes:
     """Digests of the requests of a request list. Raises RemoteProtocolError: malformed."""
     cdef View chain = View(chain_id)
     cdef View requests = View(data)
-    cdef fp_slice_t chain_slice = chain.slice()
-    cdef fp_slice_t request_slice = requests.slice()
+    cdef fp_slice_t chain_slice = chain.slice
+    cdef fp_slice_t request_slice = requests.slice
     cdef fp_buffer_t digests
     cdef fp_buffer_t error
     cdef int32_t status
@@ -63,18 +63,18 @@ def request_digests(object chain_id, object data) -> bytes:
 def split_requests(object data) -> list:
     """`(key, session, sequence, operation, signature)` of each. Raises RemoteProtocolError: malformed."""
     cdef View view = View(data)
-    cdef const uint8_t *start = view.data()
+    cdef const uint8_t *start = view.slice.data
     cdef const uint8_t *request
     cdef Py_ssize_t at = 0
     cdef Py_ssize_t length
     cdef Py_ssize_t operation
     cdef list result = []
-    while at < view.view.len:
-        if view.view.len - at < 4:
+    while at < view.buffer.len:
+        if view.buffer.len - at < 4:
             raise MalformedMessage(f"a request list that breaks off at byte {at}")
         length = <Py_ssize_t> get_little(start + at, 4)
-        if length > view.view.len - at - 4 or length < HEADER_BYTES + SIGNATURE_BYTES:
-            raise MalformedMessage(f"a request of {length} bytes at byte {at} of a list of {view.view.len}")
+        if length > view.buffer.len - at - 4 or length < HEADER_BYTES + SIGNATURE_BYTES:
+            raise MalformedMessage(f"a request of {length} bytes at byte {at} of a list of {view.buffer.len}")
         request = start + at + 4
         operation = length - HEADER_BYTES - SIGNATURE_BYTES
         if <Py_ssize_t> get_little(request + 48, 4) != operation:

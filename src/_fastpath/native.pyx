@@ -77,7 +77,7 @@ cdef class Integers64:
         PyBuffer_Release(&self.buffer)
 
 
-cdef bytes take(fp_buffer_t *buffer):
+cdef bytes take_buffer(fp_buffer_t *buffer):
     """The bytes that native code handed over; frees its buffer."""
     try:
         return (<const char *> buffer.data)[:buffer.length] if buffer.length else b""

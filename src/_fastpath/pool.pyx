@@ -1,6 +1,5 @@
 """The request pool, its verification jobs, and the layouts of requests and results; see pool.pyi."""
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy
@@ -11,6 +10,7 @@ from smartbft._fastpath.native cimport (
     FP_MALFORMED,
     FP_MISUSE,
     FP_REFUSED,
+    View,
     buffer_free,
     fp_batch_t,
     fp_buffer_t,
@@ -22,6 +22,7 @@ from smartbft._fastpath.native cimport (
     fp_slice_t,
     fp_verifier_t,
     pool_table,
+    take_buffer,
 )
 
 from smartbft.errors import FrameError, InvariantViolation, LocalProtocolError, MalformedMessage
@@ -46,33 +47,6 @@ cdef Py_ssize_t HEADER_BYTES = 52
 cdef Py_ssize_t DIGEST_BYTES = 32
 cdef object MOST_U32 = (1 << 32) - 1
 cdef object MOST_U64 = (1 << 64) - 1
-
-
-cdef class View:
-    """A contiguous view of the bytes of an object, released with this."""
-
-    def __cinit__(self, source: object) -> None:
-        PyObject_GetBuffer(source, &self.view, PyBUF_SIMPLE)
-
-    def __dealloc__(self) -> None:
-        PyBuffer_Release(&self.view)
-
-    cdef const uint8_t *data(self) noexcept:
-        return <const uint8_t *> self.view.buf
-
-    cdef fp_slice_t slice(self) noexcept:
-        cdef fp_slice_t result
-        result.data = self.data()
-        result.length = <size_t> self.view.len
-        return result
-
-
-cdef bytes take_buffer(fp_buffer_t *buffer):
-    """The bytes that native code handed over; the buffer is freed."""
-    try:
-        return PyBytes_FromStringAndSize(<const char *> buffer.data, <Py_ssize_t> buffer.length)
-    finally:
-        buffer_free(buffer)
 
 
 cdef int check_status(int32_t status, fp_buffer_t *error) except -1:
@@ -246,8 +220,8 @@ cdef class Verifier:
 
 cdef fp_batch_t batch_of(View digests, View data):
     cdef fp_batch_t batch
-    batch.digests = digests.slice()
-    batch.data = data.slice()
+    batch.digests = digests.slice
+    batch.data = data.slice
     return batch
 
 
@@ -308,7 +282,7 @@ cdef class RequestPool:
         config.max_holds = positive(max_holds, "max_holds")
         if config.max_operation_bytes + HEADER_BYTES + SIGNATURE_BYTES > config.max_bytes:
             raise ValueError(f"max_bytes ({max_bytes}) must have room for a request with the largest operation")
-        self.pool = pool_table.create(chain.slice(), &config)
+        self.pool = pool_table.create(chain.slice, &config)
         if self.pool == NULL:
             raise MemoryError
 
@@ -325,7 +299,7 @@ cdef class RequestPool:
     def admit(self, object data, uint64_t source, uint64_t now) -> int:
         """Admit a request list; returns how many requests were new."""
         cdef View view = View(data)
-        cdef fp_slice_t requests = view.slice()
+        cdef fp_slice_t requests = view.slice
         cdef fp_buffer_t error
         cdef size_t count = 0
         cdef int32_t status
@@ -337,7 +311,7 @@ cdef class RequestPool:
     def admit_body(self, object data, uint64_t now) -> int:
         """Admit bodies that a proposal names; returns how many requests were new."""
         cdef View view = View(data)
-        cdef fp_slice_t requests = view.slice()
+        cdef fp_slice_t requests = view.slice
         cdef fp_buffer_t error
         cdef size_t count = 0
         cdef int32_t status
@@ -359,14 +333,14 @@ cdef class RequestPool:
     def apply_verdicts(self, VerifyJob job not None, object mask) -> list:
         """Apply a mask; returns `(source, bad)` for each source with bad signatures."""
         cdef View view = View(mask)
-        cdef fp_slice_t verdicts = view.slice()
+        cdef fp_slice_t verdicts = view.slice
         cdef fp_buffer_t bad
         cdef fp_job_t *handle = job.handle()
         cdef int32_t status
         with nogil:
             status = pool_table.apply_verdicts(self.pool, handle, verdicts, &bad)
         if status == FP_INVALID:
-            raise ValueError(f"a mask of {view.view.len} bytes for a job of {job.count} requests")
+            raise ValueError(f"a mask of {view.buffer.len} bytes for a job of {job.count} requests")
         check_status(status, NULL)
         return unpack_pairs(&bad)
 
@@ -392,7 +366,7 @@ cdef class RequestPool:
     def resolve(self, object digests, bint bound = False) -> tuple:
         """`(data, missing, unverified)` of a proposal."""
         cdef View view = View(digests)
-        cdef fp_slice_t names = view.slice()
+        cdef fp_slice_t names = view.slice
         cdef fp_buffer_t data
         cdef fp_buffer_t missing
         cdef fp_buffer_t error
@@ -407,7 +381,7 @@ cdef class RequestPool:
     def check(self, object data, uint64_t timestamp, size_t max_requests, size_t max_bytes) -> int:
         """The sessions' part of the predicate gamma: VALID or why not."""
         cdef View view = View(data)
-        cdef fp_slice_t requests = view.slice()
+        cdef fp_slice_t requests = view.slice
         cdef int32_t verdict
         with nogil:
             verdict = pool_table.check(self.pool, requests, timestamp, max_requests, max_bytes)
@@ -440,7 +414,7 @@ cdef class RequestPool:
         cdef View requests = View(data)
         cdef View outcomes = View(results)
         cdef fp_batch_t batch = batch_of(names, requests)
-        cdef fp_slice_t result_slice = outcomes.slice()
+        cdef fp_slice_t result_slice = outcomes.slice
         cdef fp_execution_t execution
         cdef fp_buffer_t error
         cdef int32_t status
@@ -487,7 +461,7 @@ cdef class RequestPool:
     def collect(self, object digests) -> bytes:
         """Request list of those among `digests` that the pool holds verified."""
         cdef View view = View(digests)
-        cdef fp_slice_t names = view.slice()
+        cdef fp_slice_t names = view.slice
         cdef fp_buffer_t data
         cdef fp_buffer_t error
         cdef int32_t status
@@ -560,7 +534,7 @@ cdef class RequestPool:
             ValueError: not canonical, or beyond the limits of this pool.
         """
         cdef View view = View(data)
-        cdef fp_slice_t table = view.slice()
+        cdef fp_slice_t table = view.slice
         cdef fp_buffer_t error
         cdef int32_t status
         with nogil:

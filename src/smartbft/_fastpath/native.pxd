@@ -418,5 +418,5 @@ cdef class Integers64:
     cdef size_t count
 
 
-cdef bytes take(fp_buffer_t *buffer)
+cdef bytes take_buffer(fp_buffer_t *buffer)
 cdef int check(int32_t status) except -1

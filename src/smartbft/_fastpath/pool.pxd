@@ -1,14 +1,8 @@
 """What the module `frames` shares with `pool`."""
 
-from libc.stdint cimport int32_t, uint8_t
+from libc.stdint cimport int32_t
 
-from smartbft._fastpath.native cimport fp_buffer_t, fp_request_pool_t, fp_slice_t
-
-
-cdef class View:
-    cdef Py_buffer view
-    cdef const uint8_t *data(self) noexcept
-    cdef fp_slice_t slice(self) noexcept
+from smartbft._fastpath.native cimport fp_buffer_t, fp_request_pool_t
 
 
 cdef class RequestPool:
@@ -16,4 +10,3 @@ cdef class RequestPool:
 
 
 cdef int check_status(int32_t status, fp_buffer_t *error) except -1
-cdef bytes take_buffer(fp_buffer_t *buffer)
