@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shlex
@@ -11,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from smartbft.cli.entry import run
+from smartbft.testing import SimulationOptions
 
 SMALL = "--instances 4 --clients 2"
 
@@ -82,6 +84,40 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str], line: str, message: str
     code, _, err = sim(capsys, line)
     assert code == 2
     assert message in err
+
+
+# A value other than the default for every field, so that `command` prints all of them.
+EVERYTHING = SimulationOptions(
+    seed=9,
+    n=7,
+    instances=5,
+    clients=2,
+    in_flight=3,
+    signatures="keyed-hash",
+    persistence="sync",
+    authentication="channel",
+    faults="network",
+    patience=99,
+    byzantine="silent,censor",
+    twins=True,
+    mutations=True,
+    faulty=1,
+    without="loss",
+)
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(SimulationOptions), ids=lambda field: field.name)
+def test_a_printed_command_can_be_run(field: dataclasses.Field[object], monkeypatch: pytest.MonkeyPatch):
+    """Field by field and all together: what `command` prints gives these options again."""
+    got: list[SimulationOptions] = []
+    monkeypatch.setattr("smartbft.cli.sim._repeat", lambda options, trace, as_json: got.append(options))
+    value = getattr(EVERYTHING, field.name)
+    assert value != field.default
+    alone = SimulationOptions(**{field.name: value})
+    for options in (alone, EVERYTHING):
+        assert f"--{field.name.replace('_', '-')}" in options.command()
+        assert run(shlex.split(options.command())[1:]) == 0
+    assert got == [alone, EVERYTHING]
 
 
 @pytest.mark.slow

@@ -85,6 +85,7 @@ if TYPE_CHECKING:
 )
 @click.option("--twins", is_flag=True, help="f replicas run twice with the same keys, through drawn partitions.")
 @click.option("--mutations", is_flag=True, help="Up to f replicas change three messages each by one small step.")
+@click.option("--faulty", type=click.IntRange(0), default=0, help="Draw so many faulty replicas less.")
 @click.option("--without", default="", metavar="FAULT[,...]", help="Leave out faults, as --shrink names them.")
 @click.option("--shrink", is_flag=True, help="Print the smallest run found that fails like the seed.")
 @click.option("--patience", type=click.IntRange(1), default=120, show_default=True, help="Virtual seconds to finish.")
