@@ -69,6 +69,20 @@ def test_line_4_a_batch_is_fair() -> None:
     assert sorted(second) == [b"g0", b"g1", b"m0", b"m1"]
 
 
+def test_line_4_requests_are_ordered_although_all_clocks_leapt_beyond_their_sessions(cluster: Cluster) -> None:
+    """As when all machines slept for hours: nothing else would advance the agreed time, and so refuse them."""
+    client = TestClient()
+    cluster.submit(client.requests(b"before"))
+    cluster.run()
+    agreed = cluster.nodes[0].replica.agreed_time
+    for node in cluster.nodes:
+        node.now += 2 * cluster.parameters.session_lease
+    cluster.submit(client.requests(b"after"))
+    cluster.run()
+    assert operations(cluster.nodes[0].executed[-1].data) == [b"after"]
+    assert cluster.nodes[0].replica.agreed_time == agreed + 1
+
+
 def test_line_5_instances_are_numbered_without_gap(cluster: Cluster) -> None:
     client = TestClient()
     for _ in range(3):

@@ -90,13 +90,33 @@ def test_a_leader_without_the_value_gets_it_from_those_who_wrote_it() -> None:
     assert {node.replica.regency for node in hidden.correct} == {1}
 
 
-def test_a_start_is_not_held_up_by_a_proof_that_only_one_can_show() -> None:
-    hidden = Hidden()
+def start_anew(hidden: Hidden) -> Node:
+    """Replica 0 starts again; the liar shows it the proof."""
     cluster = hidden.cluster
     node = cluster.nodes[0] = Node(0, cluster.view, cluster.parameters, cluster.nodes[0].log)
+    hidden.correct[0] = node
     token = next(m.token for _, _, m in node.outbox if isinstance(m, FetchStanding))
     node.receive(LIAR, Standing(0, 0, token, hidden.proof, None, None))
     node.receive(2, Standing(0, 0, token, None, None, None))
+    return node
+
+
+def test_a_start_is_not_held_up_by_a_proof_that_only_one_can_show() -> None:
+    node = start_anew(Hidden())
+    assert node.replica.decided == 1
+    assert node.replica.status()["takes_part"]
+
+
+def test_nor_is_the_start_of_a_replica_that_lacks_the_value() -> None:
+    """Found by the simulator (4759 and 6488 of the attacks on n = 4): it asked nobody for it before it took part."""
+    hidden = Hidden(without_value=0)
+    node = start_anew(hidden)
+    assert node.replica.decided == 0
+    for _ in range(6):
+        node.now += 250_000
+        for timer in (Timer.RESEND, Timer.FETCH):
+            node.fire(timer)
+        hidden.run()
     assert node.replica.decided == 1
     assert node.replica.status()["takes_part"]
 

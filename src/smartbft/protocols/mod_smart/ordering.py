@@ -176,16 +176,17 @@ class ModSmart:
 
     def _form_batch(self) -> tuple[Value | None, bytes]:
         chassis = self._chassis
+        limits = chassis.parameters.max_batch_requests, chassis.parameters.max_batch_bytes
         self._batch_due = 0
-        timestamp = max(chassis.now, chassis.agreed_time + 1)
-        digests, data = chassis.pool.form_batch(
-            chassis.parameters.max_batch_requests, chassis.parameters.max_batch_bytes, timestamp
-        )
-        if not digests:
-            return None, b""
-        value = Value(timestamp, digests)
-        self._last_batch = value.count
-        return value, data
+        # Clocks may have leapt beyond the lease of every session that has requests here, as when all machines slept.
+        # Nothing would advance the agreed time then, nor refuse them: their time is the agreed one.
+        for timestamp in dict.fromkeys((max(chassis.now, chassis.agreed_time + 1), chassis.agreed_time + 1)):
+            digests, data = chassis.pool.form_batch(*limits, timestamp)
+            if digests:
+                value = Value(timestamp, digests)
+                self._last_batch = value.count
+                return value, data
+        return None, b""
 
     def form_value(self) -> tuple[bytes, bytes]:
         """What a new leader proposes where nothing binds: an encoded value and its requests; empty without any."""
@@ -262,10 +263,10 @@ class ModSmart:
     def resend(self, to: int | None) -> None:
         """Send what binds us in `i`, in `i - 1` and in the regency again, as far as it is durable."""
         guard = self._chassis.guard
+        self.current.ask_for_value()  # a question binds nobody: a replica that starts may need it to know where it is
         if guard.suspended and not guard.follows:
             return
         self._synchronization.resend(to)
-        self.current.ask_for_value()
         if guard.suspended:
             return
         for consensus in (self.previous, self.current):

@@ -1,0 +1,96 @@
+"""Clocks that are set by hours while the replicas run, forwards and backwards: on one replica, and on all at once."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from kit import jumping_clock
+from kit.processes import QUICK, additions, assert_counted, assert_level, client_of, run
+
+from smartbft.config import ReplicaConfig
+from smartbft.measurement.processes import ProcessCluster
+from smartbft.testnet import create_testnet
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+HOUR = 3600  # as long as a session is kept that is not used
+
+
+class JumpingCluster(ProcessCluster):
+    """Replicas whose clocks can be set."""
+
+    def command(self, config: ReplicaConfig) -> list[str]:
+        return [sys.executable, str(jumping_clock.__file__), str(config.home), str(self.file(config.replica))]
+
+    def file(self, replica: int) -> Path:
+        return self.network.folder / f"clock-{replica}"
+
+    def set_clock(self, replica: int, offset: int) -> None:
+        self.file(replica).write_text(str(offset))
+        next(running for running in self.replicas if running.replica == replica).process.send_signal(signal.SIGUSR1)
+
+
+def test_clocks_that_are_set_stop_nobody_for_long(tmp_path: Path) -> None:
+    network = create_testnet(tmp_path / "net", 4, application="counter", transport="plain", parameters=QUICK)
+
+    async def scenario() -> None:
+        load = additions()
+        cluster = JumpingCluster(network)
+        try:
+            await cluster.start()
+            async with client_of(network) as client:
+                running = asyncio.create_task(load.run(client))
+                await load.more(50)
+                for offset in (HOUR, -HOUR, 0):
+                    for replica in (network.genesis.view.leader(0), 3):
+                        cluster.set_clock(replica, offset)
+                        await load.more(50)
+                        cluster.set_clock(replica, 0)
+                        await load.more(50)
+                before = (await client.status(0))["agreed_time"]
+                for offset in (HOUR // 2, 0, 2 * HOUR, 0):  # all of them: time never goes back, and sessions last
+                    for replica in range(4):
+                        cluster.set_clock(replica, offset)
+                    await load.more(100)
+                assert (await client.status(0))["agreed_time"] >= before + HOUR // 2 * 1_000_000
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+                await assert_counted(client, load)
+                await assert_level(client, 4)
+        finally:
+            assert await cluster.stop() == dict.fromkeys(range(4), 0)
+
+    run(scenario)
+
+
+def test_a_leader_whose_clock_is_ahead_is_replaced_by_one_that_agrees_with_the_others(tmp_path: Path) -> None:
+    """Nobody accepts a time that is far ahead: were it not looked at, the first leader would go on leading."""
+    network = create_testnet(tmp_path / "net", 4, application="counter", transport="plain", parameters=QUICK)
+
+    async def scenario() -> None:
+        load = additions()
+        cluster = JumpingCluster(network)
+        try:
+            await cluster.start()
+            async with client_of(network) as client:
+                running = asyncio.create_task(load.run(client))
+                await load.more(50)
+                leader = network.genesis.view.leader(0)
+                cluster.set_clock(leader, HOUR // 2)
+                async with asyncio.timeout(30):
+                    while (await client.status(3))["regency"] == 0:
+                        await asyncio.sleep(0.05)
+                await load.more(50)
+                facts = await client.status(3)
+                assert facts["leader"] != leader
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+                await assert_counted(client, load)
+        finally:
+            assert await cluster.stop() == dict.fromkeys(range(4), 0)
+
+    run(scenario)
