@@ -19,7 +19,7 @@ def request_list(operations: Batch) -> bytes:
     )
 
 
-def check_application(make: Callable[[], StateMachine], batches: Sequence[Batch]) -> None:
+def assert_replicas_agree(make: Callable[[], StateMachine], batches: Sequence[Batch]) -> None:
     """Run batches on three replicas: as they come; operation by operation; restored from a snapshot after each batch.
 
     Results, snapshots and digests must agree, and a rejected operation must change nothing.

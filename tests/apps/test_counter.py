@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from apps.determinism import check_application
+from apps.determinism import assert_replicas_agree
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -62,4 +62,4 @@ operations = st.one_of(
 
 @given(st.lists(st.lists(operations, max_size=6), max_size=6))
 def test_replicas_agree(batches: list[list[bytes]]) -> None:
-    check_application(Counter, batches)
+    assert_replicas_agree(Counter, batches)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from apps.determinism import check_application
+from apps.determinism import assert_replicas_agree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -95,7 +95,7 @@ operations = st.one_of(
 @settings(max_examples=60)
 @given(st.lists(st.lists(operations, max_size=6), max_size=6))
 def test_replicas_agree(batches: list[list[bytes]]) -> None:
-    check_application(lambda: KeyValueStore(max_bytes=100), batches)
+    assert_replicas_agree(lambda: KeyValueStore(max_bytes=100), batches)
 
 
 class SnapshotInOrderOfArrival(KeyValueStore):
@@ -117,6 +117,6 @@ class DeletesWhenFull(KeyValueStore):
 def test_planted_bugs_are_found(mutant: type[KeyValueStore]) -> None:
     fill = [key_value.put(b"b", bytes(40)), key_value.put(b"a", bytes(40))]
     overflow = [key_value.put(b"a", bytes(90)), key_value.delete(b"b"), key_value.put(b"b", b"")]
-    check_application(lambda: KeyValueStore(max_bytes=100), [fill, overflow])
+    assert_replicas_agree(lambda: KeyValueStore(max_bytes=100), [fill, overflow])
     with pytest.raises((AssertionError, ValueError)):
-        check_application(lambda: mutant(max_bytes=100), [fill, overflow])
+        assert_replicas_agree(lambda: mutant(max_bytes=100), [fill, overflow])

@@ -29,11 +29,14 @@ def stop_data(signer: int, collect: Collect = EMPTY, instance: int = 1) -> StopD
     return StopData(0, NEXT, signer, instance, Accepted(ts, value) if ts >= 0 else None, entries, None, bytes(64))
 
 
+def product(collects: dict[int, Collect], n: int) -> Outcome:
+    return evaluate([stop_data(signer, collect) for signer, collect in collects.items()], n, max_faulty(n))
+
+
 def judge(collects: dict[int, Collect], n: int) -> Outcome:
     """The product's verdict, after the oracle has agreed."""
-    f = max_faulty(n)
-    outcome = evaluate([stop_data(signer, collect) for signer, collect in collects.items()], n, f)
-    assert (outcome.verdict.value, outcome.digest) == oracle.verdict(collects, n, f)
+    outcome = product(collects, n)
+    assert (outcome.verdict.value, outcome.digest) == oracle.verdict(collects, n, max_faulty(n))
     return outcome
 
 
@@ -196,7 +199,8 @@ def any_set(draw: st.DrawFn) -> tuple[int, dict[int, Collect]]:
 @given(any_set())
 def test_the_product_and_the_oracle_agree(example: tuple[int, dict[int, Collect]]) -> None:
     n, collects = example
-    judge(collects, n)
+    outcome = product(collects, n)
+    assert (outcome.verdict.value, outcome.digest) == oracle.verdict(collects, n, max_faulty(n))
 
 
 @given(any_set(), st.randoms(use_true_random=False))

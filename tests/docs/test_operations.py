@@ -40,7 +40,7 @@ def bounds(kind: Any) -> str | None:
     return None
 
 
-def check_table(rows: list[list[str]], schema: type[msgspec.Struct]) -> None:
+def assert_documented(rows: list[list[str]], schema: type[msgspec.Struct]) -> None:
     """Rows `key | default | bounds | meaning` against a schema."""
     found = {field.name: field for field in msgspec.structs.fields(schema)}
     types = get_type_hints(schema, include_extras=True)
@@ -55,7 +55,7 @@ def check_table(rows: list[list[str]], schema: type[msgspec.Struct]) -> None:
 
 def test_config() -> None:
     rows = table(PAGE, "config.toml")
-    check_table(rows, replica._ReplicaFile)
+    assert_documented(rows, replica._ReplicaFile)
     found = {row[0]: row[2].split(" to ") for row in rows}
     assert [parse_size(bound) for bound in found["segment_size"]] == [
         limits.MIN_SEGMENT_BYTES,
@@ -66,7 +66,7 @@ def test_config() -> None:
 
 def test_parameters() -> None:
     rows = table(PAGE[PAGE.index("`parameters`:") :].replace("`parameters`:", "# parameters"), "parameters")
-    check_table(rows, genesis._ParametersFile)
+    assert_documented(rows, genesis._ParametersFile)
     for key, _, documented, _ in rows:
         if key in genesis._CHOICES:
             assert tuple(documented.split(", ")) == genesis._CHOICES[key]
@@ -92,7 +92,7 @@ def test_members() -> None:
 
 
 def test_profile() -> None:
-    check_table(table(PAGE, "client.toml"), profile._ProfileFile)
+    assert_documented(table(PAGE, "client.toml"), profile._ProfileFile)
 
 
 def test_exit_codes() -> None:
@@ -138,7 +138,7 @@ def test_a_stale_table_is_found() -> None:
     for change in ("replica", "persistence", "verify_threads"):
         stale = [row for row in rows if row[0] != change]
         with pytest.raises(AssertionError):
-            check_table(stale, replica._ReplicaFile)
+            assert_documented(stale, replica._ReplicaFile)
     rows[1][1] = "async"
     with pytest.raises(AssertionError):
-        check_table(rows, replica._ReplicaFile)
+        assert_documented(rows, replica._ReplicaFile)

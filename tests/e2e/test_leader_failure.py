@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from kit.processes import QUICK, additions, assert_counted, assert_level, client_of, run
 
-from smartbft import AsyncClient
+from smartbft import AsyncClient, Indeterminate, NotEnoughReplies
+from smartbft.apps import counter
 from smartbft.measurement.processes import ProcessCluster
 from smartbft.measurement.status import ask_all
 from smartbft.testnet import create_testnet
@@ -86,6 +87,8 @@ def test_without_a_quorum_everybody_says_whom_it_misses(tmp_path: Path) -> None:
                 async with asyncio.timeout(30):
                     while (await client.status(0))["waiting_for"] != "a connection to 1 of replicas 1 and 2":
                         await asyncio.sleep(0.05)
+                with pytest.raises((NotEnoughReplies, Indeterminate)):
+                    await client.invoke(counter.add(1), timeout=1)
         finally:
             await cluster.stop()
 

@@ -289,7 +289,7 @@ def test_misuse():
 
 @pytest.mark.parametrize("seed", range(40))
 def test_native_holds_follow_the_rules(seed: int) -> None:
-    random_hold_walk(seed, 250)
+    assert random_hold_walk(seed, 250).compared > 250
 
 
 def test_walks_decide_something() -> None:
@@ -308,7 +308,7 @@ def test_native_holds_follow_the_rules_in_other_clusters(members: int) -> None:
     for seed in range(5):
         twins = Twins(rules)
         twins.same_holds = _within(twins, members)  # type: ignore[method-assign]
-        random_hold_walk(seed, 200, twins)
+        assert random_hold_walk(seed, 200, twins).compared > 200
 
 
 def _within(twins: HoldTwins, members: int):

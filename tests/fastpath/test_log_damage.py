@@ -17,37 +17,37 @@ WIDE_GROUP = damage.build(16384, 6000, group=10, body=300)
 
 
 def test_every_zero_filled_truncation() -> None:
-    damage.check_zero_filled_truncations(SMALL, damage.native_parse, range(len(SMALL.data)))
+    damage.assert_zero_filled_truncations_are_seen(SMALL, damage.native_parse, range(len(SMALL.data)))
 
 
 def test_every_truncation() -> None:
     for log in (SMALL, OPEN_ENDED):
-        damage.check_truncations(log, damage.native_parse, range(len(log.data)))
+        damage.assert_truncations_are_seen(log, damage.native_parse, range(len(log.data)))
 
 
 def test_every_sector_zeroed_and_garbled() -> None:
     for log in (SMALL, WIDE_GROUP):
-        damage.check_sectors(log, damage.native_parse)
+        damage.assert_bad_sectors_are_seen(log, damage.native_parse)
 
 
 def test_every_bit_flip() -> None:
-    damage.check_bit_flips(SMALL, damage.native_parse, range(len(SMALL.data) * 8))
+    damage.assert_bit_flips_are_seen(SMALL, damage.native_parse, range(len(SMALL.data) * 8))
 
 
 def test_every_torn_write_of_the_last_group() -> None:
     for log in (SMALL, WIDE_GROUP, damage.build(16384, 5000, group=1, body=2000)):
-        damage.check_torn_writes(log, damage.native_parse)
+        damage.assert_torn_writes_lose_nothing_synced(log, damage.native_parse)
 
 
 @pytest.mark.campaign
 def test_every_truncation_of_64_kib_and_every_bit_of_8_kib() -> None:
     large = damage.build(65536, 60000)
     for log in (large, damage.build(0, 65536)):
-        damage.check_truncations(log, damage.native_parse, range(len(log.data)))
-        damage.check_sectors(log, damage.native_parse)
-    damage.check_zero_filled_truncations(large, damage.native_parse, range(len(large.data)))
+        damage.assert_truncations_are_seen(log, damage.native_parse, range(len(log.data)))
+        damage.assert_bad_sectors_are_seen(log, damage.native_parse)
+    damage.assert_zero_filled_truncations_are_seen(large, damage.native_parse, range(len(large.data)))
     medium = damage.build(8192, 7000)
-    damage.check_bit_flips(medium, damage.native_parse, range(len(medium.data) * 8))
+    damage.assert_bit_flips_are_seen(medium, damage.native_parse, range(len(medium.data) * 8))
 
 
 @given(st.data())
@@ -123,17 +123,17 @@ def small_log_of(rules: oracle.Format, size: int = 4096) -> damage.BuiltLog:
     return damage.build(size, 3000, encoder=encoder)
 
 
-def check_all(rules: oracle.Format) -> None:
+def assert_all_damage_is_seen(rules: oracle.Format) -> None:
     log, open_ended = small_log_of(rules), small_log_of(rules, 0)
-    damage.check_truncations(open_ended, rules.parse_last_segment, range(512, len(open_ended.data), 7))
-    damage.check_sectors(log, rules.parse_last_segment)
-    damage.check_torn_writes(log, rules.parse_last_segment)
-    damage.check_bit_flips(log, rules.parse_last_segment, range(512 * 8, 1200 * 8, 3))
-    damage.check_bit_flips(log, rules.parse_last_segment, range(log.ends[-2] * 8, log.end * 8, 3))
+    damage.assert_truncations_are_seen(open_ended, rules.parse_last_segment, range(512, len(open_ended.data), 7))
+    damage.assert_bad_sectors_are_seen(log, rules.parse_last_segment)
+    damage.assert_torn_writes_lose_nothing_synced(log, rules.parse_last_segment)
+    damage.assert_bit_flips_are_seen(log, rules.parse_last_segment, range(512 * 8, 1200 * 8, 3))
+    damage.assert_bit_flips_are_seen(log, rules.parse_last_segment, range(log.ends[-2] * 8, log.end * 8, 3))
 
 
 def test_the_oracle_passes_the_checks() -> None:
-    check_all(oracle.Format())
+    assert_all_damage_is_seen(oracle.Format())
 
 
 @pytest.mark.parametrize(
@@ -148,4 +148,4 @@ def test_the_oracle_passes_the_checks() -> None:
 )
 def test_planted_bugs_are_found(mutant: Callable[[], oracle.Format]) -> None:
     with pytest.raises(AssertionError):
-        check_all(mutant())
+        assert_all_damage_is_seen(mutant())

@@ -34,10 +34,11 @@ def test_decisions_ahead_and_pending_requests_do_not_show(seed):
 
 @pytest.mark.parametrize("seed", range(30))
 def test_a_pool_goes_on_from_imported_sessions(seed):
-    lockstep_walk(seed, 250, Lockstep(AHEAD), imports=4)
+    twins = lockstep_walk(seed, 250, Lockstep(AHEAD), imports=4)
+    assert twins.native.export_sessions(twins.instance) == twins.other.export_sessions(twins.instance)
 
 
-def overtaken(twins: PoolTwins) -> None:
+def assert_import_of_its_own_changes_nothing(twins: PoolTwins) -> None:
     """A running pool is given its own sessions: what is pending goes, wherever it is, and everything else goes on."""
     while twins.decided:
         twins.execute()
@@ -54,9 +55,9 @@ def test_running_pools_go_on_after_an_import(seed):
     twins, channel = PoolTwins(AHEAD), HoldTwins()
     for part in range(4):
         random_walk(seed * 10 + part, 80, twins)
-        overtaken(twins)
+        assert_import_of_its_own_changes_nothing(twins)
         random_hold_walk(seed * 10 + part, 80, channel)
-        overtaken(channel)
+        assert_import_of_its_own_changes_nothing(channel)
 
 
 def test_walks_reach_what_they_are_for():
@@ -282,7 +283,7 @@ REFUSED_TABLES = {
 @pytest.mark.parametrize("name", REFUSED_TABLES)
 def test_what_no_pool_could_have_exported_is_refused(name):
     # At the last moment of the lease of a session from START.
-    refuse(encode_sessions(REFUSED_TABLES[name]), START + RULES.lease)
+    assert_refused(encode_sessions(REFUSED_TABLES[name]), START + RULES.lease)
 
 
 def test_the_limits_themselves_are_fine():
@@ -303,14 +304,14 @@ def test_bytes_out_of_order_cut_or_left_over_are_refused():
     one, other = (dataclasses.replace(SESSION, id=(KEY, START + more)) for more in range(2))
     table = encode_sessions([one, other])
     half = (len(table) - 4) // 2
-    refuse(table[:4] + table[4 + half :] + table[4 : 4 + half], START + 5)
-    refuse(table + b"\0", START + 5)
+    assert_refused(table[:4] + table[4 + half :] + table[4 : 4 + half], START + 5)
+    assert_refused(table + b"\0", START + 5)
     for cut in range(len(table)):
-        refuse(table[:cut], START + 5)
-    refuse(struct.pack("<I", 2**32 - 1), START)
+        assert_refused(table[:cut], START + 5)
+    assert_refused(struct.pack("<I", 2**32 - 1), START)
 
 
-def refuse(data: bytes, agreed_time: int) -> None:
+def assert_refused(data: bytes, agreed_time: int) -> None:
     p = Pool(RULES)
     p.execute(p.order(r(2, 1)))
     before = p.pool.export_sessions(1)

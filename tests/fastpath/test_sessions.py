@@ -26,13 +26,13 @@ from smartbft.smr.sessions import Pending, PoolRules, Session, SessionTable, Sta
 
 @pytest.mark.parametrize("seed", range(40))
 def test_native_pool_follows_the_rules(seed):
-    random_walk(seed, 250)
+    assert random_walk(seed, 250).compared > 250
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_native_pool_follows_the_rules_when_requests_need_no_check(seed):
     rules = dataclasses.replace(RULES, admit_unverified=True)
-    random_walk(seed, 250, PoolTwins(rules))
+    assert random_walk(seed, 250, PoolTwins(rules)).compared > 250
 
 
 def test_walks_reach_what_they_are_for():

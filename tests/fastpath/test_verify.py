@@ -383,8 +383,9 @@ def fork(depth):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 assert fork(2) == 0
 check()
+print("verified")
 """
-    run(script)
+    assert run(script) == "verified\n"
 
 
 def test_forks_in_the_middle_of_other_threads_calls() -> None:
@@ -407,8 +408,9 @@ for _ in range(10):
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 stop.set()
 for thread in threads: thread.join()
+print("verified")
 """
-    run(script)
+    assert run(script) == "verified\n"
 
 
 def test_spawned_children_verify() -> None:
@@ -417,8 +419,9 @@ import subprocess
 check()
 command = "from smartbft._fastpath.verify import verify_many; assert verify_many([], [], [], threads=2) == b''"
 assert subprocess.run([sys.executable, "-c", command]).returncode == 0
+print("verified")
 """
-    run(script)
+    assert run(script) == "verified\n"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -53,7 +53,7 @@ class Generator:
         return oracle.spend(inputs, outputs, memo)
 
 
-def fuzz_operations(make: type[oracle.Coin], count: int, seed: int) -> None:
+def assert_coins_agree(make: type[oracle.Coin], count: int, seed: int) -> None:
     """Feed `count` operations to both coins, in batches; any difference fails."""
     plain = make(CHAIN, MINTERS, (40, 70))
     native = CoinState(CHAIN, b"".join(MINTERS), receipt_bytes_mint=40, receipt_bytes_spend=70)
@@ -73,7 +73,7 @@ def fuzz_operations(make: type[oracle.Coin], count: int, seed: int) -> None:
 
 
 def test_mutated_operations() -> None:
-    fuzz_operations(oracle.Coin, executions(), seed=1)
+    assert_coins_agree(oracle.Coin, executions(), seed=1)
 
 
 class ForgetsOneOwner(oracle.Coin):
@@ -89,4 +89,4 @@ class ForgetsOneOwner(oracle.Coin):
 
 def test_a_planted_bug_is_found() -> None:
     with pytest.raises(AssertionError):
-        fuzz_operations(ForgetsOneOwner, 20_000, seed=1)
+        assert_coins_agree(ForgetsOneOwner, 20_000, seed=1)

@@ -172,14 +172,14 @@ class Replies:
 Fuzzer = Streams | RequestLists | Replies
 
 
-def fuzz(fuzzer: Fuzzer, count: int) -> None:
+def assert_survives(fuzzer: Fuzzer, count: int) -> None:
     for _ in range(count):
         fuzzer.one()
 
 
 @pytest.mark.parametrize("target", [Streams, RequestLists, Batches, Replies])
 def test_mutated_bytes(target):
-    fuzz(target(seed=1), executions())
+    assert_survives(target(seed=1), executions())
 
 
 class LimitOneTooHigh(Streams):
@@ -200,4 +200,4 @@ class MalformedIsEmpty(RequestLists):
 def test_planted_bug_is_found(mutant):
     fuzzer = mutant(seed=1)
     with pytest.raises(AssertionError):
-        fuzz(fuzzer, 20_000)
+        assert_survives(fuzzer, 20_000)

@@ -59,11 +59,11 @@ class Segments:
         found = outcome(mutated, last)
         if found is not None:
             assert found in (records[: len(found)], self.last_records[: len(found)])
-        self.check_intact(mutated, found)
+        self.assert_intact(mutated, found)
         self.last, self.last_records = data, records
 
     @staticmethod
-    def check_intact(data: bytes, found: Records | None) -> None:
+    def assert_intact(data: bytes, found: Records | None) -> None:
         try:
             intact = LogParser(CHAIN, 1).parse_intact(data)
         except StorageError:
@@ -102,14 +102,14 @@ class SealedHeaders:
             assert all(body == records[index][2] for index, (_, _, body) in enumerate(found[:chosen]))
 
 
-def run(fuzz: Segments | SealedHeaders, count: int) -> None:
+def assert_survives(fuzz: Segments | SealedHeaders, count: int) -> None:
     for _ in range(count):
         fuzz.one()
 
 
 @pytest.mark.parametrize("fuzzer", [Segments, SealedHeaders])
 def test_mutated_segments(fuzzer: type[Segments] | type[SealedHeaders]) -> None:
-    run(fuzzer(7), executions())
+    assert_survives(fuzzer(7), executions())
 
 
 class TrustsTheBody(oracle.Format):
@@ -128,9 +128,9 @@ def test_a_planted_bug_is_found(rules: oracle.Format, sound: bool, monkeypatch: 
 
     monkeypatch.setitem(globals(), "outcome", planted)
     # What is intact at the start of a segment is not the oracle's business.
-    monkeypatch.setattr(Segments, "check_intact", lambda *_: None)
+    monkeypatch.setattr(Segments, "assert_intact", lambda *_: None)
     if sound:
-        run(Segments(7), 1000)
+        assert_survives(Segments(7), 1000)
     else:
         with pytest.raises(AssertionError):
-            run(Segments(7), 1000)
+            assert_survives(Segments(7), 1000)

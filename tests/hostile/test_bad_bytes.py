@@ -48,7 +48,7 @@ def reasons(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
     return lambda: caplog.text
 
 
-async def counted(client: AsyncClient, expected: int) -> None:
+async def assert_counted(client: AsyncClient, expected: int) -> None:
     """The others go on: an operation of theirs is executed, once."""
     assert counter.decode_value(await client.invoke(counter.add(1), timeout=20)) == expected
 
@@ -110,7 +110,7 @@ def test_strangers_are_turned_away_with_a_reason(
                 told = FrameReader({HELLO: MAX_HELLO_BYTES}).feed(answer, 0)
                 assert [kind for kind, _ in told] == [HELLO] * stranger.startswith("another ")
                 await until(lambda: reason in reasons())
-                await counted(client, 1)
+                await assert_counted(client, 1)
 
     run(scenario)
 
@@ -125,7 +125,7 @@ def test_a_truncated_hello_and_nothing_more_is_closed_and_forgotten(run: Run) ->
                         await connection.send(whole[:length])
                         connection.writer.write_eof()
                         assert await connection.closed() == b""
-            await counted(client, 1)
+            await assert_counted(client, 1)
 
     run(scenario)
 
@@ -145,7 +145,7 @@ def test_a_forged_sender_id_is_turned_away(run: Run, reasons: Callable[[], str])
                 assert await connection.closed() == b""
                 await until(lambda: "claims to be replica 0 but lacks the permanent key" in reasons())
                 await peers(cluster, 3, [0, 1, 2])
-                await counted(client, 1)
+                await assert_counted(client, 1)
 
     run(scenario)
 
@@ -184,7 +184,7 @@ def test_a_clients_bad_bytes_cost_it_the_connection(run: Run, reasons: Callable[
             await connection.send(said)
             await connection.closed()
             await until(lambda: reason in reasons())
-            await counted(client, 1)
+            await assert_counted(client, 1)
             assert (await cluster.replicas[1].status())["clients"] == 1
 
     run(scenario)
@@ -204,7 +204,7 @@ def test_what_came_before_the_bad_bytes_counts(run: Run) -> None:
                     await connection.reply(EXECUTED)
                     await connection.send(frame(REQUEST, good[:-1]))
                     await connection.closed()
-            await counted(client, 2)
+            await assert_counted(client, 2)
 
     run(scenario)
 
@@ -217,7 +217,7 @@ def test_the_largest_operation_is_served_and_a_larger_one_is_told_to_the_caller(
                 await connection.send(frame(REQUEST, author.request(bytes(MAX_OPERATION_BYTES))))
                 with pytest.raises(LocalProtocolError, match="at most 65536 are allowed"):
                     await client.invoke(bytes(MAX_OPERATION_BYTES + 1))
-                await counted(client, 1)
+                await assert_counted(client, 1)
                 assert (await cluster.replicas[1].status())["clients"] == 2
 
     run(scenario)
@@ -249,14 +249,14 @@ def test_a_flood_of_bad_signatures_costs_only_the_flooder(run: Run, reasons: Cal
 
             attacks = [asyncio.create_task(attack(replica)) for replica in range(4)]
             for number in range(1, 21):
-                await counted(client, number)
+                await assert_counted(client, number)
             await until(lambda: thrown_out >= 8)
             for task in attacks:
                 task.cancel()
             await asyncio.gather(*attacks, return_exceptions=True)
             assert "too many requests with bad signatures" in reasons()
             assert turned_away > thrown_out
-            await counted(client, 21)
+            await assert_counted(client, 21)
             for replica in cluster.replicas.values():
                 assert (await replica.status())["pool"]["bad_signatures"] > MAX_BAD_SIGNATURES_PER_SOURCE
 
@@ -279,7 +279,7 @@ def test_requests_of_another_chain_are_bad_signatures(run: Run) -> None:
                     await connection.send(frame(REQUEST, own))
                 for connection in connections:
                     assert counter.decode_value(await connection.reply(EXECUTED)) == 1
-            await counted(client, 2)
+            await assert_counted(client, 2)
 
     run(scenario)
 
@@ -297,7 +297,7 @@ def test_a_replayed_request_is_executed_once(run: Run) -> None:
                         await connection.send(request, request)
                     for connection in connections:
                         assert counter.decode_value(await connection.reply(EXECUTED)) == 1
-            await counted(client, 2)
+            await assert_counted(client, 2)
 
     run(scenario)
 
@@ -336,7 +336,7 @@ def test_a_replicas_bad_bytes_cost_it_the_channel(run: Run, reasons: Callable[[]
                 await connection.send(said)
                 await connection.closed()
                 await until(lambda: reason in reasons())
-                await counted(client, 1)
+                await assert_counted(client, 1)
                 await peers(cluster, 3, [1, 2])
 
     run(scenario)
@@ -351,7 +351,7 @@ def test_planted_bug_without_a_check_the_liar_stays(run: Run, monkeypatch: pytes
             await cluster.stop(0)
             async with peer_of(cluster, 3, own=0) as connection:
                 await connection.send(PEERS["an unsigned ACCEPT"][0])
-                await counted(client, 1)
+                await assert_counted(client, 1)
                 await peers(cluster, 3, [0, 1, 2])
 
     run(scenario)
@@ -370,7 +370,7 @@ def test_a_request_signature_is_no_vote(run: Run, reasons: Callable[[], str]) ->
                 await connection.say(Accept(0, 0, 1, DIGEST, signature))
                 await connection.closed()
             await until(lambda: "ACCEPT of replica 0 for instance 1 has a bad signature" in reasons())
-            await counted(client, 1)
+            await assert_counted(client, 1)
 
     run(scenario)
 
@@ -392,7 +392,7 @@ def test_a_vote_is_no_request_signature(run: Run) -> None:
                     await connection.send(frame(REQUEST, unsigned + signer.sign(domains.request_prefix + unsigned)))
                 for connection in connections:
                     assert counter.decode_value(await connection.reply(EXECUTED)) == 5
-            await counted(client, 6)
+            await assert_counted(client, 6)
 
     run(scenario)
 
@@ -406,7 +406,7 @@ def test_questions_for_what_nobody_has_are_harmless(run: Run) -> None:
             async with peer_of(cluster, 3, own=0) as connection:
                 for first, last in [(1, 0), (0, 2**62), (2**62, 2**62), (5, 1)] * 50:
                     await connection.say(FetchDecisions(0, 0, first, last))
-                await counted(client, 1)
+                await assert_counted(client, 1)
 
     run(scenario)
 
@@ -422,13 +422,13 @@ def test_votes_for_the_future_fill_nothing_but_their_senders_share(run: Run) -> 
                 flood += [frame(MESSAGE, encode(Write(0, 0, 9, bytes([number]) * 32))) for number in range(200)]
                 await connection.send(*flood)
                 for number in range(1, 6):
-                    await counted(client, number)
+                    await assert_counted(client, number)
                 parts = cluster.replicas[3]._parts
                 assert parts is not None
                 assert len(parts._core.ordering._early) <= MAX_EARLY_MESSAGES_PER_SENDER
                 await peers(cluster, 3, [0, 1, 2])
             for number in range(6, 16):
-                await counted(client, number)
+                await assert_counted(client, number)
 
     run(scenario)
 
@@ -451,10 +451,10 @@ def test_forwarded_requests_with_bad_signatures_stop_nobody(run: Run) -> None:
 
             attacking = asyncio.create_task(attack())
             for number in range(1, 21):
-                await counted(client, number)
+                await assert_counted(client, number)
             attacking.cancel()
             await asyncio.gather(attacking, return_exceptions=True)
-            await counted(client, 21)
+            await assert_counted(client, 21)
 
     run(scenario)
 
@@ -476,7 +476,7 @@ def test_strangers_at_a_tls_port(run: Run, said: bytes) -> None:
                     await connection.send(said)
                     connection.writer.write_eof()
                     assert HELLO_MARK not in await connection.closed()
-            await counted(client, 1)
+            await assert_counted(client, 1)
 
     run(scenario)
 
@@ -507,9 +507,9 @@ def test_a_reply_in_another_replicas_name_costs_the_liar_the_clients_trust(run: 
                 listener.close()
             server = await asyncio.start_server(lie, address.host, address.port)
             async with cluster.client() as client:
-                await counted(client, 1)
+                await assert_counted(client, 1)
                 await asked.wait()
-                await counted(client, 2)
+                await assert_counted(client, 2)
             server.close()
 
     run(scenario)

@@ -57,7 +57,7 @@ async def put(client: AsyncClient, number: int, seconds: float = 20.0) -> None:
     assert key_value.decode_value(result) is None
 
 
-async def all_there(client: AsyncClient, numbers: Iterable[int]) -> None:
+async def assert_all_there(client: AsyncClient, numbers: Iterable[int]) -> None:
     """Every acknowledged value is there."""
     for number in numbers:
         assert key_value.decode_value(await client.invoke(key_value.get(key(number)))) == bytes(1000)
@@ -99,7 +99,7 @@ def test_a_disk_that_fills_up_refuses_in_time_and_loses_nothing(run: Run, faults
             for replica in range(4):
                 await cluster.start(replica)
             async with cluster.client() as client:
-                await all_there(client, acknowledged)
+                await assert_all_there(client, acknowledged)
                 await put(client, 1_000_000)
 
     run(scenario)
@@ -138,7 +138,7 @@ def test_one_full_disk_stops_nobody_else(run: Run, faults: Faults, tmp_path: Pat
             # Far beyond what the two segments of replica 3 take.
             for number in range(80):
                 await put(client, number)
-            await all_there(client, range(80))
+            await assert_all_there(client, range(80))
 
     run(scenario)
 
@@ -168,7 +168,7 @@ def test_a_disk_that_fails_stops_its_replica_and_nobody_else(
             for replica in range(4):
                 await cluster.start(replica)
             async with cluster.client() as client:
-                await all_there(client, range(number))
+                await assert_all_there(client, range(number))
 
     run(scenario)
 
@@ -194,7 +194,7 @@ def test_a_log_that_is_damaged_in_the_middle_is_named_and_its_replica_does_not_s
             assert damaged.read_bytes() == bytes(content), "nothing is cut or repaired"
             for number in range(60, 70):
                 await put(client, number)
-            await all_there(client, range(70))
+            await assert_all_there(client, range(70))
 
     run(scenario)
 

@@ -85,31 +85,35 @@ def script_lines(text: str) -> list[list[str]]:
     return [found.split() for found in re.findall(r"\bpython (?:-m pytest )?(benchmarks/[^\n#`]+)", text)]
 
 
-def check_command(words: list[str]) -> None:
-    """See that a command line is one of ours, down to the names and types of its options. Nothing is executed.
+def wrong_commands(text: str) -> list[str]:
+    """What is wrong with the command lines of a text: there is no such command, or it does not take these arguments.
 
-    A command that is only named (without arguments, or with ``...``) need not be complete.
-
-    Raises:
-        AssertionError: there is no such command, or it does not take these arguments.
+    A command that is only named (without arguments, or with ``...``) need not be complete. Nothing is executed.
     """
+    problems = [_problem_of(words) for words in command_lines(text)]
+    return [problem for problem in problems if problem is not None]
+
+
+def _problem_of(words: list[str]) -> str | None:
     shown = "smartbft " + " ".join(words)
     words = [_PLACEHOLDER.sub(_SOME_KEY, word) for word in words]
     command: click.Command = cli
     context = click.Context(cli, info_name="smartbft")
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
         found = command.get_command(context, words[0])
-        assert found is not None, f"there is no command '{shown}'"
+        if found is None:
+            return f"there is no command '{shown}'"
         context = click.Context(found, info_name=words.pop(0), parent=context)
         command = found
     if not words or "..." in words:
-        return
+        return None
     try:
         command.make_context(context.info_name, words, parent=context.parent)
     except click.exceptions.Exit:
         pass  # --help, --version
     except click.UsageError as error:
-        raise AssertionError(f"'{shown}': {error.format_message()}") from None
+        return f"'{shown}': {error.format_message()}"
+    return None
 
 
 def broken_links(document: Path) -> list[str]:

@@ -87,7 +87,7 @@ def build(
     return BuiltLog(bytes(data).ljust(size, b"\0"), size, records, ends, synced)
 
 
-def check(log: BuiltLog, damaged: bytes, found: oracle.Parsed, what: str) -> None:
+def assert_nothing_wrong(log: BuiltLog, damaged: bytes, found: oracle.Parsed, what: str) -> None:
     """What holds whatever the damage: no wrong data, and nothing that was synced goes missing unnoticed."""
     assert found.records == log.records[: len(found.records)], f"{what}: wrong data"
     if found.verdict == "complete" and damaged[: log.end] != log.data[: log.end]:
@@ -97,23 +97,23 @@ def check(log: BuiltLog, damaged: bytes, found: oracle.Parsed, what: str) -> Non
         assert found.offset == ([oracle.SEGMENT_HEADER_SIZE, *log.ends])[len(found.records)] or found.offset == 0, what
 
 
-def check_zero_filled_truncations(log: BuiltLog, parse: Parse, lengths: range) -> None:
+def assert_zero_filled_truncations_are_seen(log: BuiltLog, parse: Parse, lengths: range) -> None:
     """A cut at any byte with zeros behind it: what a crash leaves when it stops a write."""
     for length in lengths:
         damaged = log.data[:length].ljust(len(log.data), b"\0")
         found = parse(damaged)
-        check(log, damaged, found, f"zeros from {length}")
+        assert_nothing_wrong(log, damaged, found, f"zeros from {length}")
         if length >= oracle.SEGMENT_HEADER_SIZE and found.verdict != "corrupt":
             assert len(found.records) == log.records_within(length + 7), f"zeros from {length}"
         if length % SECTOR == 0 and length >= SECTOR:
             assert found.verdict != "corrupt", f"zeros from {length}: a torn tail was taken for corruption"
 
 
-def check_truncations(log: BuiltLog, parse: Parse, lengths: range) -> None:
+def assert_truncations_are_seen(log: BuiltLog, parse: Parse, lengths: range) -> None:
     """A file that ends earlier: with a size in its header it is corrupt, else it ends there."""
     for length in lengths:
         found = parse(log.data[:length])
-        check(log, log.data[:length], found, f"cut at {length}")
+        assert_nothing_wrong(log, log.data[:length], found, f"cut at {length}")
         if log.size:
             expected = "complete" if length == 0 else "torn tail" if length < SECTOR else "corrupt"
         else:
@@ -123,7 +123,7 @@ def check_truncations(log: BuiltLog, parse: Parse, lengths: range) -> None:
         assert found.verdict == expected, f"cut at {length}"
 
 
-def check_sectors(log: BuiltLog, parse: Parse) -> None:
+def assert_bad_sectors_are_seen(log: BuiltLog, parse: Parse) -> None:
     """Each sector once zeroed and once garbled."""
     source = random.Random(7)
     for start in range(0, len(log.data), SECTOR):
@@ -132,7 +132,7 @@ def check_sectors(log: BuiltLog, parse: Parse) -> None:
             if damaged == log.data:
                 continue
             found = parse(damaged)
-            check(log, damaged, found, f"sector at {start} {what}")
+            assert_nothing_wrong(log, damaged, found, f"sector at {start} {what}")
             assert found.verdict == expected_of_sector(log, start, what), f"sector at {start} {what}"
 
 
@@ -144,13 +144,13 @@ def expected_of_sector(log: BuiltLog, start: int, what: str) -> str:
     return "torn tail" if what == "zeroed" else "corrupt"
 
 
-def check_bit_flips(log: BuiltLog, parse: Parse, bits: range) -> None:
+def assert_bit_flips_are_seen(log: BuiltLog, parse: Parse, bits: range) -> None:
     """One bit is never what a torn write leaves: corrupt, or nothing lost at all."""
     for bit in bits:
         damaged = bytearray(log.data)
         damaged[bit // 8] ^= 1 << bit % 8
         found = parse(bytes(damaged))
-        check(log, bytes(damaged), found, f"bit {bit}")
+        assert_nothing_wrong(log, bytes(damaged), found, f"bit {bit}")
         if bit // 8 < log.end:
             assert found.verdict == "corrupt", f"bit {bit}"
         else:
@@ -171,10 +171,10 @@ def torn_writes(log: BuiltLog) -> Iterator[bytes]:
         yield bytes(data)
 
 
-def check_torn_writes(log: BuiltLog, parse: Parse) -> None:
+def assert_torn_writes_lose_nothing_synced(log: BuiltLog, parse: Parse) -> None:
     """No power loss may lose what was synced or keep a replica from starting."""
     for number, damaged in enumerate(torn_writes(log)):
         found = parse(damaged)
-        check(log, damaged, found, f"torn write {number}")
+        assert_nothing_wrong(log, damaged, found, f"torn write {number}")
         assert found.verdict != "corrupt", f"torn write {number}: a torn tail was taken for corruption"
         assert len(found.records) >= log.records_within(log.synced), f"torn write {number}: synced records are missing"

@@ -73,12 +73,14 @@ class PoolTwins:
         self.instance = 0  # decided
         self.seen: dict[tuple[bytes, int], int] = {}
         self.digests: list[bytes] = []
+        self.compared = 0  # answers
 
     def same(self, name: str, *arguments: object) -> object:
         """Call a method of both; the answers must be equal."""
         found = getattr(self.native, name)(*arguments)
         expected = getattr(self.oracle, name)(*arguments)
         assert found == expected, f"{name}: the native pool says {found!r}, the rules say {expected!r}"
+        self.compared += 1
         return found
 
     def note(self, data: bytes) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from smartbft import AsyncClient, ClientError
 from smartbft.apps import counter
@@ -15,6 +16,7 @@ from smartbft.testnet import Testnet
 from smartbft.types import Parameters
 
 INVOKERS = 12
+Answer = TypeVar("Answer")
 QUICK = Parameters(request_timeout=400_000, resend_interval=50_000, progress_interval=100_000)
 
 
@@ -98,11 +100,11 @@ async def assert_level(client: AsyncClient, n: int) -> None:
         await asyncio.sleep(0.05)
 
 
-def run(scenario: Callable[[], Awaitable[None]]) -> None:
+def run(scenario: Callable[[], Awaitable[Answer]]) -> Answer:
     """On a loop of its own, and not for ever."""
 
-    async def bounded() -> None:
+    async def bounded() -> Answer:
         async with asyncio.timeout(110):
-            await scenario()
+            return await scenario()
 
-    asyncio.run(bounded())
+    return asyncio.run(bounded())

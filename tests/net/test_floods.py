@@ -88,9 +88,11 @@ def test_whoever_was_thrown_out_has_to_wait() -> None:
 
 def test_the_pause_is_short_at_first() -> None:
     async def scenario() -> None:
-        async with Pair(limits=FEW, clients=True, penalties=Penalties(0.01, 0.02, 8)) as pair:
-            for _ in range(3):
+        penalties: Penalties[str] = Penalties(0.01, 0.02, 8)
+        async with Pair(limits=FEW, clients=True, penalties=penalties) as pair:
+            for pause in (0.01, 0.02, 0.02):
                 await thrown_out(pair)
+                assert penalties.remaining("127.0.0.1", asyncio.get_running_loop().time()) <= pause
                 while not await welcome(pair):
                     await asyncio.sleep(0)
                 await pair.accepting.closed_now.get()

@@ -80,7 +80,7 @@ def lenient(patch: Patch, method: str, *words: str) -> None:
 # to the instance and regency it is shown for.
 
 
-def b1() -> None:
+def assert_b1() -> None:
     node = make_cluster().nodes[0]
     old = sync((*unbound()[:2], stop_data(2, 2)))
     outsider = sync((*unbound()[:2], signed(replace(stop_data(0), signer=4))))
@@ -95,7 +95,7 @@ def b1() -> None:
 
 
 def test_b1_old_collects_non_members_and_unbound_proofs_are_refused() -> None:
-    b1()
+    assert_b1()
 
 
 @pytest.mark.parametrize(
@@ -110,13 +110,13 @@ def test_b1_old_collects_non_members_and_unbound_proofs_are_refused() -> None:
 def test_b1_planted_bugs(method: str, word: str, monkeypatch: Patch) -> None:
     lenient(monkeypatch, method, word)
     with pytest.raises((AssertionError, KeyError)):
-        b1()
+        assert_b1()
 
 
 # B2: after a restart the regency is taken from the last answer, without a look whether the answers agree.
 
 
-def b2() -> None:
+def assert_b2() -> None:
     cluster = make_cluster()
     decide(cluster, b"one")
     old = cluster.nodes[0]
@@ -128,21 +128,21 @@ def b2() -> None:
 
 
 def test_b2_one_answer_does_not_make_a_regency() -> None:
-    b2()
+    assert_b2()
 
 
 def test_b2_planted_bug(monkeypatch: Patch) -> None:
     reached = Suspicions.reached_by
     monkeypatch.setattr(Suspicions, "reached_by", lambda self, count: reached(self, 1))
     with pytest.raises(AssertionError):
-        b2()
+        assert_b2()
 
 
 # B3: a leader proposes a batch again that is decided; numbers of requests are forgotten in a restart, so that old
 # signed requests are executed again.
 
 
-def b3(plant: Callable[[Node], None] = lambda node: None) -> None:
+def assert_b3(plant: Callable[[Node], None] = lambda node: None) -> None:
     cluster = make_cluster()
     data = decide(cluster, b"once")
     for node in cluster.nodes:
@@ -159,7 +159,7 @@ def b3(plant: Callable[[Node], None] = lambda node: None) -> None:
 
 
 def test_b3_a_decided_batch_is_not_ordered_again_even_after_a_restart() -> None:
-    b3()
+    assert_b3()
 
 
 def test_b3_planted_bug() -> None:
@@ -167,14 +167,14 @@ def test_b3_planted_bug() -> None:
         node.pool = node.replica.pool = make_pool(node.replica.parameters, node.id)
 
     with pytest.raises(AssertionError):
-        b3(forget_sessions)
+        assert_b3(forget_sessions)
 
 
 # B4: entries of a write set are counted in place of replicas, and timestamps have no upper bound: one lying collect
 # displaces a decided value.
 
 
-def b4() -> None:
+def assert_b4() -> None:
     node = make_cluster().nodes[0]
     lie = replace(stop_data(LIAR, 1), accepted=None, write_set=(Written(W, 5), Written(W, 6)))
     doubled = signed(replace(lie, regency=9))
@@ -188,7 +188,7 @@ def b4() -> None:
 
 
 def test_b4_entries_do_not_count_as_replicas() -> None:
-    b4()
+    assert_b4()
 
 
 def _one_is_enough(regency: int, digest: bytes, collects: list[epoch_change.Collect], f: int) -> bool:
@@ -209,14 +209,14 @@ def test_b4_planted_bugs(plant: str, monkeypatch: Patch) -> None:
         lenient(monkeypatch, "check_stop_data", "holds a vote of that regency")
         monkeypatch.setattr(Validator, "_check_sync_value", lambda *_: None)
     with pytest.raises(AssertionError):
-        b4()
+        assert_b4()
 
 
 # B5: a higher decided instance is believed although its proof is invalid; an honest leader then sends a SYNC that
 # everybody refuses, and one faulty replica defeats every honest leader.
 
 
-def b5(plant: Callable[[Node], None] = lambda node: None) -> None:
+def assert_b5(plant: Callable[[Node], None] = lambda node: None) -> None:
     cluster = make_cluster()
     install(cluster)
     cluster.drop_all()
@@ -232,7 +232,7 @@ def b5(plant: Callable[[Node], None] = lambda node: None) -> None:
 
 
 def test_b5_a_higher_instance_without_a_proof_does_not_stop_an_honest_leader() -> None:
-    b5()
+    assert_b5()
 
 
 def test_b5_planted_bug() -> None:
@@ -240,13 +240,13 @@ def test_b5_planted_bug() -> None:
         node.validator.check_proof = lambda proof: None  # type: ignore[method-assign]
 
     with pytest.raises(AssertionError):
-        b5(believe)
+        assert_b5(believe)
 
 
 # B6: signatures of ACCEPTs go into the proof unverified, so that a decided instance may own a worthless proof.
 
 
-def b6(plant: Callable[[Node], None] = lambda node: None) -> None:
+def assert_b6(plant: Callable[[Node], None] = lambda node: None) -> None:
     cluster = make_cluster()
     cluster.submit(TestClient().requests(b"x"))
     held: list[Envelope] = []
@@ -276,7 +276,7 @@ def b6(plant: Callable[[Node], None] = lambda node: None) -> None:
 
 
 def test_b6_every_signature_in_a_proof_verifies() -> None:
-    b6()
+    assert_b6()
 
 
 def test_b6_planted_bug() -> None:
@@ -284,13 +284,13 @@ def test_b6_planted_bug() -> None:
         node.validator._check_accept = lambda *_: None  # type: ignore[method-assign]
 
     with pytest.raises(AssertionError):
-        b6(trust)
+        assert_b6(trust)
 
 
 # B7: a proof is taken with 2f + 1 signatures where Q are needed (n > 3f + 1), or for another instance than claimed.
 
 
-def b7(size: int | None = None) -> None:
+def assert_b7(size: int | None = None) -> None:
     cluster = make_cluster(5)
     if size is not None:
         object.__setattr__(cluster.view, "quorum", size)
@@ -306,22 +306,22 @@ def b7(size: int | None = None) -> None:
 
 
 def test_b7_a_proof_needs_a_quorum_for_the_instance_it_is_shown_for() -> None:
-    b7()
+    assert_b7()
 
 
 def test_b7_planted_bugs(monkeypatch: Patch) -> None:
     with pytest.raises(AssertionError):
-        b7(3)
+        assert_b7(3)
     lenient(monkeypatch, "_check_decision", "with a proof for instance")
     with pytest.raises(AssertionError):
-        b7()
+        assert_b7()
 
 
 # B8: a leader that leaves correct replicas out blocks clients that wait for Q answers: decisions are passed on when
 # asked for, with their proof, and the reply of every session is kept.
 
 
-def b8() -> None:
+def assert_b8() -> None:
     cluster = make_cluster()
     data = TestClient().requests(b"left out")
     cluster.submit(data)
@@ -339,19 +339,19 @@ def b8() -> None:
 
 
 def test_b8_a_replica_that_was_left_out_answers_too() -> None:
-    b8()
+    assert_b8()
 
 
 def test_b8_planted_bug(monkeypatch: Patch) -> None:
     monkeypatch.setattr(CatchUp, "on_fetch", lambda *_: None)
     with pytest.raises(AssertionError):
-        b8()
+        assert_b8()
 
 
 # B9: early messages are kept without bounds, so that memory runs out.
 
 
-def b9() -> None:
+def assert_b9() -> None:
     node = make_cluster().nodes[0]
     node.receive(2, Write(0, 0, 2, V))
     for number in range(2_000):
@@ -361,7 +361,7 @@ def b9() -> None:
 
 
 def test_b9_early_messages_are_bounded_and_nobody_elses_are_lost() -> None:
-    b9()
+    assert_b9()
 
 
 def _everything(self: Inbox[Message], sender: int, instance: int, message: Message) -> None:
@@ -380,13 +380,13 @@ def test_b9_planted_bugs(put: Callable[..., None], monkeypatch: Patch) -> None:
     """No bound at all; and a global one, which lets the liar push out the messages of others."""
     monkeypatch.setattr(Inbox, "put", put)
     with pytest.raises(AssertionError):
-        b9()
+        assert_b9()
 
 
 # B10: one instance in flight and a slow application: the leader is changed for what it cannot help.
 
 
-def b10(plant: Callable[[Node], None] = lambda node: None) -> None:
+def assert_b10(plant: Callable[[Node], None] = lambda node: None) -> None:
     cluster = make_cluster()
     for node in cluster.nodes:
         node.application_blocked = True
@@ -403,7 +403,7 @@ def b10(plant: Callable[[Node], None] = lambda node: None) -> None:
 
 
 def test_b10_a_slow_application_is_not_the_leaders_fault() -> None:
-    b10()
+    assert_b10()
 
 
 def test_b10_planted_bug() -> None:
@@ -411,7 +411,7 @@ def test_b10_planted_bug() -> None:
         node.replica.may_propose = lambda: True  # type: ignore[method-assign]
 
     with pytest.raises(AssertionError):
-        b10(impatient)
+        assert_b10(impatient)
 
 
 def test_every_known_failure_has_its_test_and_its_planted_bug() -> None:

@@ -43,7 +43,7 @@ def said(messages: list[Send | Broadcast]) -> list[int]:
     return [message.message.decided for message in messages if isinstance(message.message, Progress)]
 
 
-def check_order(make: Callable[[GatedLog], Journal], steps: list[tuple[int, int, int]]) -> None:
+def assert_order(make: Callable[[GatedLog], Journal], steps: list[tuple[int, int, int]]) -> None:
     """Append and allow in any interleaving: each message leaves once, in order, and never before its records."""
     log = GatedLog()
     journal = make(log)
@@ -68,7 +68,7 @@ STEPS = st.lists(st.tuples(st.integers(1, 3), st.integers(0, 3), st.integers(0, 
 
 @given(STEPS)
 def test_messages_leave_in_order_and_never_early(steps: list[tuple[int, int, int]]) -> None:
-    check_order(Journal, steps)
+    assert_order(Journal, steps)
 
 
 class Hasty(Journal):
@@ -92,7 +92,7 @@ class Forgetful(Journal):
 @pytest.mark.parametrize("bug", [Hasty, Forgetful])
 def test_the_property_notices_planted_bugs(bug: type[Journal]) -> None:
     with pytest.raises(AssertionError):
-        check_order(bug, [(1, 2, 0), (2, 1, 1), (1, 2, 4)])
+        assert_order(bug, [(1, 2, 0), (2, 1, 1), (1, 2, 4)])
 
 
 def test_without_a_log_everything_is_released_by_release_and_not_before() -> None:

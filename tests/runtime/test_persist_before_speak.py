@@ -92,7 +92,7 @@ async def reach_all(client: AsyncClient) -> None:
         await asyncio.sleep(0.01)
 
 
-async def replies_wait(gate: type[GatedLog], folder: Path) -> None:
+async def assert_replies_wait(gate: type[GatedLog], folder: Path) -> None:
     """Every replica has executed the request, and no reply leaves before its DECISION record is released."""
     cluster = LocalCluster(4, counter.Counter, "sync", folder=folder)
     async with cluster, cluster.client() as client, Asking() as asking:
@@ -111,7 +111,7 @@ async def replies_wait(gate: type[GatedLog], folder: Path) -> None:
         assert counter.decode_value(await asked) == 1
 
 
-async def votes_wait(gate: type[GatedLog], folder: Path, said: list[Message]) -> None:
+async def assert_votes_wait(gate: type[GatedLog], folder: Path, said: list[Message]) -> None:
     """No PROPOSE and no WRITE leaves before its VALUE record is released."""
     gate.gated_kind, gate.shut = VALUE, True
     cluster = LocalCluster(4, counter.Counter, "sync", folder=folder)
@@ -141,13 +141,13 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[Message]:
 
 
 def test_replies_wait_for_the_decision_record(run: Run, gate: type[GatedLog], tmp_path: Path) -> None:
-    run(lambda: replies_wait(gate, tmp_path))
+    run(lambda: assert_replies_wait(gate, tmp_path))
 
 
 def test_proposals_wait_for_the_value_record(
     run: Run, gate: type[GatedLog], said: list[Message], tmp_path: Path
 ) -> None:
-    run(lambda: votes_wait(gate, tmp_path, said))
+    run(lambda: assert_votes_wait(gate, tmp_path, said))
 
 
 def test_a_driver_that_replies_before_the_token_is_noticed(
@@ -158,7 +158,7 @@ def test_a_driver_that_replies_before_the_token_is_noticed(
 
     monkeypatch.setattr(Driver, "_reply", hasty)
     with pytest.raises(AssertionError, match=r"left (before|too early)"):
-        run(lambda: replies_wait(gate, tmp_path))
+        run(lambda: assert_replies_wait(gate, tmp_path))
 
 
 def test_a_driver_that_speaks_before_the_log_is_noticed(
@@ -174,7 +174,7 @@ def test_a_driver_that_speaks_before_the_log_is_noticed(
 
     monkeypatch.setattr(Driver, "_carry_out", hasty)
     with pytest.raises(AssertionError, match="before the VALUE record was durable"):
-        run(lambda: votes_wait(gate, tmp_path, said))
+        run(lambda: assert_votes_wait(gate, tmp_path, said))
 
 
 def test_a_lost_disk_ends_the_replica_and_acknowledges_nothing(run: Run, gate: type[GatedLog], tmp_path: Path) -> None:

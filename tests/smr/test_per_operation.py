@@ -116,7 +116,7 @@ def test_snapshots_go_through(echo: PerOperation) -> None:
     assert len(echo.digest()) == 32
 
 
-def capture_is_of_its_moment(machine: PerOperation) -> None:
+def assert_capture_is_of_its_moment(machine: PerOperation) -> None:
     machine.execute_batch(batch(b"one"), CONTEXT)
     captured = machine.capture()
     machine.execute_batch(batch(b"two"), CONTEXT)
@@ -124,7 +124,7 @@ def capture_is_of_its_moment(machine: PerOperation) -> None:
 
 
 def test_a_capture_is_of_its_moment(echo: PerOperation) -> None:
-    capture_is_of_its_moment(echo)
+    assert_capture_is_of_its_moment(echo)
 
 
 def test_planted_bug_a_capture_that_waits_is_found() -> None:
@@ -133,7 +133,7 @@ def test_planted_bug_a_capture_that_waits_is_found() -> None:
             return self.snapshot
 
     with pytest.raises(AssertionError):
-        capture_is_of_its_moment(Late(Echo()))
+        assert_capture_is_of_its_moment(Late(Echo()))
 
 
 def test_open_result() -> None:
