@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from kit.processes import INVOKERS, QUICK, Load, additions, assert_counted, assert_level, client_of, kill_all, run
+from kit.crash_cycles import count_through_crashes, crash_cycles
+from kit.processes import QUICK, Load, assert_level, client_of, run
 
 from smartbft import ClientError, Indeterminate
 from smartbft.apps import counter, key_value
@@ -22,56 +21,6 @@ from smartbft.testnet import Testnet, create_testnet
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 CYCLES = int(os.environ.get("SMARTBFT_CRASH_CYCLES", "3"))
-
-
-async def crash_cycles(network: Testnet, load: Load, draw: random.Random, cycles: int) -> None:
-    """Start all, load, kill all at a random instant after the first acknowledgement; again and again.
-
-    In every third cycle the leader is killed before, so that the others are in a later regency when they crash.
-    """
-    for cycle in range(cycles):
-        cluster = ProcessCluster(network)
-        try:
-            await cluster.start()
-            async with client_of(network) as client:
-                running = asyncio.create_task(load.run(client))
-                await load.more()
-                if cycle % 3 == 1:
-                    await cluster.kill((await client.status(0))["leader"])
-                    await load.more(INVOKERS + 1)
-                await asyncio.sleep(draw.uniform(0.0, 0.4))
-                await kill_all(cluster)
-                running.cancel()
-                await asyncio.gather(running, return_exceptions=True)
-        finally:
-            await cluster.stop()
-
-
-async def count_through_crashes(
-    folder: Path,
-    persistence: Any,
-    seed: int,
-    cycles: int,
-    restarted: Callable[[Testnet], None] = lambda network: None,
-) -> dict[int, int]:
-    """Count on, over crashes of everybody; returns the exit codes of the last life, which ends in peace."""
-    network = create_testnet(
-        folder / "net", 4, application="counter", persistence=persistence, transport="plain", parameters=QUICK
-    )
-    load = additions()
-    await crash_cycles(network, load, random.Random(seed), cycles)
-    restarted(network)
-    cluster = ProcessCluster(network)
-    try:
-        await cluster.start()
-        async with client_of(network) as client:
-            await assert_counted(client, load)
-            await assert_level(client, 4)
-            if cycles > 1 and persistence == "sync":
-                assert (await client.status(0))["regency"] > 0, "the regencies of the cycles are forgotten"
-    finally:
-        codes = await cluster.stop()
-    return codes
 
 
 @pytest.mark.parametrize("persistence", ["sync", "async"])

@@ -89,15 +89,20 @@ def run_seed(options: SimulationOptions) -> SimulationReport | Failure:
     """Run one seed; whatever the run raises becomes a `Failure`."""
     try:
         return Simulation(options).run()
-    except PropertyViolation as violation:
-        return Failure(options, violation.promise, violation.message, options.command())
-    except SmartBFTError as error:
-        return Failure(options, type(error).__name__, str(error), options.command())
     except Exception as error:
         # A bug of any kind, in the product or here, must not end a campaign of many hours.
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        message = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
-        return Failure(options, "unexpected error", message, options.command())
+        return caught(error, options)
+
+
+def caught(error: Exception, options: SimulationOptions) -> Failure:
+    """What a run raised, as a `Failure`."""
+    if isinstance(error, PropertyViolation):
+        return Failure(options, error.promise, error.message, options.command())
+    if isinstance(error, SmartBFTError):
+        return Failure(options, type(error).__name__, str(error), options.command())
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    message = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+    return Failure(options, "unexpected error", message, options.command())
 
 
 def run_campaign(
