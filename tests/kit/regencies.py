@@ -29,6 +29,7 @@ from smartbft.types import Value
 
 DOMAINS = Domains(CHAIN)
 _UNSIGNED = bytes(64)
+OLD, NEW = 1, 2  # the leaders of regencies 0 and 1, among four
 
 
 def sent(node: Node, kind: type) -> list:
@@ -92,6 +93,11 @@ def sync(leader: int, statements: Sequence[StopData], value: bytes = b"", regenc
     unsigned = Sync(0, regency, tuple(statements), value, _UNSIGNED)
     payload = DOMAINS.sync_payload(sync_statement(unsigned))
     return replace(unsigned, signature=Ed25519Signer(secret(leader)).sign(payload))
+
+
+def empty_sync(value: bytes = b"", signers: Sequence[int] = (0, 2, 3)) -> Sync:
+    """What begins regency 1 where nobody has voted."""
+    return sync(NEW, [stop_data(signer) for signer in signers], value)
 
 
 def value_of(data: bytes, timestamp: int = NOW) -> bytes:

@@ -20,11 +20,6 @@ def operations(data: bytes) -> list[bytes]:
     return [operation for _, _, _, operation, _ in split_requests(data)]
 
 
-@pytest.fixture
-def cluster() -> Cluster:
-    return Cluster()
-
-
 def test_line_1_2_a_request_from_a_client_is_received(cluster: Cluster) -> None:
     cluster.leader.admit(TestClient().requests(b"a"))
     assert cluster.leader.pool.stats()["admitted"] == 1

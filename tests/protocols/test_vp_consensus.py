@@ -17,11 +17,6 @@ from smartbft.messages import Accept, Decision, FetchRequests, Propose, RequestB
 from smartbft.types import Parameters, Value
 
 
-@pytest.fixture
-def cluster() -> Cluster:
-    return Cluster()
-
-
 def sent(node: Node, kind: type) -> list:
     return [message for _, _, message in node.outbox if isinstance(message, kind)]
 

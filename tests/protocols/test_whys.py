@@ -1,8 +1,7 @@
 """The 'why' of each rule of protocols.md, sections 0 to 2: the scenario that the rule is there for, played once.
 
 What the line tests of Algorithm 2 and 3, the start and the known failures of others show already is not repeated here;
-section 3 is in `test_whys_of_durability.py`. With four replicas, replica 1 leads regency 0, replica 2 regency 1,
-replica 3 regency 2.
+section 3 is in `test_whys_of_durability.py`.
 """
 
 from __future__ import annotations
@@ -10,6 +9,8 @@ from __future__ import annotations
 import pytest
 from kit.cluster import Cluster, Envelope
 from kit.regencies import (
+    NEW,
+    OLD,
     accept,
     accepted_by_all,
     digest_of,
@@ -36,14 +37,6 @@ from smartbft.limits import STOP_LIFETIME_RESENDS
 from smartbft.messages import Accept, Forward, Propose, Stop, StopData, Sync, Write
 from smartbft.protocols.vp_consensus import VPConsensus
 from smartbft.types import Parameters
-
-OLD, NEW = 1, 2  # the leaders of regencies 0 and 1
-
-
-@pytest.fixture
-def cluster() -> Cluster:
-    return Cluster()
-
 
 # Section 0
 

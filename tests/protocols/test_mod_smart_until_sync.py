@@ -1,8 +1,7 @@
-"""The synchronization phase of Mod-SMaRt, one test (at least) for each line of Algorithm 3.
+"""The synchronization phase of Mod-SMaRt until its SYNC: one test (at least) for each line, 1-29, of Algorithm 3.
 
 Lines are numbered as the paper's text refers to them (EDCC 2012, section V-D): 1-4 time-outs, 5-10 StartRegChange,
-11-18 STOP, 19-23 the new regency, 24-29 STOPDATA at the leader; lines 30-44 are in `test_mod_smart_sync.py`. With four
-replicas, replica 1 leads regency 0, replica 2 regency 1, replica 3 regency 2.
+11-18 STOP, 19-23 the new regency, 24-29 STOPDATA at the leader; lines 30-44 are in `test_mod_smart_from_sync.py`.
 """
 
 from __future__ import annotations
@@ -11,6 +10,9 @@ import pytest
 from kit.cluster import Cluster
 from kit.regencies import (
     FORGED_STOP_DATA,
+    NEW,
+    OLD,
+    empty_sync,
     first_timeout,
     install,
     refused,
@@ -18,7 +20,6 @@ from kit.regencies import (
     sent,
     sent_to,
     stop_data,
-    sync,
     value_of,
     wait,
 )
@@ -32,18 +33,6 @@ from smartbft.core.records import SYNC as SYNC_RECORD
 from smartbft.messages import Accept, FetchSync, Forward, Stop, StopData, Sync
 from smartbft.protocols.mod_smart.suspicions import Suspicions
 from smartbft.types import Parameters
-
-OLD, NEW = 1, 2  # the leaders of regencies 0 and 1
-
-
-@pytest.fixture
-def cluster() -> Cluster:
-    return Cluster()
-
-
-def empty_sync(value: bytes = b"", signers: tuple[int, ...] = (0, 2, 3)) -> Sync:
-    return sync(NEW, [stop_data(signer) for signer in signers], value)
-
 
 # Lines 1-4: time-outs of requests
 

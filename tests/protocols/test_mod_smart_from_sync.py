@@ -1,6 +1,6 @@
-"""The synchronization phase of Mod-SMaRt, lines 30-44 of Algorithm 3: SYNC at everybody, and how things go on.
+"""The synchronization phase of Mod-SMaRt from its SYNC on: lines 30-44 of Algorithm 3, and how things go on.
 
-Lines 1-29 are in `test_mod_smart_synchronization.py`.
+Lines 1-29 are in `test_mod_smart_until_sync.py`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,11 @@ import pytest
 from kit.cluster import Cluster
 from kit.regencies import (
     FORGED_STOP_DATA,
+    NEW,
+    OLD,
     accept,
     digest_of,
+    empty_sync,
     install,
     refused,
     second_timeout,
@@ -36,18 +39,6 @@ from smartbft.messages import (
     Sync,
     Write,
 )
-
-OLD, NEW = 1, 2  # the leaders of regencies 0 and 1
-
-
-@pytest.fixture
-def cluster() -> Cluster:
-    return Cluster()
-
-
-def empty_sync(value: bytes = b"", signers: tuple[int, ...] = (0, 2, 3)) -> Sync:
-    return sync(NEW, [stop_data(signer) for signer in signers], value)
-
 
 # Lines 30-35: SYNC at everybody
 
