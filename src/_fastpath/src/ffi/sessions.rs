@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::pool::{hand_over, with, PoolHandle, MISUSE};
+use super::pool::{hand_over, report, with, PoolHandle, MISUSE};
 use super::{guard, Buffer, Slice, OK};
 use crate::requests::{join_sessions, ImportError, Misuse};
 
@@ -23,18 +23,7 @@ pub unsafe extern "C" fn export_sessions(
     error: *mut Buffer,
 ) -> i32 {
     // SAFETY: the caller passes a live pool and places for the outcome.
-    unsafe {
-        with(pool, |pool| match pool.export_sessions(instance) {
-            Ok(bytes) => {
-                hand_over(data, bytes);
-                OK
-            }
-            Err(Misuse(message)) => {
-                hand_over(error, message.into_bytes());
-                MISUSE
-            }
-        })
-    }
+    unsafe { with(pool, |pool| report(pool.export_sessions(instance).map(|bytes| hand_over(data, bytes)), error)) }
 }
 
 /// # Safety
@@ -46,18 +35,7 @@ pub unsafe extern "C" fn capture_sessions(
     error: *mut Buffer,
 ) -> i32 {
     // SAFETY: the caller passes a live pool and places for the outcome.
-    unsafe {
-        with(pool, |pool| match pool.capture_sessions(instance) {
-            Ok(number) => {
-                *capture = number;
-                OK
-            }
-            Err(Misuse(message)) => {
-                hand_over(error, message.into_bytes());
-                MISUSE
-            }
-        })
-    }
+    unsafe { with(pool, |pool| report(pool.capture_sessions(instance).map(|number| *capture = number), error)) }
 }
 
 /// Writes a capture down, holding the pool's lock for a few sessions at a time and leaving it to others in between.
@@ -74,15 +52,9 @@ pub unsafe extern "C" fn export_capture(
     while written.is_none() {
         // SAFETY: the caller passes a live pool and a place for an error.
         let status = unsafe {
-            with(pool, |pool| match pool.continue_capture(capture, SESSIONS_AT_ONCE) {
-                Ok(outcome) => {
-                    written = outcome;
-                    OK
-                }
-                Err(Misuse(message)) => {
-                    hand_over(error, message.into_bytes());
-                    MISUSE
-                }
+            with(pool, |pool| {
+                let outcome = pool.continue_capture(capture, SESSIONS_AT_ONCE).map(|progress| written = progress);
+                report(outcome, error)
             })
         };
         if status != OK {
