@@ -7,14 +7,13 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
 
 from smartbft.errors import SmartBFTError
 from smartbft.testing.checkers import PropertyViolation
 from smartbft.testing.options import SimulationOptions
+from smartbft.testing.parallel import outcomes
 from smartbft.testing.simulation import Simulation, SimulationReport
 
 
@@ -152,13 +151,5 @@ def _rare_collections() -> Iterator[None]:
 
 
 def _outcomes(runs: Iterable[SimulationOptions], jobs: int) -> Iterator[SimulationReport | Failure]:
-    if jobs == 1:
-        with _rare_collections():
-            yield from map(run_seed, runs)
-        return
-    # Fresh interpreters: a fork would copy whatever threads and native state the caller has.
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as executor:
-        try:
-            yield from executor.map(run_seed, runs, chunksize=4)
-        finally:
-            executor.shutdown(cancel_futures=True)
+    with _rare_collections() if jobs == 1 else nullcontext():
+        yield from outcomes(run_seed, runs, jobs)

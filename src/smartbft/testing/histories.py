@@ -14,10 +14,8 @@ import random
 import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from typing import Any
 
 from smartbft._fastpath.frames import REPLY, frame
@@ -30,6 +28,7 @@ from smartbft.testing.clients import SimulatedClient
 from smartbft.testing.history import History, Operation
 from smartbft.testing.linearizability import KeyValueModel, LinearizabilityReport, check_linearizable
 from smartbft.testing.options import PERSISTENCE_LEVELS, SimulationOptions
+from smartbft.testing.parallel import outcomes
 from smartbft.testing.replica import EPOCH
 from smartbft.testing.simulation import FINISHED_EVERY, Simulation
 
@@ -309,19 +308,8 @@ def run_histories(seeds: int, *, first: int = 0, jobs: int = 1, seconds: float =
     """
     campaign = HistoryCampaign()
     end = time.monotonic() + seconds
-    for outcome in _outcomes(range(first, first + seeds), min(jobs, os.cpu_count() or 1)):
+    for outcome in outcomes(check_history, range(first, first + seeds), min(jobs, os.cpu_count() or 1)):
         campaign.add(outcome)
         if time.monotonic() > end:
             break
     return campaign
-
-
-def _outcomes(seeds: Sequence[int], jobs: int) -> Iterator[HistoryOutcome]:
-    if jobs == 1:
-        yield from map(check_history, seeds)
-        return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as executor:
-        try:
-            yield from executor.map(check_history, seeds, chunksize=4)
-        finally:
-            executor.shutdown(cancel_futures=True)

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from smartbft.smr.application import OK
 from smartbft.smr.per_operation import PerOperation
 from smartbft.testing.clients import SimulatedClient
 from smartbft.testing.histories import HistoryOutcome, HistorySimulation, check_history
+from smartbft.testing.planting import replaced
 
 # How many batches back the batch lies that is executed twice: what followed it is then undone.
 _BATCHES_BACK = 4
@@ -39,16 +40,6 @@ class HistoryMutant:
     plant: Callable[[], AbstractContextManager[None]]
 
 
-@contextmanager
-def _replaced(owner: Any, name: str, replacement: Any) -> Iterator[None]:
-    original = getattr(owner, name)
-    setattr(owner, name, replacement)
-    try:
-        yield
-    finally:
-        setattr(owner, name, original)
-
-
 def _reply_from_f() -> AbstractContextManager[None]:
     initialise = HistorySimulation.__init__
 
@@ -56,7 +47,7 @@ def _reply_from_f() -> AbstractContextManager[None]:
         initialise(simulation, *arguments, **options)
         simulation.enough_replies = simulation.view.f
 
-    return _replaced(HistorySimulation, "__init__", believe_f)
+    return replaced(HistorySimulation, "__init__", believe_f)
 
 
 def _read_from_one() -> AbstractContextManager[None]:
@@ -84,7 +75,7 @@ def _read_from_one() -> AbstractContextManager[None]:
         scheduler.after(100, read)
         return make_request(client)
 
-    return _replaced(SimulatedClient, "_next_request", request_and_read)
+    return replaced(SimulatedClient, "_next_request", request_and_read)
 
 
 class _RepeatingPool:
@@ -140,7 +131,7 @@ def _executed_twice() -> AbstractContextManager[None]:
             if isinstance(one, _RepeatingPool):
                 one.replica = replica
 
-    return _replaced(Replica, "__init__", initialise_with_repeating_pool)
+    return replaced(Replica, "__init__", initialise_with_repeating_pool)
 
 
 HISTORY_MUTANTS = (

@@ -23,6 +23,7 @@ from smartbft.protocols.vp_consensus import VPConsensus
 from smartbft.quorum import quorum
 from smartbft.testing.campaign import Failure, run_seed
 from smartbft.testing.options import SimulationOptions
+from smartbft.testing.planting import replaced
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +47,8 @@ class Mutant:
     authentication: str = "auto"
 
 
-@contextmanager
-def _replaced(owner: Any, name: str, replacement: Any) -> Iterator[None]:
-    original = getattr(owner, name)
-    setattr(owner, name, replacement)
-    try:
-        yield
-    finally:
-        setattr(owner, name, original)
-
-
 def _quorum_off_by_one() -> AbstractContextManager[None]:
-    return _replaced(types, "quorum", lambda n: quorum(n) - 1)
+    return replaced(types, "quorum", lambda n: quorum(n) - 1)
 
 
 def _accept_before_write_quorum() -> AbstractContextManager[None]:
@@ -66,7 +57,7 @@ def _accept_before_write_quorum() -> AbstractContextManager[None]:
     def approve_at_once(guard: VoteGuard, instance: int, regency: int, digest: bytes, writes: int, needed: int) -> bool:
         return approve(guard, instance, regency, digest, needed, needed)
 
-    return _replaced(VoteGuard, "approve_accept", approve_at_once)
+    return replaced(VoteGuard, "approve_accept", approve_at_once)
 
 
 @contextmanager
@@ -86,7 +77,7 @@ def _execution_out_of_order() -> Iterator[None]:
                 effects.append(held.pop(id(replica)))
         return effects
 
-    with _replaced(Replica, "step", step_out_of_order):
+    with replaced(Replica, "step", step_out_of_order):
         yield
 
 
@@ -133,7 +124,7 @@ def _duplicate_executed() -> AbstractContextManager[None]:
             wrapped[number] = _ForgetfulPool(wrapped[number])
         initialise(replica, *wrapped, **options)
 
-    return _replaced(Replica, "__init__", initialise_with_forgetful_pool)
+    return replaced(Replica, "__init__", initialise_with_forgetful_pool)
 
 
 def _vote_before_durable() -> AbstractContextManager[None]:
@@ -144,14 +135,14 @@ def _vote_before_durable() -> AbstractContextManager[None]:
             chassis.broadcast(message)
         consensus._sent.extend((token, message) for message in messages)
 
-    return _replaced(VPConsensus, "_speak", speak_at_once)
+    return replaced(VPConsensus, "_speak", speak_at_once)
 
 
 def _votes_forgotten() -> AbstractContextManager[None]:
     def recover_nothing(consensus: VPConsensus, votes: RecoveredVotes) -> None:
         return None
 
-    return _replaced(VPConsensus, "recover", recover_nothing)
+    return replaced(VPConsensus, "recover", recover_nothing)
 
 
 def _reply_before_durable() -> AbstractContextManager[None]:
@@ -163,7 +154,7 @@ def _reply_before_durable() -> AbstractContextManager[None]:
             for effect in step(replica, event, now)
         ]
 
-    return _replaced(Replica, "step", step_with_early_replies)
+    return replaced(Replica, "step", step_with_early_replies)
 
 
 def _proposes_too_early() -> AbstractContextManager[None]:
@@ -176,19 +167,19 @@ def _proposes_too_early() -> AbstractContextManager[None]:
         else:
             on_message(vouching, sender, message)
 
-    return _replaced(Vouching, "on_message", count_for_all)
+    return replaced(Vouching, "on_message", count_for_all)
 
 
 def _votes_unvouched() -> AbstractContextManager[None]:
-    return _replaced(VPConsensus, "_has_quorum", lambda consensus: True)
+    return replaced(VPConsensus, "_has_quorum", lambda consensus: True)
 
 
 def _announces_once() -> AbstractContextManager[None]:
-    return _replaced(Vouching, "repeat", lambda vouching, to: vouching.announce())
+    return replaced(Vouching, "repeat", lambda vouching, to: vouching.announce())
 
 
 def _lock_released() -> AbstractContextManager[None]:
-    return _replaced(VPConsensus, "collect", lambda consensus: (None, ()))
+    return replaced(VPConsensus, "collect", lambda consensus: (None, ()))
 
 
 MUTANTS: Sequence[Mutant] = (
