@@ -110,7 +110,7 @@ EVERYTHING = SimulationOptions(
 def test_a_printed_command_can_be_run(field: dataclasses.Field[object], monkeypatch: pytest.MonkeyPatch):
     """Field by field and all together: what `command` prints gives these options again."""
     got: list[SimulationOptions] = []
-    monkeypatch.setattr("smartbft.cli.sim._repeat", lambda options, trace, as_json: got.append(options))
+    monkeypatch.setattr("smartbft.cli.sim._repeat", lambda options, *_: got.append(options))
     value = getattr(EVERYTHING, field.name)
     assert value != field.default
     alone = SimulationOptions(**{field.name: value})

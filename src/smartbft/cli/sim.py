@@ -35,7 +35,11 @@ ATTACK_NAMES = (
 )
 
 if TYPE_CHECKING:
-    from smartbft.testing import CampaignResult, SimulationOptions, SimulationReport
+    from smartbft.testing import CampaignResult, Failure, SimulationOptions, SimulationReport
+    from smartbft.testing.schedule import Schedule
+
+# What may go with --schedule: all else is in the file.
+_BESIDE_A_SCHEDULE = {"schedule", "trace", "mutant", "as_json"}
 
 
 @click.command(
@@ -45,6 +49,8 @@ if TYPE_CHECKING:
         "smartbft sim --byzantine equivocate --seeds 5 --instances 10",
         "smartbft sim --mutant list",
         "smartbft sim --seeds 1000 --jobs 2 --keep-going",
+        "smartbft sim --seed 3 --save-schedule run.json",
+        "smartbft sim --schedule run.json",
     )
 )
 @click.option("--seeds", type=click.IntRange(1), default=100, show_default=True, help="How many seeds to run.")
@@ -88,12 +94,25 @@ if TYPE_CHECKING:
 @click.option("--faulty", type=click.IntRange(0), default=0, help="Draw so many faulty replicas less.")
 @click.option("--without", default="", metavar="FAULT[,...]", help="Leave out faults, as --shrink names them.")
 @click.option("--shrink", is_flag=True, help="Print the smallest run found that fails like the seed.")
+@click.option(
+    "--schedule",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Run what this file says, and nothing else.",
+)
+@click.option(
+    "--save-schedule",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the run to a file: the first one that fails (made small with --shrink), or that of --seed.",
+)
 @click.option("--patience", type=click.IntRange(1), default=120, show_default=True, help="Virtual seconds to finish.")
 @click.option("--mutant", help="Plant this bug, to see it found; 'list' names them.")
 @click.option("--jobs", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes.")
 @click.option("--keep-going", is_flag=True, help="Run all seeds even if some fail.")
 @json_option
+@click.pass_context
 def sim(
+    context: click.Context,
+    /,
     seeds: int,
     first_seed: int,
     seed: int | None,
@@ -102,6 +121,8 @@ def sim(
     jobs: int,
     keep_going: bool,
     shrink: bool,
+    schedule: Path | None,
+    save_schedule: Path | None,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -111,23 +132,48 @@ def sim(
     """
     from smartbft.testing import SimulationOptions
 
-    if trace is not None and seed is None:
+    if trace is not None and seed is None and schedule is None:
         raise click.UsageError("--trace goes with --seed: it writes the events of one run")
-    options = SimulationOptions(seed=first_seed if seed is None else seed, **settings)
     if mutant == "list":
         _list_mutants(as_json)
         return
     more = "" if mutant is None else f" --mutant {mutant}"
     with _planted(mutant, jobs):
+        if schedule is not None:
+            _replay(schedule, context, trace, as_json)
+            return
+        options = SimulationOptions(seed=first_seed if seed is None else seed, **settings)
         if shrink:
-            _shrink(options, 1 if seed is not None else seeds, more)
+            _shrink(options, 1 if seed is not None else seeds, more, save_schedule)
         elif seed is not None:
-            _repeat(options, trace, as_json)
+            _repeat(options, trace, as_json, save_schedule)
         else:
-            _campaign(options, seeds, jobs, keep_going, as_json, more)
+            _campaign(options, seeds, jobs, keep_going, as_json, more, save_schedule)
 
 
-def _shrink(options: SimulationOptions, seeds: int, more: str) -> None:
+def _replay(path: Path, context: click.Context, trace: Path | None, as_json: bool) -> None:
+    """What a schedule file says."""
+    from smartbft.testing.schedule import load_schedule
+
+    for name in sorted(set(context.params) - _BESIDE_A_SCHEDULE):
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            raise click.UsageError(f"--{name.replace('_', '-')} does not go with --schedule: the file says it all")
+    schedule = load_schedule(path)
+    _run_one(schedule.options, schedule, trace, as_json)
+
+
+def _save(options: SimulationOptions, failure: Failure | None, path: Path | None) -> None:
+    """Write a run to a file, if that is wanted."""
+    from smartbft.testing import Simulation
+    from smartbft.testing.schedule import Schedule
+
+    if path is not None:
+        fails = "" if failure is None else f"{failure.promise}: {failure.message}"
+        path.write_bytes(Schedule(options, Simulation(options).scenario, fails).encode())
+        say(f"schedule written to {path}: 'smartbft sim --schedule {path}' runs it again")
+
+
+def _shrink(options: SimulationOptions, seeds: int, more: str, save_schedule: Path | None) -> None:
     """The first seed that fails, made as small as it gets."""
     from smartbft.testing import run_campaign
     from smartbft.testing.shrinking import shrink
@@ -139,6 +185,7 @@ def _shrink(options: SimulationOptions, seeds: int, more: str) -> None:
     failure = shrink(result.failures[0])
     click.echo(f"FAILED {failure.promise}: {failure.message}")
     click.echo(f"  repeat with: {failure.command}{more}")
+    _save(failure.options, failure, save_schedule)
     raise CheckFailed(f"seed {failure.options.seed} failed")
 
 
@@ -164,11 +211,18 @@ def _list_mutants(as_json: bool) -> None:
         print_table(("mutant", "seeds", "what it breaks"), [(one.name, one.seeds, one.rule) for one in MUTANTS])
 
 
-def _repeat(options: SimulationOptions, trace: Path | None, as_json: bool) -> None:
-    """One seed: its report, its trace, or the way it fails."""
+def _repeat(options: SimulationOptions, trace: Path | None, as_json: bool, save_schedule: Path | None) -> None:
+    """One seed."""
+    _save(options, None, save_schedule)
+    _run_one(options, None, trace, as_json)
+
+
+def _run_one(options: SimulationOptions, schedule: Schedule | None, trace: Path | None, as_json: bool) -> None:
+    """One run: its report, its trace, or the way it fails."""
     from smartbft.testing import PropertyViolation, Simulation
 
-    simulation = Simulation(options, text=trace is not None)
+    scenario = None if schedule is None else schedule.scenario
+    simulation = Simulation(options, scenario=scenario, text=trace is not None)
     try:
         report = simulation.run()
     except PropertyViolation as violation:
@@ -197,7 +251,15 @@ def _print_report(report: SimulationReport) -> None:
     click.echo(f"trace {report.trace_hash}")
 
 
-def _campaign(options: SimulationOptions, seeds: int, jobs: int, keep_going: bool, as_json: bool, more: str) -> None:
+def _campaign(
+    options: SimulationOptions,
+    seeds: int,
+    jobs: int,
+    keep_going: bool,
+    as_json: bool,
+    more: str,
+    save_schedule: Path | None,
+) -> None:
     """Many seeds, with a progress line where somebody watches."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -219,6 +281,7 @@ def _campaign(options: SimulationOptions, seeds: int, jobs: int, keep_going: boo
     else:
         _print_campaign(result, options, more)
     if result.failures:
+        _save(result.failures[0].options, result.failures[0], save_schedule)
         raise CheckFailed(f"{len(result.failures)} of {result.seeds} seeds failed")
 
 

@@ -30,7 +30,7 @@ from smartbft.testing.host import Host
 from smartbft.testing.network import SimulatedNetwork
 from smartbft.testing.options import PERSISTENCE_LEVELS, SimulationOptions
 from smartbft.testing.replica import EPOCH
-from smartbft.testing.scenario import Crash, Isolation
+from smartbft.testing.scenario import Crash, Isolation, Scenario
 from smartbft.testing.scheduler import Scheduler
 from smartbft.testing.signatures import Ed25519Scheme, KeyedHashScheme, SignatureScheme
 from smartbft.testing.trace import Kind, TextTrace, Trace
@@ -92,6 +92,7 @@ class Simulation:
         ordering: the ordering protocol under test.
         invariant: called with all applications (one per replica) when the run is over; raises if something is wrong.
         history: told what honest clients ask and are answered, and when.
+        scenario: what goes wrong, in place of what the options and the seed make of it.
         text: keep the trace as text too.
 
     Attributes:
@@ -110,6 +111,7 @@ class Simulation:
         ordering: Callable[[Chassis], Ordering] = ModSmart,
         invariant: Callable[[list[StateMachine | BatchStateMachine]], None] | None = None,
         history: History | None = None,
+        scenario: Scenario | None = None,
         text: bool = False,
     ) -> None:
         self.options = options
@@ -125,7 +127,7 @@ class Simulation:
         chosen = options
         if options.authentication == "auto" and getattr(application, "needs_signatures", True):
             chosen = replace(options, authentication=SIGNATURES)
-        self.scenario = draw_scenario(chosen)
+        self.scenario = scenario or draw_scenario(chosen)
         self.scheme: SignatureScheme = Ed25519Scheme() if self.scenario.real_signatures else KeyedHashScheme()
         self._signers = {id: self.scheme.signer(self._secret(b"replica", id)) for id in self.replica_ids}
         self.view = View(0, tuple(self._member(id) for id in self.replica_ids))
