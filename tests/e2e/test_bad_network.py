@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from kit import behind_proxy
-from kit.processes import QUICK, additions, assert_counted, assert_level, client_of, run
+from kit.processes import QUICK, Load, additions, assert_counted, assert_level, client_of, run
 from kit.proxy import Proxy, free_port
 
 from smartbft.config import ReplicaConfig
@@ -62,59 +62,60 @@ def test_slow_and_cut_connections(tmp_path: Path, transport: str) -> None:
         network, load = network_in(tmp_path, transport), additions()
         async with proxied(network) as cluster, client_of(network) as client:
             proxies = cluster.proxies
-            running = asyncio.create_task(load.run(client))
-            await load.more(50)
-            for proxy in proxies.values():
-                proxy.delay = 0.02
-            await load.more(50)
-            for proxy in [*proxies.values(), *proxies.values()]:  # one connection after the other breaks
-                await proxy.cut()
-                await load.more(10)
-            for proxy in proxies.values():
-                proxy.heal()
+            async with load.running(client):
+                await load.more(50)
+                for proxy in proxies.values():
+                    proxy.delay = 0.02
+                await load.more(50)
+                for proxy in [*proxies.values(), *proxies.values()]:  # one connection after the other breaks
+                    await proxy.cut()
+                    await load.more(10)
+                for proxy in proxies.values():
+                    proxy.heal()
 
-            await proxies[3].cut(down=True)  # it hears nobody; the others are enough
-            await load.more(100)
-            facts = await client.status(3)
-            assert facts["peers"] == []
-            assert facts["waiting_for"] == "a connection to 2 of replicas 0, 1 and 2"
-            proxies[3].heal()
-            await load.more(20)
+                await proxies[3].cut(down=True)  # it hears nobody; the others are enough
+                await load.more(100)
+                facts = await client.status(3)
+                assert facts["peers"] == []
+                assert facts["waiting_for"] == "a connection to 2 of replicas 0, 1 and 2"
+                proxies[3].heal()
+                await load.more(20)
 
-            for proxy in proxies.values():  # nobody hears anybody
-                await proxy.cut(down=True)
-            standing = len(load.acknowledged)
-            await asyncio.sleep(0.5)
-            assert len(load.acknowledged) <= standing + 12, "ordered without a connection"
-            for proxy in proxies.values():
-                proxy.heal()
-            await load.more(100)
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+                for proxy in proxies.values():  # nobody hears anybody
+                    await proxy.cut(down=True)
+                standing = len(load.acknowledged)
+                await asyncio.sleep(0.5)
+                assert len(load.acknowledged) <= standing + 12, "ordered without a connection"
+                for proxy in proxies.values():
+                    proxy.heal()
+                await load.more(100)
             await assert_counted(client, load)
             await assert_level(client, 4)
 
     run(scenario)
 
 
+async def connections_after_flips(load: Load, proxies: Sequence[Proxy], chunks: float, bits: int) -> int:
+    """Let links corrupt this share of the chunks until so many bits have flipped; how often was dialed anew?"""
+    before = sum(proxy.connections for proxy in proxies)
+    for proxy in proxies:
+        proxy.corrupted_chunks = chunks
+    while sum(proxy.flipped for proxy in proxies) < bits:
+        await load.more(10)
+    for proxy in proxies:
+        proxy.heal()
+    await load.more(50)
+    return sum(proxy.connections for proxy in proxies) - before
+
+
 def test_tls_closes_a_connection_with_a_flipped_bit(tmp_path: Path) -> None:
     async def scenario() -> None:
         network, load = network_in(tmp_path, "tls"), additions()
         async with proxied(network) as cluster, client_of(network) as client:
-            running = asyncio.create_task(load.run(client))
-            await load.more(50)
-            proxies = cluster.proxies.values()
-            before = sum(proxy.connections for proxy in proxies)
-            for proxy in proxies:
-                proxy.corrupted_chunks = 0.01
-            while sum(proxy.flipped for proxy in proxies) < 8:
-                await load.more(10)
-            for proxy in proxies:
-                proxy.heal()
-            await load.more(50)
-            assert sum(proxy.connections for proxy in proxies) > before, "a flipped bit passed TLS"
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+            async with load.running(client):
+                await load.more(50)
+                proxies = list(cluster.proxies.values())
+                assert await connections_after_flips(load, proxies, 0.01, 8) > 0, "a flipped bit passed TLS"
             await assert_counted(client, load)
             await assert_level(client, 4)
 
@@ -127,18 +128,10 @@ def test_on_plain_tcp_flipped_bits_are_the_fault_of_one(tmp_path: Path) -> None:
     async def scenario() -> None:
         network, load = network_in(tmp_path, "plain"), additions()
         async with proxied(network) as cluster, client_of(network) as client:
-            running = asyncio.create_task(load.run(client))
-            await load.more(50)
-            proxy = cluster.proxies[3]
-            before = proxy.connections
-            proxy.corrupted_chunks = 0.05
-            while proxy.flipped < 40:
-                await load.more(10)
-            proxy.heal()
-            await load.more(50)
-            assert proxy.connections > before, "nobody refused a corrupted frame"
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+            async with load.running(client):
+                await load.more(50)
+                made = await connections_after_flips(load, [cluster.proxies[3]], 0.05, 40)
+                assert made > 0, "nobody refused a corrupted frame"
             await assert_counted(client, load)
             await assert_level(client, 4)
 

@@ -43,22 +43,20 @@ def test_clocks_that_are_set_stop_nobody_for_long(tmp_path: Path) -> None:
         try:
             await cluster.start()
             async with client_of(network) as client:
-                running = asyncio.create_task(load.run(client))
-                await load.more(50)
-                for offset in (HOUR, -HOUR, 0):
-                    for replica in (network.genesis.view.leader(0), 3):
-                        cluster.set_clock(replica, offset)
-                        await load.more(50)
-                        cluster.set_clock(replica, 0)
-                        await load.more(50)
-                before = (await client.status(0))["agreed_time"]
-                for offset in (HOUR // 2, 0, 2 * HOUR, 0):  # all of them: time never goes back, and sessions last
-                    for replica in range(4):
-                        cluster.set_clock(replica, offset)
-                    await load.more(100)
-                assert (await client.status(0))["agreed_time"] >= before + HOUR // 2 * 1_000_000
-                running.cancel()
-                await asyncio.gather(running, return_exceptions=True)
+                async with load.running(client):
+                    await load.more(50)
+                    for offset in (HOUR, -HOUR, 0):
+                        for replica in (network.genesis.view.leader(0), 3):
+                            cluster.set_clock(replica, offset)
+                            await load.more(50)
+                            cluster.set_clock(replica, 0)
+                            await load.more(50)
+                    before = (await client.status(0))["agreed_time"]
+                    for offset in (HOUR // 2, 0, 2 * HOUR, 0):  # all of them: time never goes back, and sessions last
+                        for replica in range(4):
+                            cluster.set_clock(replica, offset)
+                        await load.more(100)
+                    assert (await client.status(0))["agreed_time"] >= before + HOUR // 2 * 1_000_000
                 await assert_counted(client, load)
                 await assert_level(client, 4)
         finally:
@@ -77,18 +75,16 @@ def test_a_leader_whose_clock_is_ahead_is_replaced_by_one_that_agrees_with_the_o
         try:
             await cluster.start()
             async with client_of(network) as client:
-                running = asyncio.create_task(load.run(client))
-                await load.more(50)
-                leader = network.genesis.view.leader(0)
-                cluster.set_clock(leader, HOUR // 2)
-                async with asyncio.timeout(30):
-                    while (await client.status(3))["regency"] == 0:
-                        await asyncio.sleep(0.05)
-                await load.more(50)
-                facts = await client.status(3)
-                assert facts["leader"] != leader
-                running.cancel()
-                await asyncio.gather(running, return_exceptions=True)
+                async with load.running(client):
+                    await load.more(50)
+                    leader = network.genesis.view.leader(0)
+                    cluster.set_clock(leader, HOUR // 2)
+                    async with asyncio.timeout(30):
+                        while (await client.status(3))["regency"] == 0:
+                            await asyncio.sleep(0.05)
+                    await load.more(50)
+                    facts = await client.status(3)
+                    assert facts["leader"] != leader
                 await assert_counted(client, load)
         finally:
             assert await cluster.stop() == dict.fromkeys(range(4), 0)

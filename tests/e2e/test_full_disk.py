@@ -63,18 +63,16 @@ def test_one_full_disk_stops_nobody_else(tmp_path: Path, who: str) -> None:
         try:
             await cluster.start()
             async with client_of(network) as client:
-                running = asyncio.create_task(load.run(client))
-                await load.more(50)
-                leader = (await client.status(0))["leader"]
-                full = leader if who == "leader" else (leader + 1) % 4
-                fill_disk(cluster, full)
-                await refuses_or_stops(cluster, client, full, load)
-                await load.more(200)  # much more than its last segment holds
-                await cluster.kill(full)
-                await cluster.restart(full)  # without the limit: there is room again
-                await load.more(20)
-                running.cancel()
-                await asyncio.gather(running, return_exceptions=True)
+                async with load.running(client):
+                    await load.more(50)
+                    leader = (await client.status(0))["leader"]
+                    full = leader if who == "leader" else (leader + 1) % 4
+                    fill_disk(cluster, full)
+                    await refuses_or_stops(cluster, client, full, load)
+                    await load.more(200)  # much more than its last segment holds
+                    await cluster.kill(full)
+                    await cluster.restart(full)  # without the limit: there is room again
+                    await load.more(20)
                 numbers = sorted(load.acknowledged)
                 for start in range(0, len(numbers), 50):
                     some = numbers[start : start + 50]

@@ -35,27 +35,25 @@ def test_leaders_that_are_killed_and_frozen_are_replaced(tmp_path: Path, transpo
         try:
             await cluster.start()
             async with client_of(network) as client:
-                running = asyncio.create_task(load.run(client))
-                await load.more(50)
-                first, killed = await leader_of(client, 0)
-                await cluster.kill(killed)
-                await load.more(50)
-                witness = (killed + 2) % 4
-                second, frozen = await leader_of(client, witness)
-                assert second > first
-                assert frozen != killed
-                await cluster.restart(killed)
-                await load.more(50)
+                async with load.running(client):
+                    await load.more(50)
+                    first, killed = await leader_of(client, 0)
+                    await cluster.kill(killed)
+                    await load.more(50)
+                    witness = (killed + 2) % 4
+                    second, frozen = await leader_of(client, witness)
+                    assert second > first
+                    assert frozen != killed
+                    await cluster.restart(killed)
+                    await load.more(50)
 
-                cluster.freeze(frozen)
-                await load.more(50)
-                facts = await ask_all(client, within=0.5)
-                assert frozen not in facts
-                assert max(answer["regency"] for answer in facts.values()) > second
-                cluster.thaw(frozen)
-                await load.more(50)
-                running.cancel()
-                await asyncio.gather(running, return_exceptions=True)
+                    cluster.freeze(frozen)
+                    await load.more(50)
+                    facts = await ask_all(client, within=0.5)
+                    assert frozen not in facts
+                    assert max(answer["regency"] for answer in facts.values()) > second
+                    cluster.thaw(frozen)
+                    await load.more(50)
 
                 await assert_counted(client, load)
                 await assert_level(client, 4)

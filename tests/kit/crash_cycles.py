@@ -22,16 +22,13 @@ async def crash_cycles(network: Testnet, load: Load, draw: random.Random, cycles
         cluster = ProcessCluster(network)
         try:
             await cluster.start()
-            async with client_of(network) as client:
-                running = asyncio.create_task(load.run(client))
+            async with client_of(network) as client, load.running(client):
                 await load.more()
                 if cycle % 3 == 1:
                     await cluster.kill((await client.status(0))["leader"])
                     await load.more(INVOKERS + 1)
                 await asyncio.sleep(draw.uniform(0.0, 0.4))
                 await kill_all(cluster)
-                running.cancel()
-                await asyncio.gather(running, return_exceptions=True)
         finally:
             await cluster.stop()
 

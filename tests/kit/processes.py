@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from smartbft import AsyncClient, ClientError
@@ -64,6 +65,16 @@ class Load:
                 self._news.set()
 
         await asyncio.gather(*(invoker() for _ in range(INVOKERS)))
+
+    @asynccontextmanager
+    async def running(self, client: AsyncClient) -> AsyncIterator[None]:
+        """The load runs while the context lasts; what is outstanding then stays open."""
+        running = asyncio.create_task(self.run(client))
+        try:
+            yield
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
 
     async def more(self, count: int = 1, within: float = 30.0) -> None:
         """Returns when so many more are acknowledged."""
