@@ -5,7 +5,8 @@ product's own validation.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 from smartbft.core.epoch_change import Outcome, Verdict, evaluate
 from smartbft.core.validation import Validator
@@ -24,6 +25,16 @@ from smartbft.testing.exploration.machine import Effect, content, effect_of
 from smartbft.types import View
 
 F = (N - 1) // 3
+Statement = TypeVar("Statement")
+
+
+def _passes(check: Callable[[Statement], object], statement: Statement) -> bool:
+    """Whether validation lets a statement pass."""
+    try:
+        check(statement)
+    except RemoteProtocolError:
+        return False
+    return True
 
 
 class Adversary:
@@ -47,11 +58,7 @@ class Adversary:
         """A decision proof of the first instance, if these and the adversary's own ACCEPT make a valid one."""
         everybody = tuple((signer, tag(signer)) for signer in sorted({*signers, self.id}))
         proof = Proof(0, regency, 1, DIGESTS[value], everybody)
-        try:
-            self._validator.check_proof(proof)
-        except RemoteProtocolError:
-            return None
-        return proof
+        return proof if _passes(self._validator.check_proof, proof) else None
 
     def stop_data(self, regency: int, decided: tuple[Proof, ...]) -> list[StopData]:
         """Every STOPDATA for `regency` that validation lets pass: any accepted value, any write set, any proof."""
@@ -63,15 +70,8 @@ class Adversary:
                 for write_set in _write_sets(regency)
             ]
             claims += [StopData(0, regency, self.id, 2, None, (), proof, tag(self.id)) for proof in decided]
-            self._menus[key] = [claim for claim in claims if self._passes(claim)]
+            self._menus[key] = [claim for claim in claims if _passes(self._validator.check_stop_data, claim)]
         return self._menus[key]
-
-    def _passes(self, claim: StopData) -> bool:
-        try:
-            self._validator.check_stop_data(claim)
-        except RemoteProtocolError:
-            return False
-        return True
 
     def syncs(self, regency: int, honest: Sequence[StopData], decided: tuple[Proof, ...]) -> tuple[Effect, ...]:
         """The effects of all valid SYNCs the adversary can sign as the leader of `regency`."""
@@ -84,18 +84,11 @@ class Adversary:
                         0, regency, tuple(sorted(statements, key=lambda each: each.signer)), value, tag(self.id)
                     )
                     effect = effect_of(sync)
-                    if effect not in found and self._valid(sync):
+                    if effect not in found and _passes(self._validator.check_sync, sync):
                         self._representatives.setdefault(effect, sync)
                         found[effect] = None
             self._syncs[key] = tuple(found)
         return self._syncs[key]
-
-    def _valid(self, sync: Sync) -> bool:
-        try:
-            self._validator.check_sync(sync)
-        except RemoteProtocolError:
-            return False
-        return True
 
     def _all_sets(
         self, regency: int, honest: Sequence[StopData], decided: tuple[Proof, ...]
