@@ -242,9 +242,7 @@ def test_every_limit_is_kept_somewhere() -> None:
     readers = "\n".join(path.read_text() for path in PYTHON if path.name != "limits.py")
     own = (PACKAGE / "limits.py").read_text()
     unused = [
-        name
-        for name in names
-        if not re.search(rf"\b{name}\b", readers) and len(re.findall(rf"\b{name}\b", own)) == 1
+        name for name in names if not re.search(rf"\b{name}\b", readers) and len(re.findall(rf"\b{name}\b", own)) == 1
     ]
     assert not unused, "bounds that nothing keeps"
 

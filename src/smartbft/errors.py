@@ -4,9 +4,9 @@
     ``ConfigError``            a configuration or genesis file is wrong; found at start
     ``LocalProtocolError``     the caller misused the API
     ``RemoteProtocolError``    bytes from a peer or client are wrong: the only family that network input can raise
-    ``StorageError``           the log or the disk: ``CorruptLog``, ``DurabilityLost``
+    ``StorageError``           the log or the disk: ``CorruptLog``, ``CorruptSnapshot``, ``DurabilityLost``
     ``ClientError``            an outcome: ``Indeterminate``, ``Rejected``, ``Overloaded``, ``NotEnoughReplies``
-    ``InvariantViolation``     a bug of ours; never caught
+    ``InvariantViolation``     a bug of ours (``StateDiverged``: or of the application); never caught
 """
 
 from __future__ import annotations
@@ -68,6 +68,10 @@ class CorruptLog(StorageError):
         super().__init__(message)
 
 
+class CorruptSnapshot(StorageError):
+    """A snapshot file is damaged, or of another chain: it is set aside and the one before is used."""
+
+
 class DurabilityLost(StorageError):
     """A write or a sync failed: the process stops, nothing more is acknowledged, nothing is retried."""
 
@@ -103,6 +107,22 @@ class NotEnoughReplies(ClientError):
 
 class InvariantViolation(SmartBFTError):
     """Something that cannot be happened: a bug of ours. Never caught."""
+
+
+class StateDiverged(InvariantViolation):
+    """The state of this replica differs from that of `f + 1` others at the same instance: the application is not
+    deterministic, or memory or disk is damaged. The replica stops: its answers would be wrong.
+
+    Attributes:
+        instance: of the checkpoint.
+        ours, theirs: the digests, 32 bytes each.
+    """
+
+    def __init__(self, message: str, instance: int = 0, ours: bytes = b"", theirs: bytes = b"") -> None:
+        self.instance = instance
+        self.ours = ours
+        self.theirs = theirs
+        super().__init__(message)
 
 
 def invariant(condition: bool, message: str) -> None:

@@ -43,7 +43,15 @@ MAX_SYNC_BYTES = MAX_MEMBERS * MAX_STOP_DATA_BYTES + MAX_VALUE_BYTES + 256
 # Frames: the largest payload of each kind. A peer's message may carry a batch, its value and its proof, or a SYNC.
 MAX_HELLO_BYTES = 1024
 _MAX_DECISION_BYTES = MAX_BATCH_BYTES + 4 * MAX_BATCH_REQUESTS + MAX_VALUE_BYTES + MAX_PROOF_BYTES + 1024
-MAX_MESSAGE_BYTES = max(_MAX_DECISION_BYTES, MAX_SYNC_BYTES)
+
+# Snapshots. A chunk is the unit of transfer: small enough to share a connection with votes (2 ms at 1 Gbit/s), large
+# enough that its hash is a ten-thousandth of it. The list of hashes travels in one message: 16 GiB of state at most.
+SNAPSHOT_CHUNK_BYTES = 256 * 1024
+MAX_SNAPSHOT_CHUNKS = 65536
+MAX_SNAPSHOT_BYTES = SNAPSHOT_CHUNK_BYTES * MAX_SNAPSHOT_CHUNKS
+_MAX_MANIFEST_BYTES = DIGEST_BYTES * MAX_SNAPSHOT_CHUNKS + MAX_PROOF_BYTES + 256
+
+MAX_MESSAGE_BYTES = max(_MAX_DECISION_BYTES, MAX_SYNC_BYTES, _MAX_MANIFEST_BYTES)
 MAX_STATUS_QUESTION_BYTES = 256
 MAX_STATUS_BYTES = 64 * 1024
 
@@ -116,6 +124,21 @@ WITNESSED_DECISIONS = 64
 WITNESSED_OFFENCES_PER_MEMBER = 4
 MAX_EVIDENCE_FILES_PER_MEMBER = 8
 MAX_EVIDENCE_BYTES = 2 * MAX_SYNC_BYTES + 256
+# Checkpoints. Two snapshots are kept: the newest may be unfinished in a crash, and the one before serves transfers that
+# have begun. Of every member the newest few CHECKPOINTs are kept: more than a member can have made stable meanwhile.
+DEFAULT_CHECKPOINT_INTERVAL = 1024
+MAX_CHECKPOINT_INTERVAL = 1_000_000
+SNAPSHOTS_KEPT = 2
+CHECKPOINTS_PER_MEMBER = 4
+
+# State transfer. Chunks on their way from one peer: enough to hide the way there and back, little to lose.
+TRANSFER_CHUNKS_IN_FLIGHT = 4
+# A peer that sent nothing for so many resend intervals is passed over.
+TRANSFER_PATIENCE_RESENDS = 8
+# What one replica sends of its snapshots: a fifth of a gigabit link, so that whoever catches up costs the live cluster
+# at most that fifth. Chunks that wait to be sent are asked for again, so the queue may be short.
+TRANSFER_BYTES_PER_SECOND = 25_000_000
+MAX_TRANSFER_QUEUE = 64
 
 # The log.
 DEFAULT_SEGMENT_BYTES = 16 * 1024 * 1024

@@ -22,9 +22,12 @@ from smartbft.limits import (
     MAX_FORWARD_BYTES,
     MAX_MEMBERS,
     MAX_REQUEST_BYTES,
+    MAX_SNAPSHOT_BYTES,
+    MAX_SNAPSHOT_CHUNKS,
     MAX_VALUE_BYTES,
     MAX_WRITE_SET_ENTRIES,
     SIGNATURE_BYTES,
+    SNAPSHOT_CHUNK_BYTES,
 )
 
 Number = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
@@ -33,14 +36,16 @@ Digest = Annotated[bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGES
 Signature = Annotated[bytes, msgspec.Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
 ValueBytes = Annotated[bytes, msgspec.Meta(min_length=8, max_length=MAX_VALUE_BYTES)]
 Digests = Annotated[bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES * MAX_FETCH_DIGESTS)]
-HeldDigests = Annotated[
-    bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES * MAX_FETCH_HELD_DIGESTS)
-]
+HeldDigests = Annotated[bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES * MAX_FETCH_HELD_DIGESTS)]
 # A request list: each request has a length of four bytes before it.
 BatchData = Annotated[bytes, msgspec.Meta(max_length=MAX_BATCH_BYTES + 4 * MAX_BATCH_REQUESTS)]
 ForwardData = Annotated[bytes, msgspec.Meta(max_length=MAX_FORWARD_BYTES + MAX_REQUEST_BYTES + 4 * MAX_BATCH_REQUESTS)]
 # The value of a SYNC may be empty: nothing is proposed yet.
 ValueOrNothing = Annotated[bytes, msgspec.Meta(max_length=MAX_VALUE_BYTES)]
+SnapshotSize = Annotated[int, msgspec.Meta(ge=1, le=MAX_SNAPSHOT_BYTES)]
+ChunkIndex = Annotated[int, msgspec.Meta(ge=0, le=MAX_SNAPSHOT_CHUNKS - 1)]
+ChunkHashes = Annotated[bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES * MAX_SNAPSHOT_CHUNKS)]
+ChunkData = Annotated[bytes, msgspec.Meta(min_length=1, max_length=SNAPSHOT_CHUNK_BYTES)]
 Signatures = Annotated[tuple[tuple[ReplicaId, Signature], ...], msgspec.Meta(max_length=MAX_MEMBERS)]
 
 
@@ -199,6 +204,59 @@ class ProposedValue(_Message, frozen=True, tag=15, gc=False):
     value: ValueBytes
 
 
+class Checkpoint(_Message, frozen=True, tag=20, gc=False):
+    """CHECKPOINT: the sender has a snapshot after `instance` with this digest on disk; signed by its consensus key."""
+
+    instance: Number
+    size: SnapshotSize
+    digest: Digest
+    signature: Signature
+
+
+class FetchCheckpoints(_Message, frozen=True, tag=21, gc=False):
+    """The sender needs a snapshot: which ones are there?"""
+
+
+class Gone(_Message, frozen=True, tag=22, gc=False):
+    """The sender's log begins with the decision of instance `first`: what was asked for is not in it any more."""
+
+    first: Number
+
+
+class FetchManifest(_Message, frozen=True, tag=23, gc=False):
+    """Asks for the list of chunk hashes of a snapshot."""
+
+    instance: Number
+    digest: Digest
+
+
+class SnapshotManifest(_Message, frozen=True, tag=24, gc=False):
+    """Answer to FetchManifest. The hashes are checked against the digest, the proof is the sender's own."""
+
+    instance: Number
+    size: SnapshotSize
+    digest: Digest
+    hashes: ChunkHashes
+    proof: Proof
+
+
+class FetchChunk(_Message, frozen=True, tag=25, gc=False):
+    """Asks for a chunk of a snapshot."""
+
+    instance: Number
+    digest: Digest
+    index: ChunkIndex
+
+
+class SnapshotChunk(_Message, frozen=True, tag=26, gc=False):
+    """Answer to FetchChunk."""
+
+    instance: Number
+    digest: Digest
+    index: ChunkIndex
+    data: ChunkData
+
+
 class Vote(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
     """Where the highest vote stands that somebody saw of a replica."""
 
@@ -258,6 +316,13 @@ Message = Union[  # noqa: UP007 - msgspec builds its decoder from this union
     Hold,
     FetchHeld,
     HeldRequests,
+    Checkpoint,
+    FetchCheckpoints,
+    Gone,
+    FetchManifest,
+    SnapshotManifest,
+    FetchChunk,
+    SnapshotChunk,
     FetchStanding,
     Standing,
 ]

@@ -10,6 +10,7 @@ import msgspec
 from smartbft.errors import LocalProtocolError, MalformedMessage
 from smartbft.limits import (
     CLOCK_SKEW_MICROSECONDS,
+    DEFAULT_CHECKPOINT_INTERVAL,
     DEFAULT_WINDOW,
     DIGEST_BYTES,
     KEY_BYTES,
@@ -129,6 +130,7 @@ class Parameters:
         request_authentication: "signatures": clients sign each request; "channel": they prove their key once per
             connection, and replicas vouch for what they heard (protocols.md 2.1). The latter proves to no third party
             who asked, so neither the coin nor a ledger can be had with it.
+        checkpoint_interval: decisions between two checkpoints.
     """
 
     max_batch_requests: int = 2048
@@ -145,3 +147,4 @@ class Parameters:
     fetch_grace: int = 20_000
     batch_delay: int = 5_000
     request_authentication: str = SIGNATURES
+    checkpoint_interval: int = DEFAULT_CHECKPOINT_INTERVAL

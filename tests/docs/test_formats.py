@@ -148,6 +148,13 @@ EXAMPLES: dict[type[Any], tuple[Any, ...]] = {
     messages.Hold: (0, 1, bytes(64)),
     messages.FetchHeld: (0, 1, bytes(32)),
     messages.HeldRequests: (0, 1, b"data"),
+    messages.Checkpoint: (0, 1, 8, 300_000, bytes(32), bytes(64)),
+    messages.FetchCheckpoints: (0, 1),
+    messages.Gone: (0, 1, 9),
+    messages.FetchManifest: (0, 1, 8, bytes(32)),
+    messages.SnapshotManifest: (0, 1, 8, 300_000, bytes(32), bytes(64), Proof(0, 0, 8, bytes(32), ((0, bytes(64)),))),
+    messages.FetchChunk: (0, 1, 8, bytes(32), 1),
+    messages.SnapshotChunk: (0, 1, 8, bytes(32), 1, b"chunk"),
     messages.FetchStanding: (0, 1, 77),
     messages.Standing: (0, 1, 77, None, messages.Vote(3, 1), messages.Accept(0, 1, 3, bytes(32), bytes(64))),
 }
@@ -183,6 +190,9 @@ def test_the_bounds_of_messages() -> None:
     assert found["digests"] == f"a digest list of 32 to {32 * limits.MAX_BATCH_REQUESTS:,}"
     assert found["view, regency, instance, first, last, decided, target, token"] == "0 to 2^62"
     assert f"to {limits.MAX_MEMBERS} signatures" in found["proof"]
+    assert found["size"] == f"1 to {limits.MAX_SNAPSHOT_BYTES}"
+    assert found["index"] == f"0 to {limits.MAX_SNAPSHOT_CHUNKS - 1:,}"
+    assert f"at most {limits.MAX_SNAPSHOT_CHUNKS:,};" in found["hashes"]
     assert f"at most {limits.MAX_WRITE_SET_ENTRIES}," in found["write_set"]
     assert limits.MAX_BATCH_BYTES == 4 << 20
     assert limits.MAX_FORWARD_BYTES == 1 << 20

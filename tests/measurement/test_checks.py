@@ -25,9 +25,9 @@ def contents(*digests: bytes, state: bytes = A, supply: int = 5, minted: int = 5
     return checks.LogContents(1, dict.fromkeys(digests, 1), state, supply, minted)
 
 
-def later(*digests: bytes, first: int = 2) -> checks.LogContents:
+def later(*digests: bytes, first: int = 2, before: int = 1, state: bytes = C) -> checks.LogContents:
     """A log that begins at a checkpoint."""
-    return checks.LogContents(1, dict.fromkeys(digests, first), b"", 0, 0, first)
+    return checks.LogContents(1, dict.fromkeys(digests, first), state, 5, 5, first, before)
 
 
 def test_equal_states() -> None:
@@ -64,12 +64,14 @@ def test_logs_that_begin_at_a_checkpoint() -> None:
     found = checks.nothing_lost({0: before, 1: later()}, A + B)
     assert not found.passed
     assert "replica 1 lacks 1" in found.detail
-    # Without a log that goes back to the beginning, nobody knows what was before.
-    assert not checks.nothing_lost({0: later(B), 1: later(B)}, A + B).passed
+    # Without a log that goes back to the beginning, the snapshots count what was before.
+    assert checks.nothing_lost({0: later(B), 1: later(B)}, A + B).passed
+    assert not checks.nothing_lost({0: later(B), 1: later(B, before=0)}, A + B).passed
+    assert not checks.nothing_lost({0: later(B), 1: later(B)}, A + B + C).passed
     found = checks.replayed_state({0: before, 1: later(B)}, live, lost=[1])
     assert found.passed
     assert "replica 1's at 2" in found.detail
-    assert not checks.replayed_state({1: later(B)}, live).passed
+    assert not checks.replayed_state({0: before, 1: later(B, state=b"")}, live).passed
     assert not checks.money_conserved({1: later(B)}, 0).passed
 
 

@@ -98,9 +98,7 @@ class PlainSearch(Search):
                     name, votes = self._votes(kind, vote, position, facts)
                     yield ("overtaken", effect, missing, name), (*votes, *deliveries)
 
-    def _collect(
-        self, regency: int, position: int, facts: Three, provable: tuple[Proof, ...]
-    ) -> Iterator[Move]:
+    def _collect(self, regency: int, position: int, facts: Three, provable: tuple[Proof, ...]) -> Iterator[Move]:
         own = facts[position].stop_data[regency]
         others = [
             each.stop_data[regency]

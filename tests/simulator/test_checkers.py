@@ -117,7 +117,7 @@ def test_total_order():
     assert checker.handed_over(0, 1, 10, A, b"x")
     assert not checker.handed_over(1, 1, 10, A, b"x")
     checker.applied(0, 1, b"result")
-    checker.restarted(0)
+    checker.restarted(0, 0)
     assert not checker.handed_over(0, 1, 10, A, b"x")
     checker.applied(0, 1, b"result")
     with pytest.raises(PropertyViolation, match="total order"):
@@ -127,7 +127,7 @@ def test_total_order():
     for other in ((11, A, b"x"), (10, B, b"x"), (10, A, b"y")):
         with pytest.raises(PropertyViolation, match="total order"):
             TotalOrder.handed_over(checker, 2, 1, *other)
-        checker.restarted(2)
+        checker.restarted(2, 0)
     with pytest.raises(PropertyViolation, match="total order"):
         checker.applied(1, 1, b"another result")
     with pytest.raises(PropertyViolation, match="total order"):
@@ -248,10 +248,10 @@ def test_votes_are_stored_before_they_leave(record: Record, message):
         checker.sent(0, message)
     checker.stored(0, record)
     checker.sent(0, message)
-    checker.restarted(0, parsed(record))
+    checker.restarted(0, parsed(record), 0)
     checker.sent(0, message)
     with pytest.raises(PropertyViolation, match="durability"):
-        checker.restarted(0, [])
+        checker.restarted(0, [], 0)
     durability(check_votes=False).sent(0, message)
 
 
@@ -275,9 +275,9 @@ def test_acknowledged_decisions_are_stored_on_a_quorum_and_stay():
         checker.acknowledged(1, A, 0b11)
     checker.stored(2, decision)
     checker.acknowledged(1, A, 0b111)
-    checker.restarted(0, parsed(decision))
+    checker.restarted(0, parsed(decision), 0)
     with pytest.raises(PropertyViolation, match="durability"):
-        checker.restarted(0, [])
+        checker.restarted(0, [], 0)
     durability(holders=0).acknowledged(1, A, 0b1)
 
 
@@ -321,7 +321,7 @@ def test_the_whole_judges_a_decision_with_its_proof_and_its_batch():
     whole = checkers()
     whole.recorded(0, decision_record(1, proof, value, data))
     whole.executes(0, 1, NOW, A, data)
-    whole.restarted(1, parsed(decision_record(1, proof, value, data)))
+    whole.restarted(1, parsed(decision_record(1, proof, value, data)), 0)
     whole = checkers()
     whole.recorded(0, decision_record(1, make_proof(digest=B), value, data))
     with pytest.raises(PropertyViolation, match="agreement"):
@@ -329,4 +329,4 @@ def test_the_whole_judges_a_decision_with_its_proof_and_its_batch():
     with pytest.raises(PropertyViolation, match="provability"):
         checkers().recorded(0, decision_record(1, make_proof(signers=(0, 1)), value, data))
     with pytest.raises(PropertyViolation, match="provability"):
-        checkers().restarted(0, parsed(decision_record(1, make_proof(signers=(0, 1)), value, data)))
+        checkers().restarted(0, parsed(decision_record(1, make_proof(signers=(0, 1)), value, data)), 0)

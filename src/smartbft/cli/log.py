@@ -66,7 +66,8 @@ def inspect(folder: Path, limit: int, instance: int | None, as_json: bool) -> No
 def verify(folder: Path, as_json: bool) -> None:
     """Check every byte of the log in FOLDER: checksums and their chain.
 
-    Given a replica's home, also every decision against the genesis: that no instance is missing, that its proof holds
+    Given a replica's home, also every decision against the genesis: that no instance is missing (but for those that a
+    snapshot stands for), that its proof holds
     `Q` valid signatures of distinct members, and that the requests are the ones that were decided.
 
     Exit code 8 if the log is damaged, 7 if a proof does not hold. A torn tail, which a crash leaves, is no damage.
@@ -105,6 +106,7 @@ def verify_decisions(home: Path) -> int:
     from smartbft.crypto.domains import Domains
     from smartbft.crypto.signatures import Ed25519MemberVerifier
     from smartbft.messages import Decision
+    from smartbft.storage import read_snapshots
     from smartbft.storage.reading import read_records
 
     config = ReplicaConfig.load(home)
@@ -112,11 +114,17 @@ def verify_decisions(home: Path) -> int:
     view, domains = genesis.view, Domains(genesis.chain_id)
     validator = Validator(view, domains, Ed25519MemberVerifier(view), genesis.parameters)
     records = read_records(config.data_folder, genesis.chain_id, config.replica)
-    count = 0
-    for decided in decisions_in(records, domains, 0, 2**62):
-        count += 1
-        if decided.instance != count:
-            raise CheckFailed(f"the decision of instance {count} is missing: instance {decided.instance} follows")
+    checkpoints = [snapshot.instance for snapshot in read_snapshots(config.data_folder, genesis.chain_id)]
+    count, expected = 0, 1
+    first_record = next(records, None)
+    if first_record is None:
+        return 0
+    start = 0 if first_record[1] <= 1 else min(checkpoints, default=0) + 1
+    for decided in decisions_in(itertools.chain((first_record,), records), domains, start, 2**62):
+        bridged = any(expected <= instance and decided.instance <= instance + 1 for instance in checkpoints)
+        if decided.instance != expected and not bridged:
+            raise CheckFailed(f"the decision of instance {expected} is missing: instance {decided.instance} follows")
+        count, expected = count + 1, decided.instance + 1
         proof = decided.proof
         message = Decision(proof.view, proof.regency, decided.instance, decided.value, decided.data, proof)
         try:

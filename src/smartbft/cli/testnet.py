@@ -20,7 +20,7 @@ from smartbft.config.replica import LogLevel, Persistence, Transport
     epilog=examples(
         "smartbft testnet net",
         "smartbft testnet net --application coin --application-parameter 'receipt_bytes_spend=200'",
-        "smartbft testnet net -n 7 --application key_value --persistence async --json"
+        "smartbft testnet net -n 7 --application key_value --persistence async --json",
     )
 )
 @click.argument("folder", type=click.Path(path_type=Path))

@@ -56,6 +56,7 @@ _BOUNDS: dict[str, tuple[int, int]] = {
     "progress_interval": (1_000, _HOUR),
     "fetch_grace": (0, _HOUR),
     "batch_delay": (0, _HOUR),
+    "checkpoint_interval": (1, limits.MAX_CHECKPOINT_INTERVAL),
 }
 
 
@@ -256,6 +257,7 @@ class _ParametersFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     fetch_grace: Duration = Duration(_DEFAULT.fetch_grace)
     batch_delay: Duration = Duration(_DEFAULT.batch_delay)
     request_authentication: str = _DEFAULT.request_authentication
+    checkpoint_interval: int = _DEFAULT.checkpoint_interval
 
 
 class _GenesisFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

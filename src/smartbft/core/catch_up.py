@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from smartbft.core.inputs import Timer
 from smartbft.core.naming import name_members
 from smartbft.limits import FETCH_DECISIONS_AT_ONCE
-from smartbft.messages import Decision, FetchDecisions
+from smartbft.messages import Decision, FetchDecisions, Gone
+from smartbft.quorum import weak_quorum
 
 if TYPE_CHECKING:
     from smartbft.core.replica import Replica
@@ -20,11 +21,12 @@ if TYPE_CHECKING:
 class CatchUp:
     """What the peers claim to have decided, and the decisions on their way here."""
 
-    __slots__ = ("_asked_until", "_attempts", "_claims", "_fetched", "_replica", "_waiting")
+    __slots__ = ("_asked_until", "_attempts", "_claims", "_fetched", "_reach", "_replica", "_waiting")
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self._claims = dict.fromkeys(replica.view.ids, 0)
+        self._reach = dict.fromkeys(replica.view.ids, 0)  # the first decision that a peer's log has, as far as it said
         self._fetched: dict[int, Decision] = {}
         self._asked_until = 0
         self._attempts = 0
@@ -60,16 +62,36 @@ class CatchUp:
             self._waiting = True
             replica.set_timer(Timer.CATCH_UP, replica.parameters.resend_interval)
 
+    def _ahead(self) -> list[int]:
+        replica = self._replica
+        return [peer for peer, decided in self._claims.items() if decided > replica.decided and peer != replica.id]
+
+    def is_cut_off(self) -> bool:
+        """Whether the next decision is in no log that we know of: `f + 1` members say so, or all that are ahead."""
+        ahead = self._ahead()
+        gone = [peer for peer in ahead if self._reach[peer] > self._replica.decided + 1]
+        return bool(gone) and (len(gone) == len(ahead) or len(gone) >= weak_quorum(self._replica.view.n))
+
+    def on_gone(self, sender: int, message: Gone) -> None:
+        """A peer's log begins later than what we asked for."""
+        self._reach[sender] = message.first
+        self.note(sender, message.first - 1)
+        if self.is_cut_off():
+            self._replica.transfer.begin()
+
     def on_timer(self) -> None:
-        """Still behind: ask the next of the peers that claim to be ahead."""
+        """Still behind: ask the next of the peers that claim to be ahead, and whose logs may reach us."""
         self._waiting = False
         replica = self._replica
-        ahead = [peer for peer, decided in self._claims.items() if decided > replica.decided and peer != replica.id]
+        ahead = self._ahead()
         if not ahead:
             return
-        peer = ahead[self._attempts % len(ahead)]
-        self._attempts += 1
-        self._ask(peer)
+        reaching = [peer for peer in ahead if self._reach[peer] <= replica.decided + 1]
+        if reaching:
+            self._ask(reaching[self._attempts % len(reaching)])
+            self._attempts += 1
+        else:
+            replica.transfer.begin()
         self._waiting = True
         replica.set_timer(Timer.CATCH_UP, replica.parameters.resend_interval)
 
@@ -98,7 +120,10 @@ class CatchUp:
             del self._fetched[instance]
 
     def on_fetch(self, sender: int, message: FetchDecisions) -> None:
-        """A peer asks for decisions: serve what is here, a bounded range at a time."""
+        """A peer asks for decisions: serve what is here, a bounded range at a time.
+
+        What is not here any more is answered with where the log begins; `serve_decisions` does that.
+        """
         last = min(message.last, message.first + FETCH_DECISIONS_AT_ONCE - 1, self._replica.decided)
         if message.first >= 1:
             self._replica.serve_decisions(sender, message.first, last)

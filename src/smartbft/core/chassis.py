@@ -146,6 +146,12 @@ class Ordering(Protocol):
     def on_decided(self, instance: int) -> None:
         """`instance` was decided (here or fetched): go on with the next."""
 
+    def on_installed(self, instance: int) -> None:
+        """The state is that of a snapshot after `instance`: everything up to it is over, go on with the next."""
+
+    def standing_records(self) -> tuple[Record, ...]:
+        """What binds beyond its instance, to be written again before the log's beginning is dropped."""
+
     def on_timer(self, timer: Timer) -> None:
         """A timer of this protocol fired."""
 

@@ -31,6 +31,15 @@ class RecentDecisions:
             _, (dropped, _) = self._decisions.popitem(last=False)
             self._bytes -= len(dropped.data)
 
+    def first(self) -> int:
+        """The oldest instance that is here; 0: none."""
+        return next(iter(self._decisions), 0)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._decisions.clear()
+        self._bytes = 0
+
     def get(self, instance: int) -> tuple[Decided, int] | None:
         """The decision and the token of its record, if it is still here."""
         return self._decisions.get(instance)

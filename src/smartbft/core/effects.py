@@ -11,9 +11,11 @@ from typing import Union
 
 import msgspec
 
+from smartbft._fastpath.pool import SessionCapture
 from smartbft.core.evidence import Statement
 from smartbft.core.inputs import Timer
 from smartbft.messages import Message
+from smartbft.snapshots import Manifest, Snapshot
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -94,6 +96,73 @@ class ServeDecisions(msgspec.Struct, frozen=True, gc=False):
     last: int
 
 
+class TakeSnapshot(msgspec.Struct, frozen=True, gc=False):
+    """Capture the application after exactly this instance (no later `Execute` was emitted before), write the snapshot
+    in the background, and feed `SnapshotTaken` back once it is durable (or `SnapshotSkipped`).
+
+    Attributes:
+        view, agreed_time, value_digest: of the instance.
+        core: what the core keeps beside the sessions (`Snapshot.core`).
+        sessions: the session table as of the instance, written down when the snapshot is.
+        proof: of the decision, encoded; kept beside the snapshot.
+    """
+
+    view: int
+    instance: int
+    agreed_time: int
+    value_digest: bytes
+    core: bytes
+    sessions: SessionCapture
+    proof: bytes
+
+    def snapshot(self, state: bytes) -> Snapshot:
+        """The whole, with the application's state; may be called on another thread.
+
+        Raises LocalProtocolError: another session table was installed meanwhile.
+        """
+        sessions = self.sessions.export()
+        return Snapshot(self.view, self.instance, self.agreed_time, self.value_digest, self.core, sessions, state)
+
+
+class ForgetDecisions(msgspec.Struct, frozen=True, gc=False):
+    """What the log holds of instances before this one is not needed any more."""
+
+    before: int
+
+
+class ServeSnapshot(msgspec.Struct, frozen=True, gc=False):
+    """Send a peer the manifest (`chunk` -1) or a chunk of a snapshot, if it is here; not faster than the limit."""
+
+    to: int
+    instance: int
+    digest: bytes
+    chunk: int
+
+
+class BeginTransfer(msgspec.Struct, frozen=True, gc=False):
+    """Make room for a snapshot that is about to arrive."""
+
+    manifest: Manifest
+
+
+class StoreChunk(msgspec.Struct, frozen=True, gc=False):
+    """Store a chunk of that snapshot; it was checked."""
+
+    index: int
+    data: bytes
+
+
+class FinishTransfer(msgspec.Struct, frozen=True, gc=False):
+    """All chunks are stored: keep the snapshot, durably, and feed `SnapshotLoaded` or `SnapshotLost` back."""
+
+
+class InstallSnapshot(msgspec.Struct, frozen=True, gc=False):
+    """Replace the application's state, in its turn between the `Execute` effects before and after this."""
+
+    instance: int
+    state: bytes
+
+
 class Penalise(msgspec.Struct, frozen=True, gc=False):
     """A peer broke the protocol in a way that only the core can see."""
 
@@ -115,5 +184,21 @@ class ReportEvidence(msgspec.Struct, frozen=True, gc=False):
 
 
 Effect = Union[  # noqa: UP007
-    Persist, Send, Broadcast, SetTimer, CancelTimer, Execute, Reply, ServeDecisions, Penalise, ReportEvidence
+    Persist,
+    Send,
+    Broadcast,
+    SetTimer,
+    CancelTimer,
+    Execute,
+    Reply,
+    ServeDecisions,
+    TakeSnapshot,
+    ForgetDecisions,
+    ServeSnapshot,
+    BeginTransfer,
+    StoreChunk,
+    FinishTransfer,
+    InstallSnapshot,
+    Penalise,
+    ReportEvidence,
 ]

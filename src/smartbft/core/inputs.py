@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Union
 
 import msgspec
 
+from smartbft.snapshots import Manifest, Snapshot
+
 if TYPE_CHECKING:
     from smartbft.core.recovery import RecoveredState
     from smartbft.core.validation import Verified
@@ -28,6 +30,7 @@ class Timer(enum.IntEnum):
     BATCH = 7  # a leader that lets requests under verification join its batch
     REGENCY = 8  # an installed regency whose SYNC has not come in time
     VALUE = 9  # a new leader that lacks the value it must propose
+    TRANSFER = 20  # a snapshot that is asked for, or arriving
     VOUCH = 30  # requests that others hold, and that are not here
 
 
@@ -66,6 +69,31 @@ class Executed(msgspec.Struct, frozen=True, gc=False):
     results: bytes
 
 
+class SnapshotTaken(msgspec.Struct, frozen=True, gc=False):
+    """The snapshot asked for by `TakeSnapshot` is durable."""
+
+    instance: int
+    size: int
+    digest: bytes
+
+
+class SnapshotSkipped(msgspec.Struct, frozen=True, gc=False):
+    """The snapshot asked for by `TakeSnapshot` could not be written for want of space: the next one may."""
+
+    instance: int
+
+
+class SnapshotLoaded(msgspec.Struct, frozen=True, gc=False):
+    """A snapshot has arrived whole, is checked and durable."""
+
+    manifest: Manifest
+    snapshot: Snapshot
+
+
+class SnapshotLost(msgspec.Struct, frozen=True, gc=False):
+    """What had arrived of a snapshot was damaged on disk, and is gone."""
+
+
 class PeerConnected(msgspec.Struct, frozen=True, gc=False):
     """The channel to a peer is up (again): what binds us is sent again."""
 
@@ -73,5 +101,15 @@ class PeerConnected(msgspec.Struct, frozen=True, gc=False):
 
 
 Input = Union[  # noqa: UP007
-    Start, MessageReceived, RequestsVerified, TimerFired, Persisted, Executed, PeerConnected
+    Start,
+    MessageReceived,
+    RequestsVerified,
+    TimerFired,
+    Persisted,
+    Executed,
+    SnapshotTaken,
+    SnapshotSkipped,
+    SnapshotLoaded,
+    SnapshotLost,
+    PeerConnected,
 ]

@@ -25,6 +25,7 @@ from smartbft.core.records import (
 from smartbft.crypto.domains import Domains
 from smartbft.errors import CorruptLog
 from smartbft.messages import Proof, StopData, Sync
+from smartbft.snapshots import FoundSnapshots
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,9 @@ class RecoveredState:
     """What the log held.
 
     Attributes:
-        decisions: decided instances 1, 2, 3, ... without a gap.
+        snapshots: those found on disk; the state begins with the newest.
+        decisions: decided instances after that snapshot (else 1, 2, 3, ...), without a gap.
+        first: the first instance whose decision the log can still give to others.
         votes: the votes for the next instance.
         stop_data: the STOPDATA of the last regency installed; None: regency 0, which needs none.
         sync: the SYNC of that regency, if it had come.
@@ -63,50 +66,78 @@ class RecoveredState:
         intact: whether every vote that may ever have left is in the log. Without that a replica only learns.
     """
 
+    snapshots: FoundSnapshots = field(default_factory=FoundSnapshots)
     decisions: list[Decided] = field(default_factory=list)
+    first: int = 1
     votes: RecoveredVotes = field(default_factory=RecoveredVotes)
     stop_data: StopData | None = None
     sync: Sync | None = None
     records: int = 0
     intact: bool = True
 
+    @property
+    def base(self) -> int:
+        """The instance of the snapshot that the state begins with; 0: it begins with nothing."""
+        return self.snapshots.newest.instance if self.snapshots.newest is not None else 0
 
-def recover(records: Iterable[tuple[int, int, bytes]], domains: Domains) -> RecoveredState:
-    """Rebuild the state from `(kind, instance, body)` records in log order.
+
+def recover(
+    records: Iterable[tuple[int, int, bytes]], domains: Domains, snapshots: FoundSnapshots | None = None
+) -> RecoveredState:
+    """Rebuild the state from the snapshots and the `(kind, instance, body)` records in log order.
+
+    Of instances that the newest snapshot covers only what binds beyond them counts: the installed regency.
 
     Raises:
         CorruptLog: an unknown kind, a gap in the decisions, a decision whose value is not in the log, or a regency that
             goes back.
     """
-    state = RecoveredState()
+    state = RecoveredState(snapshots or FoundSnapshots())
+    base, last = state.base, 0
     for kind, instance, body in records:
         state.records += 1
-        expected = len(state.decisions) + 1
-        if instance != expected:
+        expected = base + len(state.decisions) + 1
+        if instance > base and instance != expected:
             raise CorruptLog(f"record {state.records} is for instance {instance}, but instance {expected} is next")
-        if kind == VALUE:
-            state.votes.values.append(parse_value(body))
-        elif kind == ACCEPT:
-            state.votes.accepts.append(parse_accept(body))
-        elif kind == DECISION:
-            state.decisions.append(_decision(instance, body, state.votes, domains))
-            state.votes = RecoveredVotes()
-        elif kind == REGENCY:
+        if kind == REGENCY:
             _install(state, parse_regency(body))
         elif kind == SYNC:
             _synchronize(state, parse_sync(body))
-        else:
+        elif kind not in (VALUE, ACCEPT, DECISION):
             raise CorruptLog(f"record {state.records} has the unknown kind {kind}")
+        elif instance > base:
+            _take_up(state, kind, instance, body, domains)
+        if kind == DECISION:
+            # Of the first decision after a gap (or at the beginning of what is left of a log) the value may be gone.
+            state.first = state.first if instance == last + 1 else instance + 1
+            last = instance
+    if not last:
+        state.first = base + 1
     return state
 
 
+def _take_up(state: RecoveredState, kind: int, instance: int, body: bytes, domains: Domains) -> None:
+    """A vote or a decision after the snapshot."""
+    if kind == VALUE:
+        state.votes.values.append(parse_value(body))
+    elif kind == ACCEPT:
+        state.votes.accepts.append(parse_accept(body))
+    else:
+        state.decisions.append(_decision(instance, body, state.votes, domains))
+        state.votes = RecoveredVotes()
+
+
 def _install(state: RecoveredState, stop_data: StopData) -> None:
+    if stop_data == state.stop_data:
+        return  # written again before older records were dropped
     if state.stop_data is not None and stop_data.regency <= state.stop_data.regency:
         raise CorruptLog(f"regency {stop_data.regency} follows regency {state.stop_data.regency} in the log")
     state.stop_data, state.sync = stop_data, None
 
 
 def _synchronize(state: RecoveredState, sync: Sync) -> None:
+    if sync == state.sync or (state.stop_data is None and state.base):
+        return  # written again; or what it belongs to was dropped, and both were written again later
     if state.stop_data is None or sync.regency != state.stop_data.regency or state.sync is not None:
         raise CorruptLog(f"a SYNC of regency {sync.regency}, which is not the one installed before it")
     state.sync = sync

@@ -13,12 +13,14 @@ from typing import Any
 from smartbft._fastpath.pool import RequestPool
 from smartbft.core.catch_up import CatchUp
 from smartbft.core.chassis import Chassis, Ordering
+from smartbft.core.checkpoints import Checkpoints, Mark
 from smartbft.core.decisions import RecentDecisions
 from smartbft.core.effects import (
     Broadcast,
     CancelTimer,
     Effect,
     Execute,
+    InstallSnapshot,
     Penalise,
     Persist,
     Record,
@@ -45,6 +47,7 @@ from smartbft.core.records import decision_record
 from smartbft.core.recovery import Decided, RecoveredState
 from smartbft.core.regency_changes import RegencyChanges
 from smartbft.core.safety import VoteGuard
+from smartbft.core.state_transfer import StateTransfer, TransferMessage
 from smartbft.core.taking_part import TakingPart
 from smartbft.core.vouching import Vouching
 from smartbft.core.witness import Witness
@@ -65,13 +68,16 @@ from smartbft.messages import (
     FetchHeld,
     FetchStanding,
     Forward,
+    Gone,
     HeldRequests,
     Hold,
     Message,
     Progress,
     Proof,
     Standing,
+    decode_proof,
 )
+from smartbft.snapshots import Manifest, Snapshot
 from smartbft.types import Parameters, Value, View
 
 MEMORY_LEVEL = 0
@@ -92,6 +98,7 @@ class Replica:
         level: how durable a reply is: MEMORY_LEVEL, ASYNC_LEVEL or SYNC_LEVEL; told to clients.
         ordering: makes the ordering protocol on this chassis, for example `smartbft.protocols.mod_smart.ModSmart`.
         record_votes: False leaves votes out of the log, for comparison with the papers; a restart then forgets them.
+        transfer_sources: from how many peers at once a snapshot is fetched; 0: from all that have it.
     """
 
     def __init__(
@@ -106,6 +113,7 @@ class Replica:
         level: int,
         ordering: Callable[[Chassis], Ordering],
         record_votes: bool = True,
+        transfer_sources: int = 0,
     ) -> None:
         self.id = id
         self.view = view
@@ -123,12 +131,14 @@ class Replica:
         self._level = level
         self._token = 0
         self._effects: list[Effect] = []
-        self._executing: dict[int, tuple[bytes, bytes, int, int]] = {}
+        self._executing: dict[int, tuple[Decided, Value, int]] = {}
         kept = RECENT_DECISIONS_IN_MEMORY_MODE if level == MEMORY_LEVEL else LIVE_INSTANCES
         self._recent = RecentDecisions(kept, RECENT_DECISIONS_BYTES)
         self._last_proof: Proof | None = None
         self._answered: dict[int, tuple[int, int]] = {}
-        self._catch_up = CatchUp(self)
+        self.catch_up = CatchUp(self)
+        self.checkpoints = Checkpoints(self)
+        self.transfer = StateTransfer(self, transfer_sources or len(view.ids))
         self._forwarding = Forwarding(self)
         self._taking_part = TakingPart(self)
         self._witness = Witness(view, self._accuse)
@@ -173,6 +183,7 @@ class Replica:
             self.ordering.on_requests()
         elif type(event) is Persisted:
             self.durable = max(self.durable, event.token)
+            self.checkpoints.on_persisted()
         elif type(event) is Executed:
             self._on_executed(event.instance, event.results)
         elif type(event) is TimerFired:
@@ -181,6 +192,8 @@ class Replica:
             self._on_peer_connected(event.peer)
         elif type(event) is Start:
             self._start(event.recovered)
+        else:
+            self.transfer.on_event(event)
         effects, self._effects = self._effects, []
         return effects
 
@@ -199,6 +212,8 @@ class Replica:
             "decided": self.decided,
             "executed": self.executed,
             "agreed_time": self.agreed_time,
+            "checkpoint": self.checkpoints.newest,
+            "log_begins": self._first_served(),
             "takes_part": not self.guard.suspended,
             "learns": self.learns,
             "regency_changes": self.changes.count,
@@ -210,7 +225,8 @@ class Replica:
         """What the next decision or execution waits for, and from whom; empty while there is nothing to do."""
         return (
             self._taking_part.waiting_for()
-            or self._catch_up.waiting_for()
+            or self.transfer.waiting_for()
+            or self.catch_up.waiting_for()
             or self.ordering.waiting_for()
             or self._waiting_for_requests()
         )
@@ -229,6 +245,7 @@ class Replica:
     def _start(self, recovered: RecoveredState) -> None:
         """Every start is the same: take up decisions and votes, re-execute, say again what we said."""
         self._started = True
+        self._begin_with(recovered)
         for decision in recovered.decisions:
             self._deliver(decision, token=0)
         self.ordering.recover(recovered)
@@ -240,11 +257,48 @@ class Replica:
         self.set_timer(Timer.PROGRESS, self.parameters.progress_interval)
         self.set_timer(Timer.REQUEST, self.parameters.request_timeout // REQUEST_LOOKS_PER_TIMEOUT)
 
+    def _begin_with(self, recovered: RecoveredState) -> None:
+        """The runtime has restored the application from the newest snapshot."""
+        found = recovered.snapshots
+        if found.newest is not None:
+            self._become(found.newest, found.manifests[-1])
+        marks = [Mark(manifest.instance, manifest.size, manifest.digest) for manifest in found.manifests]
+        self.checkpoints.recovered(marks, recovered.first)
+        self.transfer.recovered(found.partial)
+
+    def section(self) -> bytes:
+        """What the core keeps from instance to instance beside the sessions, for snapshots: canonical bytes as of the
+        executed prefix, the same on all replicas. Nothing so far.
+        """
+        return b""
+
+    def _become(self, snapshot: Snapshot, manifest: Manifest) -> None:
+        """Everything up to the snapshot's instance is settled."""
+        self.guard.settled(snapshot.instance)
+        self.pool.import_sessions(snapshot.sessions, snapshot.agreed_time, self._level)
+        self.decided = self.executed = snapshot.instance
+        self.agreed_time = snapshot.agreed_time
+        self._last_proof = decode_proof(manifest.proof)
+        self._executing.clear()
+        self._recent.clear()
+
     # What arrives
+
+    def install(self, manifest: Manifest, snapshot: Snapshot) -> None:
+        """A transferred snapshot takes the place of the instances that are gone."""
+        self._become(snapshot, manifest)
+        self._effects.append(InstallSnapshot(snapshot.instance, snapshot.state))
+        self.checkpoints.installed(Mark(manifest.instance, manifest.size, manifest.digest))
+        self.ordering.on_installed(snapshot.instance)
+        self.catch_up.on_decided()
+        self._taking_part.look()
 
     def _on_message(self, sender: int, message: Message) -> None:
         self._witness.saw(sender, message, self.decided)
-        if isinstance(message, (Decision, Progress, FetchDecisions, Forward)):
+        if isinstance(message, TransferMessage):
+            self.ordering.heard(sender, message.regency)
+            self.transfer.on_message(sender, message)
+        elif isinstance(message, (Decision, Progress, FetchDecisions, Forward)):
             self._on_common_message(sender, message)
         elif isinstance(message, (FetchStanding, Standing)):
             self.ordering.heard(sender, message.regency)
@@ -258,11 +312,11 @@ class Replica:
     def _on_common_message(self, sender: int, message: Decision | Progress | FetchDecisions | Forward) -> None:
         self.ordering.heard(sender, message.regency)
         if isinstance(message, Decision):
-            self._catch_up.on_decision(sender, message)
+            self.catch_up.on_decision(sender, message)
         elif isinstance(message, Progress):
-            self._catch_up.heard(sender, message.decided)
+            self.catch_up.heard(sender, message.decided)
         elif isinstance(message, FetchDecisions):
-            self._catch_up.on_fetch(sender, message)
+            self.catch_up.on_fetch(sender, message)
         else:
             self.adopt(sender, message.data)
 
@@ -288,27 +342,38 @@ class Replica:
 
     def _on_executed(self, instance: int, results: bytes) -> None:
         """Algorithm 2, lines 16-17: replies exist now; they leave when the decision is durable."""
+        if instance <= self.executed and instance not in self._executing:
+            return  # a snapshot was installed meanwhile
         invariant(instance == self.executed + 1, f"instance {instance} executed after instance {self.executed}")
-        digests, data, timestamp, token = self._executing.pop(instance)
-        self.pool.executed(digests, data, results, instance, self.view.number, timestamp, self._level)
+        decision, value, token = self._executing.pop(instance)
+        self.pool.executed(
+            value.digests, decision.data, results, instance, self.view.number, value.timestamp, self._level
+        )
         self.executed = instance
-        self._effects.append(Reply(instance, digests, data, token))
+        self.checkpoints.executed(instance, value.timestamp, decision.proof)
+        self._effects.append(Reply(instance, value.digests, decision.data, token))
         self.ordering.on_requests()
 
     def _on_timer(self, timer: Timer) -> None:
         if timer == Timer.RESEND:
             self._on_resend()
         elif timer == Timer.PROGRESS:
-            self.broadcast(self._progress())
-            self.set_timer(Timer.PROGRESS, self.parameters.progress_interval)
+            self._say_progress()
         elif timer == Timer.REQUEST:
             self._forwarding.on_timer()
         elif timer == Timer.CATCH_UP:
-            self._catch_up.on_timer()
+            self.catch_up.on_timer()
         elif timer == Timer.VOUCH:
             self._vouching.on_timer()
+        elif timer == Timer.TRANSFER:
+            self.transfer.on_timer()
         else:
             self.ordering.on_timer(timer)
+
+    def _say_progress(self) -> None:
+        self.broadcast(self._progress())
+        self.checkpoints.insist()
+        self.set_timer(Timer.PROGRESS, self.parameters.progress_interval)
 
     def _on_resend(self) -> None:
         """Repeat ourselves if the same instance was running at the last look and still is, or the regency changes."""
@@ -327,6 +392,8 @@ class Replica:
     def _repeat(self, to: int | None) -> None:
         """Say how far we are, then again what binds us: in this order, so that nobody sends us what we have."""
         self.tell(to, self._progress())
+        if to is not None:
+            self.checkpoints.resend(to)
         self._taking_part.ask(to)
         self.ordering.resend(to)
 
@@ -334,6 +401,10 @@ class Replica:
         return Progress(self.view.number, self.ordering.regency, self.decided)
 
     # The chassis: what the ordering protocol asks for
+
+    def emit(self, effect: Effect) -> None:
+        """Have something done, after what was asked for before."""
+        self._effects.append(effect)
 
     def persist(self, records: tuple[Record, ...], then: Sequence[Send | Broadcast] = ()) -> int:
         """Append records to the log; `then` leaves once they are durable. Returns the token."""
@@ -410,7 +481,7 @@ class Replica:
         token = self.persist((record,))
         self._deliver(Decided(instance, value, data, proof), token)
         self.ordering.on_decided(instance)
-        self._catch_up.on_decided()
+        self.catch_up.on_decided()
         self._taking_part.look()
 
     def _deliver(self, decision: Decided, token: int) -> None:
@@ -425,9 +496,9 @@ class Replica:
         self._recent.add(decision, token)
         self._last_proof = decision.proof
         self._witness.decided(decision.proof)
-        self._executing[decision.instance] = (value.digests, decision.data, value.timestamp, token)
+        self._executing[decision.instance] = (decision, value, token)
         seed = self.domains.seed(decision.instance, decision.proof.digest)
-        self._effects.append(Execute(decision.instance, value.timestamp, seed, decision.data))
+        self.checkpoints.execute(Execute(decision.instance, value.timestamp, seed, decision.data))
 
     def fetch_decision(self, instance: int, holders: tuple[int, ...]) -> None:
         """The instance is decided elsewhere: ask those who accepted its value."""
@@ -437,11 +508,11 @@ class Replica:
 
     def note_progress(self, peer: int, decided: int) -> None:
         """A hint that `peer` has decided all instances up to `decided`."""
-        self._catch_up.note(peer, decided)
+        self.catch_up.note(peer, decided)
 
     def answer_with_decision(self, to: int, instance: int) -> None:
         """Send a decided instance to a peer that lacks it, at most one per resend interval unless it moves on."""
-        if self._catch_up.claims(to) >= instance:
+        if self.catch_up.claims(to) >= instance:
             return
         last, at = self._answered.get(to, (0, -self.parameters.resend_interval))
         if instance == last and abs(self.now - at) < self.parameters.resend_interval:
@@ -449,10 +520,20 @@ class Replica:
         self._answered[to] = (instance, self.now)
         self.serve_decisions(to, instance, instance)
 
+    def _first_served(self) -> int:
+        """The first instance whose decision is here for others."""
+        if self._level == MEMORY_LEVEL:
+            return self._recent.first() or self.decided + 1
+        return self.checkpoints.first
+
     def serve_decisions(self, to: int, first: int, last: int) -> None:
         """Send decisions `first` to `last`, as far as they are durable here: from memory if possible, else from the
-        log.
+        log. If they are not here any more, say where ours begin.
         """
+        begin = self._first_served()
+        if first < begin:
+            self.send(to, Gone(self.view.number, self.ordering.regency, begin))
+            return
         for instance in range(first, last + 1):
             known = self._recent.get(instance)
             if known is None:

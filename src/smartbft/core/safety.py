@@ -120,6 +120,11 @@ class VoteGuard:
     def decided(self, instance: int) -> None:
         """The instance is decided and its promises are settled: nothing more is voted in it."""
         invariant(instance == self._decided + 1, f"instance {instance} decided after instance {self._decided}")
+        self.settled(instance)
+
+    def settled(self, instance: int) -> None:
+        """A snapshot stands for this instance and all before it: nothing more is voted there."""
+        invariant(instance >= self._decided, f"a snapshot of instance {instance} after instance {self._decided}")
         self._decided = instance
         for promises in (self._proposed, self._written, self._accepted, self._bound):
             for key in [key for key in promises if key[0] <= instance]:

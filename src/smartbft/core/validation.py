@@ -15,6 +15,7 @@ from smartbft.errors import InvalidSignature, MalformedMessage, RemoteProtocolEr
 from smartbft.limits import DIGEST_BYTES
 from smartbft.messages import (
     Accept,
+    Checkpoint,
     Decision,
     FetchHeld,
     FetchRequests,
@@ -23,6 +24,7 @@ from smartbft.messages import (
     Message,
     Proof,
     Propose,
+    SnapshotManifest,
     Standing,
     Stop,
     StopData,
@@ -30,6 +32,7 @@ from smartbft.messages import (
     stop_data_statement,
     sync_statement,
 )
+from smartbft.snapshots import chunk_count, snapshot_digest
 from smartbft.types import CHANNEL, Parameters, Value, View
 
 
@@ -82,19 +85,27 @@ class Validator:
             self._check_accept(sender, message)
         elif type(message) is Decision:
             self._check_decision(message)
-        elif type(message) is Standing:
-            self._check_standing(message)
         elif type(message) is StopData:
             self._check_stop_data_from(sender, message)
         elif type(message) is Sync:
             self.check_sync(message)
+        else:
+            self._check_other(sender, message)
+        return Verified(sender, message, _TOKEN)
+
+    def _check_other(self, sender: int, message: Message) -> None:
+        if type(message) is Standing:
+            self._check_standing(message)
+        elif type(message) is Checkpoint:
+            self._check_checkpoint(sender, message)
+        elif type(message) is SnapshotManifest:
+            self._check_manifest(message)
         elif type(message) is Stop and message.target <= message.regency:
             raise MalformedMessage(f"a STOP for regency {message.target} from one who is in {message.regency}")
         elif isinstance(message, (Hold, FetchHeld, HeldRequests)):
             self._check_hold(message)
         elif type(message) is FetchRequests and len(message.digests) % DIGEST_BYTES:
             raise MalformedMessage("FETCH-REQUESTS holds a partial digest")
-        return Verified(sender, message, _TOKEN)
 
     def _check_hold(self, message: Hold | FetchHeld | HeldRequests) -> None:
         if self._parameters.request_authentication != CHANNEL:
@@ -194,6 +205,23 @@ class Validator:
             raise MalformedMessage(f"a SYNC of regency {message.regency} with a value other than the one that binds")
         if message.value:
             self._check_count(Value.decode(message.value))
+
+    def _check_checkpoint(self, sender: int, message: Checkpoint) -> None:
+        payload = self._domains.checkpoint_payload(message.view, message.instance, message.size, message.digest)
+        if not self._verifier.verify(sender, message.signature, payload):
+            raise InvalidSignature(f"CHECKPOINT of replica {sender} for {message.instance} has a bad signature")
+
+    def _check_manifest(self, message: SnapshotManifest) -> None:
+        """The list of hashes is what its digest says; whether anybody vouches for the digest is the core's business."""
+        if len(message.hashes) != chunk_count(message.size) * DIGEST_BYTES:
+            raise MalformedMessage(f"a list of chunk hashes that does not fit a snapshot of {message.size} bytes")
+        if snapshot_digest(message.hashes) != message.digest:
+            raise MalformedMessage("a list of chunk hashes with another digest than it claims")
+        if message.proof.instance != message.instance:
+            raise MalformedMessage(
+                f"a snapshot of instance {message.instance} with a proof for instance {message.proof.instance}"
+            )
+        self.check_proof(message.proof)
 
     def _check_count(self, value: Value) -> None:
         if not 1 <= value.count <= self._parameters.max_batch_requests:

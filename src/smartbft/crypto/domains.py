@@ -20,7 +20,7 @@ class Domains:
         chain_id: 32 bytes, the hash of the genesis.
     """
 
-    __slots__ = ("_accept", "_seed", "_stop_data", "_sync", "_value", "chain_id", "request_prefix")
+    __slots__ = ("_accept", "_checkpoint", "_seed", "_stop_data", "_sync", "_value", "chain_id", "request_prefix")
 
     def __init__(self, chain_id: bytes) -> None:
         self.chain_id = chain_id
@@ -29,6 +29,7 @@ class Domains:
         self._accept = derive_key("smartbft v1 accept signature", chain_id)
         self._stop_data = derive_key("smartbft v1 stop-data signature", chain_id)
         self._sync = derive_key("smartbft v1 sync signature", chain_id)
+        self._checkpoint = derive_key("smartbft v1 checkpoint signature", chain_id)
         self._seed = derive_key("smartbft v1 application seed", chain_id)
 
     def value_digest(self, value: bytes) -> bytes:
@@ -46,6 +47,10 @@ class Domains:
     def sync_payload(self, statement: bytes) -> bytes:
         """What a SYNC signs (`messages.sync_statement`: view, regency, all STOPDATA and the value)."""
         return self._sync + statement
+
+    def checkpoint_payload(self, view: int, instance: int, size: int, digest: bytes) -> bytes:
+        """What a CHECKPOINT signs: chain, view, instance, size and digest of the snapshot."""
+        return self._checkpoint + _STATEMENT.pack(view, instance, size) + digest
 
     def seed(self, instance: int, digest: bytes) -> bytes:
         """``H(chain id, instance, H(v))``: the randomness an application gets with a batch (protocols.md 2.1)."""

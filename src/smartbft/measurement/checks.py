@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from smartbft._fastpath.pool import request_digests
@@ -15,6 +16,9 @@ from smartbft.crypto.domains import Domains
 from smartbft.errors import CorruptLog
 from smartbft.limits import DIGEST_BYTES
 from smartbft.smr.application import ExecutionContext
+from smartbft.smr.session_snapshot import executed_requests
+from smartbft.snapshots import Snapshot
+from smartbft.storage import read_snapshots
 from smartbft.storage.reading import read_records
 from smartbft.types import Value
 
@@ -38,14 +42,15 @@ class Check:
 
 @dataclass(frozen=True)
 class LogContents:
-    """What the log of a stopped replica says, executed again if it goes back to the beginning.
+    """What the log of a stopped replica says, executed again from its beginning or from the checkpoint it begins at.
 
     Attributes:
         instances: decisions in it.
         digests: of the requests that they decide, with the instance; their bytes are in the log, too.
-        state_digest: of the application after executing them; empty if the log begins later (at a checkpoint).
+        state_digest: of the application after executing them; empty if the log begins later than any snapshot.
         supply, minted: sum of all coins, and of all that were ever minted; 0 for another application.
-        first: the instance of the first decision.
+        first: the instance of the first decision from which on none is missing.
+        before: requests executed before that, as the session table of the snapshot counts them.
     """
 
     instances: int
@@ -54,6 +59,7 @@ class LogContents:
     supply: int
     minted: int
     first: int = 1
+    before: int = 0
 
     @property
     def complete(self) -> bool:
@@ -62,33 +68,73 @@ class LogContents:
 
 
 def read_log(folder: Path, genesis: Genesis, replica: int) -> LogContents:
-    """Read the log in `folder` and execute its decisions on a new instance of the application.
+    """Read the log in `folder` and execute its decisions on a new instance of the application, after the oldest
+    snapshot that is needed.
 
     Raises:
         StorageError: the log cannot be read, or is corrupt; `CorruptLog` also when a request's bytes are not those that
             were decided.
     """
     domains = Domains(genesis.chain_id)
-    application = create_application(
-        genesis.application.replace("coin_ledger", "coin"), genesis.chain_id, genesis.application_parameters
-    )
-    digests: dict[bytes, int] = {}
-    instances = first = 0
-    for decided in decisions_in(read_records(folder, genesis.chain_id, replica), domains, 1, _LAST_INSTANCE):
+    again = _Again(genesis, read_snapshots(folder, genesis.chain_id))
+    records = read_records(folder, genesis.chain_id, replica)
+    first_record = next(records, None)
+    if first_record is None:
+        return again.contents()
+    start = 1 if first_record[1] <= 1 else again.oldest + 1
+    for decided in decisions_in(chain((first_record,), records), domains, start, _LAST_INSTANCE):
         value = _checked_value(decided, genesis.chain_id)
-        first = first or decided.instance
-        digests.update(dict.fromkeys(split_digests(value.digests), decided.instance))
-        instances += 1
-        if first > 1:
-            continue
-        seed = domains.seed(decided.instance, decided.proof.digest)
-        application.execute_batch(decided.data, ExecutionContext(decided.instance, value.timestamp, seed))
-    if first > 1:
-        return LogContents(instances, digests, b"", 0, 0, first)
-    supply = minted = 0
-    if isinstance(application, CoinApplication):
-        supply, minted = application.state.supply(), application.state.minted()
-    return LogContents(instances, digests, application.digest(), supply, minted)
+        again.add(decided, value, domains.seed(decided.instance, decided.proof.digest))
+    return again.contents()
+
+
+class _Again:
+    """Executes the decisions of a log once more; where it has a gap, a snapshot takes the place of what is missing."""
+
+    def __init__(self, genesis: Genesis, snapshots: list[Snapshot]) -> None:
+        self.oldest = snapshots[0].instance if snapshots else 0
+        self._application = create_application(
+            genesis.application.replace("coin_ledger", "coin"), genesis.chain_id, genesis.application_parameters
+        )
+        self._snapshots = snapshots
+        self._digests: dict[bytes, int] = {}
+        self._instances = self._at = self._before = 0
+        self._first = 1
+        self._known = True
+
+    def add(self, decided: Decided, value: Value, seed: bytes) -> None:
+        """Take up the next decision of the log."""
+        self._instances += 1
+        self._digests.update(dict.fromkeys(split_digests(value.digests), decided.instance))
+        if decided.instance > self._at + 1:
+            self._skip_to(decided.instance)
+        if decided.instance == self._at + 1:
+            self._at = decided.instance
+            if self._known:
+                context = ExecutionContext(decided.instance, value.timestamp, seed)
+                self._application.execute_batch(decided.data, context)
+
+    def _skip_to(self, instance: int) -> None:
+        """Decisions before `instance` are missing."""
+        reaching = next((known for known in self._snapshots if known.instance >= instance - 1), None)
+        self._known = reaching is not None
+        self._at = instance - 1
+        if reaching is not None:
+            self._application.restore(reaching.state)
+            self._at = reaching.instance
+            self._before = executed_requests(reaching.sessions)
+        self._first = self._at + 1
+
+    def contents(self) -> LogContents:
+        """What was found; a snapshot later than the last decision is the state."""
+        if self._snapshots and self._snapshots[-1].instance > self._at:
+            self._skip_to(self._snapshots[-1].instance + 1)
+        supply = minted = 0
+        application = self._application
+        if isinstance(application, CoinApplication) and self._known:
+            supply, minted = application.state.supply(), application.state.minted()
+        state = application.digest() if self._known else b""
+        return LogContents(self._instances, self._digests, state, supply, minted, self._first, self._before)
 
 
 def split_digests(packed: bytes) -> Iterator[bytes]:
@@ -113,39 +159,42 @@ def replayed_state(logs: Mapping[int, LogContents], live: Mapping[int, str], los
         lost: replicas whose first log was removed on purpose; what they have now, they got from the others.
     """
     name = "each log replays to its replica's state"
-    complete = {replica: log for replica, log in sorted(logs.items()) if log.complete}
-    wrong = [replica for replica, log in complete.items() if log.state_digest.hex() != live.get(replica)]
+    wrong = [replica for replica, log in sorted(logs.items()) if log.state_digest.hex() != live.get(replica)]
     counts = sorted({log.instances for log in logs.values()})
     notes = f"differs: {wrong}" if wrong else f"{counts} instances"
-    for replica in sorted(set(lost) & set(complete)):
-        notes += f"; replica {replica}'s log was removed, this is the one it rebuilt"
-    return Check(name, not wrong and bool(complete), notes + _later_logs(logs))
+    for replica in sorted(set(lost) & set(logs)):
+        if logs[replica].complete:
+            notes += f"; replica {replica}'s log was removed, this is the one it rebuilt"
+    return Check(name, not wrong and bool(logs), notes + _later_logs(logs))
 
 
 def money_conserved(logs: Mapping[int, LogContents], minted: int) -> Check:
     """In every log: coins add up to what was minted, and no more was minted than the load asked for."""
     name = "money conserved"
-    complete = {replica: log for replica, log in sorted(logs.items()) if log.complete}
     wrong = [
         f"replica {replica}: minted {log.minted}, coins {log.supply}"
-        for replica, log in complete.items()
+        for replica, log in sorted(logs.items())
         if not log.minted == log.supply == minted
     ]
-    return Check(name, not wrong and bool(complete), "; ".join(wrong) or f"{minted:,} minted, {minted:,} in coins")
+    return Check(name, not wrong and bool(logs), "; ".join(wrong) or f"{minted:,} minted, {minted:,} in coins")
 
 
 def nothing_lost(logs: Mapping[int, LogContents], acknowledged: bytes) -> Check:
-    """Every acknowledged transaction is in every log; in one that begins later, unless it was decided before that."""
+    """Every acknowledged transaction is in every log.
+
+    In one that begins at a checkpoint, unless it was decided before that: so another log says, or, where none goes back
+    that far, the number of requests that the snapshot has executed.
+    """
     name = "every acknowledged transaction in every durable log"
     expected = frozenset(split_digests(acknowledged))
     known: dict[bytes, int] = {}
     for log in logs.values():
-        if log.complete:
-            known.update(log.digests)
-    missing = {
-        replica: sum(1 for digest in expected if digest not in log.digests and not 0 < known.get(digest, 0) < log.first)
-        for replica, log in sorted(logs.items())
-    }
+        known.update(log.digests)
+    missing: dict[int, int] = {}
+    for replica, log in sorted(logs.items()):
+        absent = [digest for digest in expected if digest not in log.digests]
+        earlier = sum(1 for digest in absent if known.get(digest, 0) < log.first)
+        missing[replica] = len(absent) - min(earlier, log.before)
     if any(missing.values()) or not logs:
         return Check(name, False, ", ".join(f"replica {replica} lacks {count}" for replica, count in missing.items()))
     return Check(name, True, f"{len(expected):,} in {len(logs)} logs" + _later_logs(logs))
@@ -153,7 +202,11 @@ def nothing_lost(logs: Mapping[int, LogContents], acknowledged: bytes) -> Check:
 
 def _later_logs(logs: Mapping[int, LogContents]) -> str:
     """Which logs begin at a checkpoint, in words."""
-    later = [f"replica {replica}'s at {log.first}" for replica, log in sorted(logs.items()) if not log.complete]
+    later = [
+        f"replica {replica}'s at {log.first} after {log.before:,} requests"
+        for replica, log in sorted(logs.items())
+        if not log.complete
+    ]
     return f"; logs that begin at a checkpoint: {', '.join(later)}" if later else ""
 
 

@@ -34,10 +34,11 @@ from smartbft.runtime.journal import Journal, Log
 from smartbft.runtime.network import Network, Secrets
 from smartbft.runtime.peers import PeerChannels
 from smartbft.runtime.serving import DecisionServer
+from smartbft.runtime.snapshots import SnapshotKeeper
 from smartbft.runtime.status import Question, StatusDesk, decode_question, encode_answer, thread_times
 from smartbft.runtime.verification import VerificationPump
 from smartbft.smr.application import BatchStateMachine
-from smartbft.storage import Lives, ReplicaLog
+from smartbft.storage import SNAPSHOT_FOLDER, FolderFiles, Lives, MemoryFiles, ReplicaLog, SnapshotStore
 from smartbft.types import CHANNEL
 
 logger = logging.getLogger(__name__)
@@ -112,6 +113,8 @@ class RunningReplica:
         self._evidence = EvidenceDesk(config.evidence_folder, genesis.chain_id)
         self._desk = StatusDesk(self._facts, self._about_the_state)
         self._pump: VerificationPump | None = None
+        self._store = SnapshotStore(MemoryFiles(), genesis.chain_id)
+        self._keeper: SnapshotKeeper | None = None
         self._replay_until = 0
         self._lives = Lives(config.home, config.data_folder, config.run_folder)
         self._learns = False
@@ -128,14 +131,17 @@ class RunningReplica:
         application = self._application
         make = ThreadExecutor if application.native else SliceExecutor
         self._executor = make(application, self._executed, self._fail)
+        self._keeper = self._make_keeper(self._executor)
+        if state.snapshots.newest is not None:
+            self._executor.restore(state.snapshots.newest.state, state.base)
         if not self._sequential:
             self._verifier = Verifier(self._verify_threads(), _VERIFY_NICE)
             self._pump = VerificationPump(
                 self._pool, self._verifier, application.check_batch, self._clients.punish, self._loop
             )
-        self._driver = self._make_driver(self._executor)
+        self._driver = self._make_driver(self._executor, self._keeper)
         self._watch()
-        self._replay_until = len(state.decisions)
+        self._replay_until = state.base + len(state.decisions)
         self._driver.start(state, self._pump)
         self._note_recovered()
         await self._network.start(sockets)
@@ -157,6 +163,8 @@ class RunningReplica:
         config = self._config
         _check_segment_size(config, self._genesis)
 
+        store = SnapshotStore(FolderFiles(config.data_folder / SNAPSHOT_FOLDER), self._genesis.chain_id)
+
         def read() -> tuple[ReplicaLog, RecoveredState]:
             log = ReplicaLog(
                 config.data_folder,
@@ -167,13 +175,13 @@ class RunningReplica:
                 sync_floor_seconds=config.sync_floor_seconds,
             )
             try:
-                return log, recover(log.recovered(), self._domains)
+                return log, recover(log.recovered(), self._domains, store.open())
             except BaseException:
                 log.close()
                 raise
 
         log, state = await asyncio.to_thread(read)
-        self._log = log
+        self._log, self._store = log, store
         self._server = DecisionServer(
             log,
             self._domains,
@@ -184,7 +192,7 @@ class RunningReplica:
         )
         return state
 
-    def _make_driver(self, executor: ThreadExecutor | SliceExecutor) -> Driver:
+    def _make_driver(self, executor: ThreadExecutor | SliceExecutor, keeper: SnapshotKeeper) -> Driver:
         view, parameters = self._genesis.view, self._genesis.parameters
         log: Log | None = self._log
         return Driver(
@@ -196,10 +204,25 @@ class RunningReplica:
             peers=self._peers,
             clients=self._clients,
             executor=executor,
+            snapshots=keeper,
             serve=self._server.serve if self._server is not None else _no_log_to_serve_from,
             report=self._evidence.report,
             regulate=self._regulate,
             fail=self._fail,
+        )
+
+    def _make_keeper(self, executor: ThreadExecutor | SliceExecutor) -> SnapshotKeeper:
+        log = self._log
+        return SnapshotKeeper(
+            self._store,
+            view=self._genesis.view.number,
+            regency=lambda: self._core.regency,
+            application=executor,
+            peers=self._peers,
+            forget=log.forget if log is not None else _no_log_to_forget,
+            take=lambda event: self._driving().take(event),
+            installed=lambda: self._driving().forget_replies(),
+            failed=self._fail,
         )
 
     def _make_pool(self) -> RequestPool:
@@ -258,6 +281,8 @@ class RunningReplica:
         self._peers.close()
         if self._server is not None:
             await self._server.close()
+        if self._keeper is not None:
+            await self._keeper.close()
         if self._executor is not None:
             await self._executor.close()
         if self._verifier is not None:
@@ -383,6 +408,11 @@ def _check_authentication(config: ReplicaConfig, genesis: Genesis, application: 
             file=str(config.config_path),
             field="signature_check",
         )
+
+
+def _no_log_to_forget(before: int) -> int:
+    """In memory mode the recent decisions forget themselves."""
+    return 0
 
 
 def _check_segment_size(config: ReplicaConfig, genesis: Genesis) -> None:

@@ -76,6 +76,13 @@ class Executor(Protocol):
         """Queue a batch; `Driver.executed` is called with its results, in instance order."""
 
 
+class Snapshots(Protocol):
+    """Writes, serves, stores and installs snapshots."""
+
+    def actions(self) -> dict[type[Any], Callable[[Any], None]]:
+        """Who carries out which effect."""
+
+
 def wall_clock() -> int:
     """Microseconds since the epoch."""
     return time.time_ns() // 1000
@@ -89,7 +96,7 @@ class Driver:
         validator: makes `Verified` messages.
         pool: the core's request pool.
         journal: the log, as tokens; `immediate` when nothing has to be waited for (memory mode).
-        peers, clients, executor: who carries out the effects.
+        peers, clients, executor, snapshots: who carries out the effects.
         serve: reads old decisions from the log for a peer.
         report: keeps evidence against a member.
         regulate: called after every turn: opens and closes the gates of the pool and of the sockets.
@@ -108,6 +115,7 @@ class Driver:
         peers: Peers,
         clients: Clients,
         executor: Executor,
+        snapshots: Snapshots,
         serve: Callable[[ServeDecisions], None],
         report: Callable[[ReportEvidence], None],
         regulate: Callable[[], None],
@@ -144,6 +152,7 @@ class Driver:
             ServeDecisions: serve,
             Penalise: self._penalise,
             ReportEvidence: report,
+            **snapshots.actions(),
         }
         self._changes = core.changes
         self._changes_seen = 0
@@ -276,6 +285,10 @@ class Driver:
 
     def _broadcast(self, effect: Broadcast) -> None:
         self._peers.broadcast(frame(MESSAGE, encode(effect.message)))
+
+    def forget_replies(self) -> None:
+        """A snapshot takes the place of what was executed: its reply cache has what clients will ask for again."""
+        self._held.clear()
 
     def _reply(self, effect: Reply) -> None:
         if effect.after <= self._journal.released:

@@ -59,12 +59,20 @@ class ThreadExecutor:
         """
         self._jobs.put((lambda: question(self._application, self._last), done))
 
+    def restore(self, state: bytes, instance: int) -> None:
+        """Replace the application's state by that after `instance`, in turn with the batches."""
+        self._jobs.put((lambda: self._restore(state, instance), lambda _: None))
+
     async def close(self) -> None:
         """Finish the job that runs, drop the others."""
         while not self._jobs.empty():
             self._jobs.get()
         self._jobs.put(None)
         await self._loop.run_in_executor(None, self._thread.join)
+
+    def _restore(self, state: bytes, instance: int) -> None:
+        self._application.restore(state)
+        self._last = instance
 
     def _run(self, batch: Execute) -> bytes:
         context = ExecutionContext(batch.instance, batch.timestamp, batch.seed)
@@ -115,6 +123,10 @@ class SliceExecutor:
         """As `ThreadExecutor.ask`."""
         self._put(self._one(question), done)
 
+    def restore(self, state: bytes, instance: int) -> None:
+        """As `ThreadExecutor.restore`."""
+        self._put(self._restoring(state, instance), lambda _: None)
+
     async def close(self) -> None:
         """Stop after the slice that runs."""
         self._closed = True
@@ -136,6 +148,11 @@ class SliceExecutor:
 
     def _one(self, question: Callable[[BatchStateMachine, int], Any]) -> Iterator[Any]:
         yield question(self._application, self._last)
+
+    def _restoring(self, state: bytes, instance: int) -> Iterator[Any]:
+        self._application.restore(state)
+        self._last = instance
+        yield instance
 
     def _put(self, steps: Iterator[Any], done: _Done) -> None:
         self._jobs.append((steps, done))

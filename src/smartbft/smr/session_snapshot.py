@@ -109,6 +109,23 @@ def decode_sessions(data: bytes, rules: PoolRules, agreed_time: int) -> list[Kep
     return sessions
 
 
+def executed_requests(data: bytes) -> int:
+    """How many requests the open sessions of a table have executed in all.
+
+    Raises:
+        ValueError: the bytes end too early.
+    """
+    reader = _Reader(data)
+    (count,) = reader.unpack(_COUNT)
+    total = 0
+    for _ in range(count):
+        _, _, executed, replies = reader.unpack(_SESSION)
+        total += executed
+        for _ in range(replies):
+            reader.take(reader.unpack(_REPLY)[-1])
+    return total
+
+
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)

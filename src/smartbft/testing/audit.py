@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from smartbft.core.recovery import recover
+from smartbft.core.recovery import RecoveredState, recover
 from smartbft.errors import InvariantViolation
-from smartbft.smr.application import BatchStateMachine
+from smartbft.smr.application import BatchStateMachine, ExecutionContext
+from smartbft.storage import SnapshotStore
 from smartbft.testing.checkers import PropertyViolation
 from smartbft.testing.disk import read_log
 
@@ -19,13 +20,18 @@ if TYPE_CHECKING:
 
 
 def audit(world: Simulation) -> None:
-    """5, 12 and 14: equal replicas, and logs that tell the whole agreed history.
+    """5, 12 and 14: equal replicas, and logs and snapshots that tell the whole agreed history.
 
     Raises:
         PropertyViolation: something differs, or is missing.
     """
-    if len({application.snapshot() for application in applications(world)}) != 1:
+    states = {application.snapshot() for application in applications(world)}
+    if len(states) != 1:
         raise PropertyViolation("equal state", "the applications differ after the same instances")
+    if states != {_replay_all(world)}:
+        raise PropertyViolation("equal state", "the replicas' state is not what all decisions make of an empty one")
+    if len({_running(host).pool.export_sessions(world.decided) for host in world.core_hosts}) != 1:
+        raise PropertyViolation("equal state", "the session tables differ after the same instances")
     for client in world.honest_clients:
         _audit_session(world, client)
     if world.scenario.persistence != "memory":
@@ -64,12 +70,46 @@ def _session_state(pool: RequestPool, client: SimulatedClient, window: int) -> t
     return ordered, executed, without_replica
 
 
-def _audit_log(world: Simulation, host: Host) -> None:
-    state = recover(read_log(host.disk, world.chain_id, host.id), world.domains)
-    if len(state.decisions) != world.decided:
+def _replay_all(world: Simulation) -> bytes:
+    """The state that all decided batches make of a fresh application."""
+    application = world.make_application()
+    for instance in range(1, world.decided + 1):
+        _execute(world, application, instance)
+    return application.snapshot()
+
+
+def _execute(world: Simulation, application: BatchStateMachine, instance: int) -> None:
+    batch = world.checkers.order.batch(instance)
+    if batch is None:
+        raise PropertyViolation("total order", f"no replica has shown the batch of instance {instance}")
+    timestamp, seed, data = batch
+    application.execute_batch(data, ExecutionContext(instance, timestamp, seed))
+
+
+def _audit_snapshot(world: Simulation, host: Host, state: RecoveredState) -> None:
+    """14: snapshot and tail give the same state as all decisions."""
+    if state.snapshots.newest is None:
+        return
+    application = world.make_application()
+    application.restore(state.snapshots.newest.state)
+    for decided in state.decisions:
+        _execute(world, application, decided.instance)
+    if application.snapshot() != _running(host).application.snapshot():
         raise PropertyViolation(
-            "durability", f"the log of replica {host.id} holds {len(state.decisions)} of {world.decided} decisions"
+            "equal state",
+            f"replica {host.id}: the snapshot after instance {state.base} and its tail give another state",
         )
+
+
+def _audit_log(world: Simulation, host: Host) -> None:
+    snapshots = SnapshotStore(host.disk.snapshots, world.chain_id).open()
+    state = recover(read_log(host.disk, world.chain_id, host.id), world.domains, snapshots)
+    if state.base + len(state.decisions) != world.decided:
+        raise PropertyViolation(
+            "durability",
+            f"the log of replica {host.id} goes to instance {state.base + len(state.decisions)} of {world.decided}",
+        )
+    _audit_snapshot(world, host, state)
     for decided in state.decisions:
         world.checkers.agreement.recovered(host.id, decided.instance, decided.proof.digest)
         world.checkers.provability.check(decided.instance, decided.proof.digest, decided.proof)

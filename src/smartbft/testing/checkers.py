@@ -89,18 +89,25 @@ class Provability:
 class TotalOrder:
     """3: every replica applies the same batches with the same results in the order of instances, across restarts."""
 
-    __slots__ = ("_applied", "_batches", "_results", "started")
+    __slots__ = ("_applied", "_batches", "_overtaken", "_results", "started")
 
     def __init__(self) -> None:
         self._batches: dict[int, tuple[int, bytes, bytes]] = {}
         self._results: dict[int, bytes] = {}
         self._applied: dict[int, int] = {}  # replica -> last applied instance
+        self._overtaken: dict[int, int] = {}  # replica -> instance of the snapshot installed last
         self.started: dict[int, int] = {}  # replica -> last instance handed to the application
 
-    def restarted(self, replica: int) -> None:
-        """The replica's application begins again from nothing."""
-        self.started[replica] = 0
-        self._applied[replica] = 0
+    def restarted(self, replica: int, instance: int) -> None:
+        """The replica's application begins again from a snapshot after `instance`; 0: from nothing."""
+        self.started[replica] = instance
+        self._applied[replica] = instance
+        self._overtaken[replica] = 0
+
+    def installed(self, replica: int, instance: int) -> None:
+        """A snapshot takes the place of the instances up to this one."""
+        self.restarted(replica, instance)
+        self._overtaken[replica] = instance
 
     def handed_over(self, replica: int, instance: int, timestamp: int, seed: bytes, data: bytes) -> bool:
         """A decided batch goes to the application; True if no replica has shown this instance before."""
@@ -119,7 +126,9 @@ class TotalOrder:
         return False
 
     def applied(self, replica: int, instance: int, results: bytes) -> None:
-        """The application has executed a batch."""
+        """The application has executed a batch, perhaps one that a snapshot has overtaken meanwhile."""
+        if instance <= self._overtaken.get(replica, 0):
+            return
         expected = self._applied.get(replica, 0) + 1
         if instance != expected:
             raise PropertyViolation("total order", f"replica {replica} applied instance {instance}, not {expected}")
@@ -292,18 +301,24 @@ class Checkers:
         if reply.status == EXECUTED:
             self.durability.replied(replica, reply.instance)
 
-    def restarted(self, replica: int, records: list[tuple[int, int, bytes]]) -> None:
-        """A replica starts with these records of its log."""
+    def installed(self, replica: int, instance: int) -> None:
+        """A replica takes over the state of a snapshot."""
+        self.agreement.restarted(replica, instance)
+        self.order.installed(replica, instance)
+        self.durability.installed(replica, instance)
+
+    def restarted(self, replica: int, records: list[tuple[int, int, bytes]], base: int) -> None:
+        """A replica starts with these records of its log, and a snapshot after instance `base` (0: none)."""
         decisions = [(instance, parse_decision(body)) for kind, instance, body in records if kind == DECISION]
         for instance, decision in decisions:
             self.agreement.recovered(replica, instance, decision.proof.digest)
             self.provability.check(instance, decision.proof.digest, decision.proof)
-        self.agreement.restarted(replica, len(decisions))
-        self.order.restarted(replica)
+        self.agreement.restarted(replica, max([base, *(instance for instance, _ in decisions)]))
+        self.order.restarted(replica, base)
         self.votes.restarted(replica, records)
         values = [parse_value(body).value for kind, _, body in records if kind == VALUE]
         self.vouching.restarted(replica, values)
-        self.durability.restarted(replica, records)
+        self.durability.restarted(replica, records, base)
 
 
 __all__ = [

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from smartbft._fastpath.log import LogParser
 from smartbft.errors import invariant
+from smartbft.testing.files import SECTOR_BYTES, SimulatedFiles
 
-SECTOR_BYTES = 512  # what a disk writes whole or not at all
 # What can fail: a write (EIO), a write that ends where the disk is full (ENOSPC), a sync (EIO; what was not synced may
 # be gone, and the next sync would say that all is well).
 FAILURES = ("write", "space", "sync")
@@ -34,12 +34,20 @@ class DiskOptions:
 
 
 class SimulatedDisk:
-    """Files as the operating system sees them, and as they are on the medium. It outlives crashes of its replica."""
+    """Files as the operating system sees them, and as they are on the medium. It outlives crashes of its replica.
 
-    __slots__ = ("_cached", "_stable", "_unsynced", "failing")
+    Attributes:
+        failing: which of FAILURES comes next; empty: none.
+        first: number of the first file that was not dropped.
+        snapshots: the folder of the snapshots.
+    """
+
+    __slots__ = ("_cached", "_stable", "_unsynced", "failing", "first", "snapshots")
 
     def __init__(self) -> None:
-        self.failing = ""  # which of FAILURES comes next
+        self.failing = ""
+        self.first = 0
+        self.snapshots = SimulatedFiles()
         self._cached: list[bytearray] = []
         self._stable: list[bytearray] = []
         self._unsynced: list[tuple[int, int, int]] = []  # file, first byte, end
@@ -49,6 +57,12 @@ class SimulatedDisk:
         self._cached.append(bytearray(size))
         self._stable.append(bytearray(size))
         return len(self._cached) - 1
+
+    def drop(self, file: int) -> None:
+        """Remove a file, durably; its number is not used again."""
+        self._cached[file] = self._stable[file] = bytearray()
+        self._unsynced = [write for write in self._unsynced if write[0] != file]
+        self.first = file + 1
 
     def write(self, file: int, offset: int, data: bytes) -> None:
         """Hand bytes to the operating system. They are lost with the power until `sync`."""
@@ -83,8 +97,8 @@ class SimulatedDisk:
         return len(self._unsynced)
 
     def files(self) -> list[bytearray]:
-        """What a reader sees now, file by file; not to be changed."""
-        return self._cached
+        """What a reader sees now, file by file from `first` on; not to be changed."""
+        return self._cached[self.first :]
 
     def lose_power(self, draw: random.Random) -> None:
         """Forget unsynced writes, whole or in part: each 512-byte sector is on the medium or not, in any combination.
@@ -104,6 +118,7 @@ class SimulatedDisk:
                 self._stable[file][low:high] = self._cached[file][low:high]
         self._unsynced.clear()
         self._cached = [bytearray(file) for file in self._stable]
+        self.snapshots.lose_power(draw)
 
 
 def read_log(disk: SimulatedDisk, chain_id: bytes, replica: int) -> list[tuple[int, int, bytes]]:

@@ -21,6 +21,7 @@ from smartbft.testing.scenario import (
     OneWayCut,
     Round,
     Scenario,
+    Wipe,
 )
 from smartbft.types import CHANNEL, SIGNATURES, Parameters
 
@@ -93,6 +94,8 @@ def _with_adversary(draw: random.Random, options: SimulationOptions, scenario: S
         faulty |= forgetful
     rot = _rot(draw, options, scenario, sorted(set(everybody) - faulty), budget - len(faulty))
     faulty |= {one.replica for one in rot}
+    wipes = _wipes(options, scenario, sorted(set(everybody) - faulty), budget - len(faulty))
+    faulty |= {one.replica for one in wipes}
     correct = sorted(set(everybody) - faulty)
     left_out: tuple[int, ...] = ()
     if options.faults != "none" and budget > len(faulty) and draw.random() < 0.3:
@@ -105,6 +108,7 @@ def _with_adversary(draw: random.Random, options: SimulationOptions, scenario: S
         rounds=_rounds(draw, options.n, len(twins), scenario.parameters) if twins else (),
         forgetful=frozenset(forgetful),
         rot=rot,
+        wipes=wipes,
         left_out=left_out,
         cuts=_cuts(draw, options) if options.faults in ("all", "network") and not twins else (),
         disk_failures=_disk_failures(draw, options, scenario),
@@ -153,6 +157,16 @@ def _rot(
     return (BitRot(draw.choice(correct), draw.randrange(options.instances), _log_uniform(draw, 100, 500_000)),)
 
 
+def _wipes(options: SimulationOptions, scenario: Scenario, correct: list[int], budget: int) -> tuple[Wipe, ...]:
+    """One replica at most, which counts towards `f`; it may lose its disk more than once."""
+    draw = random.Random(f"smartbft wipes {options.seed}")  # noqa: S311 - schedules, not secrets
+    if scenario.persistence == "memory" or options.faults not in ("all", "crashes") or options.twins or budget < 1:
+        return ()
+    replica = draw.choice(correct)
+    instances = sorted(draw.randrange(options.instances) for _ in range(draw.choice((0, 0, 0, 1, 2))))
+    return tuple(Wipe(replica, instance, _log_uniform(draw, 1_000, 1_000_000)) for instance in instances)
+
+
 def _cuts(draw: random.Random, options: SimulationOptions) -> tuple[OneWayCut, ...]:
     if options.n == 1:
         return ()
@@ -196,7 +210,14 @@ def _parameters(draw: random.Random, options: SimulationOptions) -> Parameters:
         fetch_grace=draw.choice((1_000, 20_000)),
         batch_delay=draw.choice((0, 5_000)),
         request_authentication=_authentication(options),
+        checkpoint_interval=_checkpoint_interval(options),
     )
+
+
+def _checkpoint_interval(options: SimulationOptions) -> int:
+    """Often so short that a run of usual length takes several. A stream of its own: other draws stay as they are."""
+    draw = random.Random(f"smartbft checkpoints {options.seed}")  # noqa: S311 - schedules, not secrets
+    return draw.choice((3, 5, 8, 13, 20, 1024))
 
 
 def _authentication(options: SimulationOptions) -> str:

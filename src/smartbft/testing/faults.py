@@ -13,6 +13,7 @@ from smartbft.testing.scenario import (
     Isolation,
     OneWayCut,
     Round,
+    Wipe,
 )
 from smartbft.testing.trace import Kind
 
@@ -72,6 +73,8 @@ class Faults:
             self._scheduler.after(0, self._fail_disk, fault)
         elif isinstance(fault, BitRot):
             self._scheduler.after(0, self._rot, fault)
+        elif isinstance(fault, Wipe):
+            self._scheduler.after(0, self._wipe, fault)
         else:
             self._scheduler.after(0, self._step_clock, fault)
 
@@ -85,6 +88,11 @@ class Faults:
         """Crash replicas now."""
         self._under_way += 1
         self._crash(crash)
+
+    def wipe(self, wipe: Wipe) -> None:
+        """Take a replica's disk away now."""
+        self._under_way += 1
+        self._wipe(wipe)
 
     def isolate(self, isolation: Isolation) -> None:
         """Cut a replica off now."""
@@ -132,6 +140,14 @@ class Faults:
             self._stop(host, True, fault.downtime)
             host.disk.rot(self._scheduler.random)
             host.rotten = True
+        self._is_over()
+
+    def _wipe(self, wipe: Wipe) -> None:
+        host = self._world.hosts[wipe.replica]
+        if host.replica is not None:  # else it is down already, by another fault that will start it again
+            self._stop(host, True, wipe.downtime)
+        host.wipe()
+        self._world.checkers.durability.wiped(wipe.replica)
         self._is_over()
 
     # The network

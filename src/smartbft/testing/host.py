@@ -34,6 +34,7 @@ class Host:
         self.replica: SimulatedReplica | None = None
         self.lives = 0
         self.rotten = False
+        self.wiped = False
         self.clock_offset = world.scenario.clock_offsets[id]
         self._world = world
         self._scheduler = world.scheduler
@@ -61,6 +62,12 @@ class Host:
         if power:
             self.disk.lose_power(world.scheduler.random)
         world.trace.note(world.scheduler.now, Kind.CRASHED, self.id, power)
+
+    def wipe(self) -> None:
+        """The disk of a machine that is down is replaced by an empty one."""
+        self.disk = SimulatedDisk()
+        self.wiped, self.rotten = True, False
+        self._note(self._scheduler.now, Kind.WIPED, self.id, self.lives)
 
     def set_clock(self, offset: int) -> None:
         """The machine's clock jumps to this offset against virtual time."""

@@ -7,7 +7,8 @@ from typing import Protocol
 
 from smartbft._fastpath.log import HEADER_SIZE, SEGMENT_HEADER_SIZE, LogEncoder, LogParser
 from smartbft.core.effects import Record
-from smartbft.testing.disk import SECTOR_BYTES, DiskOptions, SimulatedDisk
+from smartbft.testing.disk import DiskOptions, SimulatedDisk
+from smartbft.testing.files import SECTOR_BYTES
 from smartbft.testing.scheduler import Scheduler
 
 ALIGNMENT = 8  # of records in a segment
@@ -26,6 +27,9 @@ class SimulatedLog(Protocol):
 
     def append(self, records: tuple[Record, ...]) -> int:
         """Queue records; returns the sequence number of the last."""
+
+    def forget(self, instance: int) -> None:
+        """Records of instances before this one are not needed any more."""
 
     def pending_bytes(self) -> int:
         """Bytes that wait for the disk."""
@@ -56,6 +60,9 @@ class MemoryLog:
         self._appended += len(records)
         self._scheduler.after(0, self._release, self._appended)
         return self._appended
+
+    def forget(self, instance: int) -> None:
+        """Nothing is kept anyway."""
 
     def _release(self, sequence: int) -> None:
         if not self._stopped:
@@ -119,6 +126,7 @@ class DiskLog:
         self._group_last = 0
         self._writes = 0
         self._written = False
+        self._last_instance: dict[int, int] = {}  # segment -> instance of its last record
         self._records = self._open()
 
     # Opening
@@ -127,12 +135,13 @@ class DiskLog:
         """Read everything back, cut a torn tail, and go on in a new segment: what is handed over is on the medium."""
         parser = LogParser(*self._identity)
         files = self._disk.files()
-        last = len(files) - 1
+        first, last = self._disk.first, self._disk.first + len(files) - 1
         records: list[ParsedRecord] = []
-        for number, content in enumerate(files):
+        for number, content in enumerate(files, first):
             records += parser.parse(content, number == last)
+            self._last_instance[number] = records[-1][1] if records else 0
         if files:
-            self._disk.write(last, parser.offset, bytes(len(files[last]) - parser.offset))
+            self._disk.write(last, parser.offset, bytes(len(files[-1]) - parser.offset))
         self._disk.sync()
         self._begin_segment(parser.previous if files else b"")
         return records
@@ -154,6 +163,12 @@ class DiskLog:
     def written(self) -> list[ParsedRecord]:
         """The records that were recovered or written since, in order."""
         return self._records
+
+    def forget(self, instance: int) -> None:
+        """Drop the records of instances before this one, and the finished segments that hold nothing else."""
+        self._records = [record for record in self._records if record[1] >= instance]
+        while self._disk.first < self._file and self._last_instance.get(self._disk.first, 0) < instance:
+            self._disk.drop(self._disk.first)
 
     # Appending
 
@@ -210,6 +225,7 @@ class DiskLog:
         data = self._encoder.encode(record.kind, record.instance, record.parts)
         self._disk.write(self._file, self._offset, data)
         self._offset += len(data)
+        self._last_instance[self._file] = record.instance
         self._records.append((record.kind, record.instance, b"".join(record.parts)))
 
     def _finish_sync(self, _: None) -> None:

@@ -10,15 +10,18 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from msgspec import structs
+
 from smartbft import types
 from smartbft._fastpath.pool import VALID, RequestPool
+from smartbft.core.checkpoints import Checkpoints
 from smartbft.core.effects import Effect, Execute, Record, Reply
 from smartbft.core.inputs import Input
 from smartbft.core.recovery import RecoveredVotes
 from smartbft.core.replica import Replica
 from smartbft.core.safety import VoteGuard
 from smartbft.core.vouching import Vouching
-from smartbft.messages import FetchHeld, HeldRequests, Hold, Message
+from smartbft.messages import FetchHeld, HeldRequests, Hold, Message, Proof
 from smartbft.protocols.vp_consensus import VPConsensus
 from smartbft.quorum import quorum
 from smartbft.testing.campaign import Failure, run_seed
@@ -182,6 +185,34 @@ def _lock_released() -> AbstractContextManager[None]:
     return replaced(VPConsensus, "collect", lambda consensus: (None, ()))
 
 
+class _NoSessions:
+    """Stands for a capture of an empty session table."""
+
+    def export(self) -> bytes:
+        return bytes(4)
+
+
+def _sessions_left_out() -> AbstractContextManager[None]:
+    take = Checkpoints._take
+
+    def take_without_sessions(checkpoints: Checkpoints, instance: int, agreed_time: int, proof: Proof) -> None:
+        take(checkpoints, instance, agreed_time, proof)
+        effects = checkpoints._replica._effects
+        effects[-1] = structs.replace(effects[-1], sessions=_NoSessions())
+
+    return replaced(Checkpoints, "_take", take_without_sessions)
+
+
+def _captured_late() -> AbstractContextManager[None]:
+    def execute_at_once(checkpoints: Checkpoints, batch: Execute) -> None:
+        held, checkpoints._barrier = checkpoints._barrier, 0
+        execute(checkpoints, batch)
+        checkpoints._barrier = checkpoints._barrier or held
+
+    execute = Checkpoints.execute
+    return replaced(Checkpoints, "execute", execute_at_once)
+
+
 MUTANTS: Sequence[Mutant] = (
     Mutant(
         "lock-released",
@@ -251,7 +282,7 @@ MUTANTS: Sequence[Mutant] = (
         "votes-unvouched",
         "a replica votes for requests that neither their clients nor f + 1 others have told it",
         ("vouching",),
-        20,
+        60,
         _votes_unvouched,
         "channel",
     ),
@@ -262,6 +293,20 @@ MUTANTS: Sequence[Mutant] = (
         60,
         _announces_once,
         "channel",
+    ),
+    Mutant(
+        "snapshot-without-sessions",
+        "the session table is left out of snapshots",
+        ("equal state", "exactly once", "external validity", "LocalProtocolError", "replies", "liveness"),
+        20,
+        _sessions_left_out,
+    ),
+    Mutant(
+        "captured-late",
+        "batches decided after a checkpoint are executed before the application is captured",
+        ("equal state", "StateDiverged"),
+        10,
+        _captured_late,
     ),
 )
 

@@ -77,7 +77,7 @@ class Votes:
         self._writes: dict[tuple[int, int, int, bytes], int] = {}  # receiver, instance, regency, digest -> senders
         self._accepted: dict[tuple[int, int], int] = {}  # replica, instance -> newest regency accepted in
         self._written: dict[tuple[int, int], dict[bytes, int]] = {}  # replica, instance -> digest -> regency
-        self._recorded: dict[int, int] = {}  # replica -> the regency of its last REGENCY record
+        self._recorded: dict[int, StopData] = {}  # replica -> its last REGENCY record
         self.regency: dict[int, int] = {}  # replica -> the highest regency it has sent STOPDATA for
 
     def received(self, replica: int, sender: int, message: Message) -> None:
@@ -89,20 +89,25 @@ class Votes:
     def recorded(self, replica: int, record: Record) -> None:
         """A replica wants a record persisted: nothing below an installed regency is promised any more."""
         if record.kind == REGENCY:
-            regency = parse_regency(b"".join(record.parts)).regency
-            if regency <= self._recorded.get(replica, 0):
-                self._contradiction(replica, f"installs regency {regency} after {self._recorded[replica]}")
-            self._recorded[replica] = regency
+            promise = parse_regency(b"".join(record.parts))
+            known = self._recorded.get(replica)
+            # The same promise is written again before the log's beginning goes.
+            if known is not None and promise.regency <= known.regency and promise != known:
+                self._contradiction(replica, f"installs regency {promise.regency} after {known.regency}")
+            self._recorded[replica] = promise
         elif record.kind in (VALUE, ACCEPT):
             body = b"".join(record.parts)
             voted = (parse_value(body) if record.kind == VALUE else parse_accept(body)).regency
-            if voted < self._recorded.get(replica, 0):
-                self._contradiction(replica, f"votes in regency {voted} after it installed {self._recorded[replica]}")
+            known = self._recorded.get(replica)
+            if known is not None and voted < known.regency:
+                self._contradiction(replica, f"votes in regency {voted} after it installed {known.regency}")
 
     def restarted(self, replica: int, records: list[tuple[int, int, bytes]]) -> None:
         """A replica took up its log: a regency that it installed and told nobody about may be gone."""
-        installed = [parse_regency(body).regency for kind, _, body in records if kind == REGENCY]
-        self._recorded[replica] = max(installed, default=0)
+        installed = [parse_regency(body) for kind, _, body in records if kind == REGENCY]
+        self._recorded.pop(replica, None)
+        if installed:
+            self._recorded[replica] = installed[-1]
 
     def sent(self, replica: int, message: Message) -> None:
         """A replica lets a message out."""
@@ -187,7 +192,17 @@ class Durability:
         holders: on how many logs an acknowledged request lies at least (0: the mode has no log).
     """
 
-    __slots__ = ("_check_votes", "_domains", "_holders", "_regency", "_view", "_votes", "decided")
+    __slots__ = (
+        "_check_votes",
+        "_domains",
+        "_forgotten",
+        "_holders",
+        "_regency",
+        "_view",
+        "_votes",
+        "_wiped",
+        "decided",
+    )
 
     def __init__(self, view: View, domains: Domains, *, check_votes: bool, holders: int) -> None:
         n = len(view.ids)
@@ -196,6 +211,8 @@ class Durability:
         self._check_votes = check_votes
         self._holders = holders
         self._votes: list[dict[tuple[type, int, int], bytes]] = [{} for _ in range(n)]
+        self._wiped = [False] * n  # counts towards `f`: what it said it had, it may have lost
+        self._forgotten: list[dict[tuple[type, int, int], bytes]] = [{} for _ in range(n)]  # may still be repeated
         self._regency = [0] * n  # the highest installed regency in the log for good
         self.decided = [0] * n  # last instance whose decision is in the log for good
 
@@ -226,15 +243,37 @@ class Durability:
             sync = parse_sync(body)
             votes[Sync, 0, sync.regency] = sync_statement(sync)
 
-    def restarted(self, replica: int, records: list[tuple[int, int, bytes]]) -> None:
-        """A replica took up its log: nothing that was stored may be missing."""
+    def forgotten(self, replica: int, before: int) -> None:
+        """The replica may drop what its log holds of earlier instances; its regency, and how that began, stay."""
+        votes = self._votes[replica]
+        for key in [key for key in votes if key[1] < before and self._may_go(replica, key)]:
+            self._forgotten[replica][key] = votes.pop(key)
+
+    def _may_go(self, replica: int, key: tuple[type, int, int]) -> bool:
+        return key[0] not in (StopData, Sync) or key[2] < self._regency[replica]
+
+    def installed(self, replica: int, instance: int) -> None:
+        """A snapshot that stands for all decisions up to this instance is on the replica's disk."""
+        self.decided[replica] = max(self.decided[replica], instance)
+
+    def wiped(self, replica: int) -> None:
+        """The replica's disk is empty."""
+        self.decided[replica] = self._regency[replica] = 0
+        self._wiped[replica] = True
+        self._votes[replica].clear()
+        self._forgotten[replica].clear()
+
+    def restarted(self, replica: int, records: list[tuple[int, int, bytes]], base: int) -> None:
+        """A replica took up its log and a snapshot after instance `base`: nothing that was stored may be missing."""
         last = max((instance for kind, instance, _ in records if kind == DECISION), default=0)
+        last = max(last, base)
         if last < self.decided[replica]:
             raise PropertyViolation(
                 "durability",
                 f"replica {replica} restarted with {last} decisions, but had {self.decided[replica]} stored",
             )
         self.decided[replica] = last
+        self._forgotten[replica].clear()
         if self._check_votes:
             before, self._votes[replica] = self._votes[replica], {}
             for kind, instance, body in records:
@@ -259,11 +298,12 @@ class Durability:
             content, instance = message.value, message.instance
         elif type(message) is StopData:
             content, instance = stop_data_statement(message), message.instance
-        elif type(message) is Sync and self._view.leader(message.regency) == replica:
-            content = sync_statement(message)
+        elif type(message) is Sync and self._view.leader(message.regency) == replica and not self._wiped[replica]:
+            content = sync_statement(message)  # one that was wiped may pass on what it had said before, as anybody does
         else:
             return
-        if self._votes[replica].get((type(message), instance, message.regency)) != content:
+        key = (type(message), instance, message.regency)
+        if content not in (self._votes[replica].get(key), self._forgotten[replica].get(key)):
             raise PropertyViolation(
                 "persist before speak",
                 f"replica {replica} sent {type(message).__name__} for instance {instance}, regency {message.regency}, "
@@ -279,7 +319,8 @@ class Durability:
 
     def acknowledged(self, instance: int, digest: bytes, replicas: int) -> None:
         """A client accepted a result from the replicas in the mask."""
-        holders = sum(1 for decided in self.decided if decided >= instance)
+        stored = [decided >= instance for decided in self.decided]
+        holders = sum(1 for known, wiped in zip(stored, self._wiped, strict=True) if known or wiped)
         if holders < self._holders:
             raise PropertyViolation(
                 "durability",

@@ -13,6 +13,7 @@ from smartbft.core.effects import (
     Broadcast,
     CancelTimer,
     Execute,
+    InstallSnapshot,
     Penalise,
     Persist,
     Record,
@@ -21,6 +22,7 @@ from smartbft.core.effects import (
     Send,
     ServeDecisions,
     SetTimer,
+    TakeSnapshot,
 )
 from smartbft.core.inputs import (
     Executed,
@@ -51,6 +53,7 @@ from smartbft.smr.application import ExecutionContext
 from smartbft.testing.checkers import PropertyViolation
 from smartbft.testing.clients import parse_replies
 from smartbft.testing.log import DiskLog, MemoryLog, SimulatedLog
+from smartbft.testing.snapshots import SimulatedSnapshots
 from smartbft.testing.trace import Kind
 from smartbft.types import Parameters, View
 
@@ -101,7 +104,7 @@ class SimulatedReplica:
         self._scheduler = world.scheduler
         self._host = host
         self._attacks = host.attacks
-        self._judged = id not in world.byzantine
+        self.judged = id not in world.byzantine
         # Bound once: these are called at every event.
         self._core_step = self.core.step
         self._validate = world.validator.validate
@@ -113,10 +116,11 @@ class SimulatedReplica:
         self._timers: dict[Timer, int] = {}
         self._timers_set = 0
         self._jobs = 0
-        self._executions: deque[Execute] = deque()
+        self._executions: deque[Execute | TakeSnapshot | InstallSnapshot] = deque()
         self._waiting: deque[tuple[int, Persist]] = deque()
         self._token = 0
         self._replies: deque[Reply] = deque()
+        self._snapshots = SimulatedSnapshots(world, self, host)
         self._handlers: dict[type, Callable[[Any], None]] = {
             Broadcast: self._broadcast,
             Send: self._send,
@@ -128,6 +132,7 @@ class SimulatedReplica:
             ServeDecisions: self._serve_decisions,
             Penalise: self._penalise,
             ReportEvidence: self._report,
+            **self._snapshots.actions(),
         }
         self.log = self._open_log()
 
@@ -150,12 +155,16 @@ class SimulatedReplica:
     def start(self) -> None:
         """Recover from the log and take the first step."""
         records = self.log.recovered()
-        if self._judged:
-            self._world.checkers.restarted(self.id, records)
-        state = recover(records, self._world.domains)
+        state = recover(records, self._world.domains, self._snapshots.open())
+        if self.judged:
+            self._world.checkers.restarted(self.id, records, state.base)
+        if state.snapshots.newest is not None:
+            self.application.restore(state.snapshots.newest.state)
+            self.executed = state.base
         # Without a log every life but the first has forgotten what it said.
-        state.intact = self._world.scenario.persistence != "memory" or self._host.lives == 1
-        self._step(Start(state))
+        remembers = self._world.scenario.persistence != "memory" or self._host.lives == 1
+        state.intact = remembers and not self._host.wiped
+        self.step(Start(state))
 
     def crash(self) -> None:
         """Stop at once: nothing that was scheduled for this life happens any more."""
@@ -166,7 +175,8 @@ class SimulatedReplica:
         """The clock jumps."""
         self._clock = EPOCH + offset
 
-    def _step(self, event: Input) -> None:
+    def step(self, event: Input) -> None:
+        """Give the core an input and carry out what it asks for."""
         handlers = self._handlers
         for effect in self._core_step(event, self._scheduler.now + self._clock):
             handlers[type(effect)](effect)
@@ -192,11 +202,11 @@ class SimulatedReplica:
                 return
             if heard is not message:
                 verified = self._validate(sender, heard)
-        self._step(MessageReceived(verified))
+        self.step(MessageReceived(verified))
 
     def _accuse(self, peer: int, what: str) -> None:
         """11: this replica holds something against a peer, which it may only if the peer is Byzantine."""
-        if self._judged and peer not in self._world.faulty:
+        if self.judged and peer not in self._world.faulty:
             raise PropertyViolation("no false accusation", f"replica {self.id} against replica {peer}: {what}")
 
     def receive_requests(self, source: int, frames: bytes) -> None:
@@ -229,7 +239,7 @@ class SimulatedReplica:
 
     def peer_connected(self, peer: int) -> None:
         """The channel to a peer is there again."""
-        self._step(PeerConnected(peer))
+        self.step(PeerConnected(peer))
 
     # Verification of requests
 
@@ -255,7 +265,7 @@ class SimulatedReplica:
             if source <= len(self._world.honest_clients) or count >= MAX_BAD_SIGNATURES_PER_SOURCE:
                 self._close(source, "bad signatures")
         self._write_replies()
-        self._step(RequestsVerified())
+        self.step(RequestsVerified())
 
     # Messages
 
@@ -264,9 +274,9 @@ class SimulatedReplica:
         if self._attacks:
             for peer in world.replica_ids:
                 if peer != self.id:
-                    self._send_to(peer, effect.message)
+                    self.send_to(peer, effect.message)
             return
-        if self._judged:
+        if self.judged:
             world.checkers.sent(self.id, effect.message)
         data = encode(effect.message)
         packet = (self.id, data, crc32(data))
@@ -275,10 +285,11 @@ class SimulatedReplica:
             send(self.endpoint, peer, deliver, packet)
 
     def _send(self, effect: Send) -> None:
-        self._send_to(effect.to, effect.message)
+        self.send_to(effect.to, effect.message)
 
-    def _send_to(self, to: int, message: Message) -> None:
-        if self._judged:
+    def send_to(self, to: int, message: Message) -> None:
+        """Send a message to a member."""
+        if self.judged:
             self._world.checkers.sent(self.id, message)
         if self._attacks:
             for said in self._host.says(to, message):
@@ -289,7 +300,7 @@ class SimulatedReplica:
     def _serve_decisions(self, effect: ServeDecisions) -> None:
         world = self._world
         for decided in decisions_in(self.log.written(), world.domains, effect.first, effect.last):
-            self._send_to(
+            self.send_to(
                 effect.to,
                 Decision(
                     world.view.number,
@@ -305,7 +316,7 @@ class SimulatedReplica:
         self._accuse(effect.peer, f"penalised: {effect.reason}")
 
     def _report(self, effect: ReportEvidence) -> None:
-        if self._judged:
+        if self.judged:
             self._world.checkers.accused(self.id, effect)
 
     # Timers
@@ -324,18 +335,18 @@ class SimulatedReplica:
             return
         del self._timers[timer]
         self._world.trace.note(self._scheduler.now, Kind.TIMER, self.id, timer, timer.name)
-        self._step(TimerFired(timer))
+        self.step(TimerFired(timer))
 
     # The log
 
     def _persist(self, effect: Persist) -> None:
-        if self._judged:
+        if self.judged:
             for record in effect.records:
                 self._world.checkers.recorded(self.id, record)
         self._waiting.append((self.log.append(effect.records), effect))
 
     def _on_stored(self, record: Record) -> None:
-        if self._judged:
+        if self.judged:
             self._world.checkers.durability.stored(self.id, record)
 
     def _on_disk_failed(self) -> None:
@@ -356,7 +367,7 @@ class SimulatedReplica:
         self._world.trace.note(self._scheduler.now, Kind.RELEASED, self.id, self._token)
         while self._replies and self._replies[0].after <= self._token:
             self._release(self._replies.popleft())
-        self._step(Persisted(self._token))
+        self.step(Persisted(self._token))
 
     def idle(self) -> bool:
         """Whether nothing waits for the log or the application."""
@@ -366,27 +377,47 @@ class SimulatedReplica:
 
     def _execute(self, effect: Execute) -> None:
         world = self._world
-        if self._judged:
+        if self.judged:
             world.checkers.executes(self.id, effect.instance, effect.timestamp, effect.seed, effect.data)
             world.on_decided(effect.instance)
+        self.execute_next(effect)
+
+    def execute_next(self, effect: Execute | TakeSnapshot | InstallSnapshot) -> None:
+        """Have the application asked, in turn."""
         self._executions.append(effect)
         if len(self._executions) == 1:
-            self._scheduler.after(self._scheduler.between(1, world.scenario.execute_delay), self._on_executed)
+            self._go_on()
 
     def _on_executed(self, _: None) -> None:
         if self.dead:
             return
         world = self._world
         effect = self._executions.popleft()
+        if isinstance(effect, InstallSnapshot):
+            self.application.restore(effect.state)
+            self.executed = effect.instance
+        elif isinstance(effect, TakeSnapshot):
+            self._snapshots.capture(effect)
+        if not isinstance(effect, Execute):
+            self._go_on()
+            return
         context = ExecutionContext(effect.instance, effect.timestamp, effect.seed)
         results = self.application.execute_batch(effect.data, context)
-        if self._judged:
+        if self.judged:
             world.checkers.order.applied(self.id, effect.instance, results)
         world.trace.note(self._scheduler.now, Kind.EXECUTED, self.id, effect.instance << 32 | crc32(results))
         self.executed = effect.instance
+        self._go_on()
+        self.step(Executed(effect.instance, results))
+
+    def _go_on(self) -> None:
         if self._executions:
-            self._scheduler.after(self._scheduler.between(1, world.scenario.execute_delay), self._on_executed)
-        self._step(Executed(effect.instance, results))
+            delay = self._world.scenario.execute_delay
+            self._scheduler.after(self._scheduler.between(1, delay), self._on_executed)
+
+    def forget_replies(self) -> None:
+        """A snapshot takes the place of the batches they belong to; it holds them."""
+        self._replies.clear()
 
     def _reply(self, effect: Reply) -> None:
         if effect.after <= self._token:
@@ -401,7 +432,7 @@ class SimulatedReplica:
     def _write_replies(self) -> None:
         world = self._world
         for source, frames in self.pool.take_replies():
-            for reply in parse_replies(frames) if self._judged else ():
+            for reply in parse_replies(frames) if self.judged else ():
                 world.checkers.replied(self.id, reply)
             for attack in self._attacks:
                 frames = attack.replies(source, frames)

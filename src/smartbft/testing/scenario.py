@@ -20,6 +20,7 @@ _COUNTED = (
     "clock_steps",
     "disk_failures",
     "rot",
+    "wipes",
     "left_out",
 )
 _RATES = ("loss", "duplication", "straggling")
@@ -124,6 +125,21 @@ class BitRot:
 
 
 @dataclass(frozen=True, slots=True)
+class Wipe:
+    """One replica loses its disk and comes back with nothing but its keys: it counts towards `f` from then on.
+
+    Attributes:
+        replica: who.
+        after_instance: the wipe follows the first decision of this instance.
+        downtime: microseconds until it starts again.
+    """
+
+    replica: int
+    after_instance: int
+    downtime: int
+
+
+@dataclass(frozen=True, slots=True)
 class Attacker:
     """An attack that a replica makes all the time.
 
@@ -153,7 +169,7 @@ class Round:
     duration: int
 
 
-Fault = Crash | Isolation | ClockStep | OneWayCut | DiskFailure | BitRot
+Fault = Crash | Isolation | ClockStep | OneWayCut | DiskFailure | BitRot | Wipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +188,7 @@ class Scenario:
         tell_one: how often a client sends a new request to one replica only.
         troublemakers: clients that break the rules.
         mischief_pause: longest time between two deeds of a troublemaker.
-        crashes, isolations, clock_steps, cuts, disk_failures, rot: what goes wrong beside the network.
+        crashes, isolations, clock_steps, cuts, disk_failures, rot, wipes: what goes wrong beside the network.
         attackers: attacks, each of one Byzantine replica.
         twins: replicas of which two copies run.
         rounds: the partitions that the copies and the others live through.
@@ -198,6 +214,7 @@ class Scenario:
     cuts: tuple[OneWayCut, ...] = ()
     disk_failures: tuple[DiskFailure, ...] = ()
     rot: tuple[BitRot, ...] = ()
+    wipes: tuple[Wipe, ...] = ()
     attackers: tuple[Attacker, ...] = ()
     twins: tuple[int, ...] = ()
     rounds: tuple[Round, ...] = ()
@@ -217,7 +234,8 @@ class Scenario:
     @property
     def planned(self) -> list[Fault]:
         """The faults that follow decisions, in that order."""
-        kinds = (self.crashes, self.isolations, self.clock_steps, self.cuts, self.disk_failures, self.rot)
+        machines = (self.crashes, self.clock_steps, self.disk_failures, self.rot, self.wipes)
+        kinds = (*machines, self.isolations, self.cuts)
         faults: list[Fault] = [fault for kind in kinds for fault in kind]
         return sorted(faults, key=lambda fault: fault.after_instance)
 
@@ -257,7 +275,7 @@ class Scenario:
         return (
             f"{self.persistence}, {signatures}, loss {network.loss:.1%}, duplication {network.duplication:.1%}, "
             f"stragglers {network.straggling:.1%}, {crashed} crashes, {len(self.isolations)} isolations, "
-            f"{self.troublemakers} troublemakers{self._attacks()}"
+            f"{len(self.wipes)} wipes, {self.troublemakers} troublemakers{self._attacks()}"
         )
 
     def _attacks(self) -> str:

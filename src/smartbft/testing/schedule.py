@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from smartbft.errors import LocalProtocolError
-from smartbft.limits import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS, MAX_WINDOW
+from smartbft.limits import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS, MAX_CHECKPOINT_INTERVAL, MAX_WINDOW
 from smartbft.quorum import max_faulty
 from smartbft.testing.byzantine import ATTACKS
 from smartbft.testing.disk import FAILURES
@@ -36,6 +36,7 @@ _BOUNDS: dict[str, tuple[int, int]] = {
     "window": (1, MAX_WINDOW),
     "segment_bytes": (4 * 1024, 16 * 1024 * 1024),
     "troublemakers": (0, 1_000),
+    "checkpoint_interval": (1, MAX_CHECKPOINT_INTERVAL),
 }
 
 
@@ -129,7 +130,7 @@ def _wrong(schedule: Schedule) -> Iterator[str]:
         *(("cuts", (cut.sender, cut.to), options.n) for cut in scenario.cuts),
         *(("rounds", group, machines) for one in scenario.rounds for group in one.groups),
     ]
-    for kind in ("isolations", "clock_steps", "disk_failures", "rot", "attackers"):
+    for kind in ("isolations", "clock_steps", "disk_failures", "rot", "wipes", "attackers"):
         who += [(kind, (fault.replica,), options.n) for fault in getattr(scenario, kind)]
     for kind, replicas, most in who:
         if any(not 0 <= replica < most for replica in replicas):
@@ -151,7 +152,8 @@ def _senseless(options: SimulationOptions, scenario: Scenario) -> Iterator[str]:
     for failure in scenario.disk_failures:
         if failure.operation not in FAILURES:
             yield f"operation '{failure.operation}' is none of {', '.join(FAILURES)}"
-    faulty = scenario.byzantine | scenario.forgetful | {one.replica for one in scenario.rot} | {*scenario.left_out}
+    lost = {*(one.replica for one in scenario.rot), *(one.replica for one in scenario.wipes)}
+    faulty = scenario.byzantine | scenario.forgetful | lost | {*scenario.left_out}
     if len(faulty) > max_faulty(options.n):
         yield f"{len(faulty)} replicas are faulty or left out for good; {options.n} tolerate {max_faulty(options.n)}"
 

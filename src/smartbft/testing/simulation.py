@@ -30,7 +30,7 @@ from smartbft.testing.host import Host
 from smartbft.testing.network import SimulatedNetwork
 from smartbft.testing.options import PERSISTENCE_LEVELS, SimulationOptions
 from smartbft.testing.replica import EPOCH
-from smartbft.testing.scenario import Crash, Isolation, Scenario
+from smartbft.testing.scenario import Crash, Isolation, Scenario, Wipe
 from smartbft.testing.scheduler import Scheduler
 from smartbft.testing.signatures import Ed25519Scheme, KeyedHashScheme, SignatureScheme
 from smartbft.testing.trace import Kind, TextTrace, Trace
@@ -100,6 +100,7 @@ class Simulation:
         checkers: the promises under watch.
         client_figures: how honest clients fare.
         crashes: of single replicas, so far.
+        snapshots, transfers: written, and installed, so far.
     """
 
     def __init__(
@@ -152,6 +153,8 @@ class Simulation:
         self._ordering = ordering
         self._invariant = invariant
         self.faults = Faults(self)
+        self.snapshots = 0
+        self.transfers = 0
         self._healed_at = (0, 0)  # when, and the highest regency then
         self._recovered_at = (0, 0)
         self._begun = False
@@ -281,6 +284,10 @@ class Simulation:
         """The disk of a machine has failed: its replica stops."""
         self.faults.disk_failed(host)
 
+    def wipe(self, replica: int, downtime: int = 10_000) -> None:
+        """A replica loses its disk now, and starts again after `downtime` microseconds: it only learns from then on."""
+        self.faults.wipe(Wipe(replica, 0, downtime))
+
     def isolate(self, replica: int, duration: int) -> None:
         """Cut a replica from its peers now, for `duration` microseconds; clients still reach it."""
         self.faults.isolate(Isolation(replica, 0, duration))
@@ -365,10 +372,7 @@ class Simulation:
         self.maybe_heal()
 
     def _what_is_missing(self) -> str:
-        states = [
-            "down" if host.replica is None else f"{host.replica.core.status()}"
-            for host in self.hosts
-        ]
+        states = ["down" if host.replica is None else f"{host.replica.core.status()}" for host in self.hosts]
         return (
             f"after {self.options.patience} s on a healed network {self.outstanding} requests have no answer; "
             f"replicas: {'; '.join(states)}"

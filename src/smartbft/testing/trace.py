@@ -32,6 +32,9 @@ class Kind(enum.IntEnum):
     HEALED = 12
     CUT = 13
     CLOCK = 14
+    SNAPSHOT = 15
+    INSTALLED = 16
+    WIPED = 17
 
 
 class Trace:

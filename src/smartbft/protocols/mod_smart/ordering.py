@@ -9,6 +9,7 @@ context buffer; messages about older ones are answered with the decision.
 from __future__ import annotations
 
 from smartbft.core.chassis import Chassis
+from smartbft.core.effects import Record
 from smartbft.core.inbox import Inbox
 from smartbft.core.inputs import Timer
 from smartbft.core.recovery import RecoveredState
@@ -220,6 +221,20 @@ class ModSmart:
         self.current = VPConsensus(self._chassis, instance + 1, self.regency)
         self._synchronization.on_decided()
         self._take_early(self.current)
+
+    def on_installed(self, instance: int) -> None:
+        """A snapshot stands for everything up to `instance`."""
+        for timer in (Timer.FETCH, Timer.HOLD, Timer.BATCH):
+            self._chassis.cancel_timer(timer)
+        self._batch_due = 0
+        self.previous = None
+        self.current = VPConsensus(self._chassis, instance + 1, self.regency)
+        self._synchronization.on_decided()
+        self._take_early(self.current)
+
+    def standing_records(self) -> tuple[Record, ...]:
+        """The installed regency and how it began."""
+        return self._synchronization.standing_records()
 
     def _take_early(self, started: VPConsensus) -> None:
         """Go on with what came early for the instance that starts (or starts again, in a new regency)."""

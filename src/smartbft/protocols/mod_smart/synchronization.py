@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from smartbft.core.chassis import Chassis
-from smartbft.core.effects import Broadcast, Send
+from smartbft.core.effects import Broadcast, Record, Send
 from smartbft.core.epoch_change import Outcome, Verdict, evaluate
 from smartbft.core.inputs import Timer
 from smartbft.core.naming import name_members, name_some
@@ -427,6 +427,16 @@ class Synchronization:
         return max((known.instance - 1 for known in stop_data), default=0)
 
     # Restarts
+
+    def standing_records(self) -> tuple[Record, ...]:
+        """The promise of the installed regency, and its SYNC if it has come, as they are in the log already."""
+        if self._own is None:
+            return ()
+        instance = self._chassis.decided + 1
+        records = [regency_record(instance, self._own[1])]
+        if self._sync is not None:
+            records.append(sync_record(instance, self._sync))
+        return tuple(records)
 
     def recover(self, recovered: RecoveredState) -> None:
         """Take up the regency that was promised, and its SYNC if it had come."""

@@ -1,0 +1,270 @@
+"""Checkpoints (protocols.md 2.4): snapshots at agreed instances, what the members say about theirs, and what may then
+be forgotten.
+
+The application is captured between two batches: what is decided after a checkpoint's instance waits for the capture,
+which is short; writing goes on in the background. Digests of one instance are compared: a replica that differs from
+`f + 1` others has diverged and stops.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from smartbft.core.effects import Execute, ForgetDecisions, ServeSnapshot, TakeSnapshot
+from smartbft.core.inputs import SnapshotTaken
+from smartbft.core.naming import name_members
+from smartbft.errors import StateDiverged
+from smartbft.limits import CHECKPOINTS_PER_MEMBER, SNAPSHOTS_KEPT
+from smartbft.messages import Checkpoint, FetchCheckpoints, FetchChunk, FetchManifest, Proof, encode_proof
+from smartbft.quorum import weak_quorum
+
+if TYPE_CHECKING:
+    from smartbft.core.replica import Replica
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A snapshot, by what a CHECKPOINT says about it."""
+
+    instance: int
+    size: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """A snapshot that `f + 1` other members vouch for: at least one of them is correct."""
+
+    mark: Mark
+    signers: tuple[int, ...]
+
+
+class Checkpoints:
+    """The checkpoints of one replica, and those it has heard of.
+
+    Attributes:
+        first: the first instance whose decision the log can still serve.
+        taken: the durable snapshots here, oldest first.
+    """
+
+    def __init__(self, replica: Replica) -> None:
+        self.first = 1
+        self.taken: list[Mark] = []
+        self._replica = replica
+        self._heard: dict[int, dict[int, Checkpoint]] = {id: {} for id in replica.view.ids}
+        self._barrier = 0  # an instance whose execution later ones wait for; 0: none
+        self._held: deque[Execute] = deque()
+        self._writing = False
+        self._forgetting: tuple[int, int] | None = None  # a token, and the instance that may be forgotten with it
+
+    @property
+    def newest(self) -> int:
+        """The instance of the newest durable snapshot here; 0: none."""
+        return self.taken[-1].instance if self.taken else 0
+
+    # Execution
+
+    def execute(self, batch: Execute) -> None:
+        """Hand a batch to the application, after the capture that is due."""
+        if self._barrier:
+            self._held.append(batch)
+            return
+        self._replica.emit(batch)
+        if batch.instance % self._replica.parameters.checkpoint_interval == 0:
+            self._barrier = batch.instance
+
+    def executed(self, instance: int, agreed_time: int, proof: Proof) -> None:
+        """The sessions and the application are as of `instance`: take the checkpoint if it is due.
+
+        One that is due while the last one is still being written is left out: snapshots must not pile up in memory.
+        """
+        if instance != self._barrier:
+            return
+        if not self._writing:
+            self._writing = True
+            self._take(instance, agreed_time, proof)
+        self._barrier = 0
+        held, self._held = self._held, deque()
+        for batch in held:
+            self.execute(batch)
+
+    def _take(self, instance: int, agreed_time: int, proof: Proof) -> None:
+        replica = self._replica
+        replica.emit(
+            TakeSnapshot(
+                view=replica.view.number,
+                instance=instance,
+                agreed_time=agreed_time,
+                value_digest=proof.digest,
+                core=replica.section(),
+                sessions=replica.pool.capture_sessions(instance),
+                proof=encode_proof(proof),
+            )
+        )
+
+    # Our own
+
+    def recovered(self, marks: list[Mark], first: int) -> None:
+        """The snapshots found on disk, oldest first, and the first instance whose decision the log has."""
+        self.first = first
+        for mark in marks:
+            self._add(mark)
+
+    def on_taken(self, event: SnapshotTaken) -> None:
+        """A snapshot is durable: say so, signed."""
+        self._writing = False
+        mark = Mark(event.instance, event.size, event.digest)
+        self._add(mark)
+        if not self._replica.guard.suspended:
+            self._replica.broadcast(self._statement(mark))
+        self._advance()
+
+    def on_skipped(self) -> None:
+        """There was no room for a snapshot: go on without it."""
+        self._writing = False
+
+    def installed(self, mark: Mark) -> None:
+        """The state is that of a snapshot that was transferred: what waited for the application is void."""
+        self._barrier = 0
+        self._held.clear()
+        self._add(mark)
+        self.first = mark.instance + 1
+
+    def _add(self, mark: Mark) -> None:
+        known = [taken for taken in self.taken if taken.instance != mark.instance]
+        self.taken = sorted([*known, mark], key=lambda taken: taken.instance)[-SNAPSHOTS_KEPT:]
+        self._hear(self._replica.id, self._statement(mark))
+        self._compare(mark.instance)
+
+    def _statement(self, mark: Mark) -> Checkpoint:
+        replica = self._replica
+        view = replica.view.number
+        known = self._heard[replica.id].get(mark.instance)
+        if known is not None and known.digest == mark.digest:
+            return replace(known, regency=replica.regency)
+        payload = replica.domains.checkpoint_payload(view, mark.instance, mark.size, mark.digest)
+        signature = replica.signer.sign(payload)
+        return Checkpoint(view, replica.regency, mark.instance, mark.size, mark.digest, signature)
+
+    def resend(self, to: int) -> None:
+        """Tell a peer which snapshots are here."""
+        if not self._replica.guard.suspended:
+            for mark in self.taken:
+                self._replica.send(to, self._statement(mark))
+
+    def insist(self) -> None:
+        """While the newest checkpoint lacks the word of others: repeat ours, and ask for theirs."""
+        if not self.taken or self._is_stable(self.taken[-1]):
+            return
+        replica = self._replica
+        if not replica.guard.suspended:
+            replica.broadcast(self._statement(self.taken[-1]))
+        replica.broadcast(FetchCheckpoints(replica.view.number, replica.regency))
+
+    # The others'
+
+    def on_checkpoint(self, sender: int, message: Checkpoint) -> None:
+        """A member has a snapshot; two different ones of one instance contradict each other."""
+        known = self._heard[sender].get(message.instance)
+        if known is not None and (known.digest, known.size) != (message.digest, message.size):
+            self._replica.penalise(sender, f"signed two different CHECKPOINTs for instance {message.instance}")
+            return
+        self._hear(sender, message)
+        self._compare(message.instance)
+        self._advance()
+
+    def _hear(self, member: int, message: Checkpoint) -> None:
+        share = self._heard[member]
+        share[message.instance] = message
+        while len(share) > CHECKPOINTS_PER_MEMBER:
+            del share[min(share)]
+
+    def _signers(self, mark: Mark) -> list[int]:
+        signers = []
+        for member, share in self._heard.items():
+            said = share.get(mark.instance)
+            if said is not None and (said.size, said.digest) == (mark.size, mark.digest):
+                signers.append(member)
+        return signers
+
+    def _compare(self, instance: int) -> None:
+        """Raises StateDiverged: `f + 1` others, one of them correct, have another state after the same instance."""
+        ours = next((mark for mark in self.taken if mark.instance == instance), None)
+        if ours is None:
+            return
+        for trusted in self.trusted(instance - 1):
+            if trusted.mark.instance == instance and trusted.mark != ours:
+                theirs = trusted.mark.digest
+                raise StateDiverged(
+                    f"the state after instance {instance} has digest {ours.digest.hex()} here, but {theirs.hex()} at "
+                    f"{name_members(trusted.signers)}: this replica has diverged (is the application deterministic?)",
+                    instance,
+                    ours.digest,
+                    theirs,
+                )
+
+    def trusted(self, after: int) -> list[Trusted]:
+        """Snapshots of instances later than `after` that `f + 1` other members vouch for, newest first."""
+        replica = self._replica
+        marks = {
+            Mark(said.instance, said.size, said.digest): None
+            for member, share in self._heard.items()
+            for said in share.values()
+            if member != replica.id and said.instance > after
+        }
+        found = [
+            Trusted(mark, tuple(signer for signer in self._signers(mark) if signer != replica.id)) for mark in marks
+        ]
+        found.sort(key=lambda trusted: (-trusted.mark.instance, trusted.mark.digest))
+        return [trusted for trusted in found if len(trusted.signers) >= weak_quorum(replica.view.n)]
+
+    def holders(self, mark: Mark) -> list[int]:
+        """Other members that have this snapshot now, as far as we know: everybody keeps the newest few."""
+        return [
+            signer
+            for signer in self._signers(mark)
+            if signer != self._replica.id and mark.instance in sorted(self._heard[signer])[-SNAPSHOTS_KEPT:]
+        ]
+
+    # What may be forgotten
+
+    def _is_stable(self, mark: Mark) -> bool:
+        """Whether `Q` members have it."""
+        return len(self._signers(mark)) >= self._replica.view.quorum
+
+    def _advance(self) -> None:
+        """With the newest snapshot stable, the log before the previous one has served.
+
+        What binds beyond its instance (the installed regency) is written again first.
+        """
+        if len(self.taken) < SNAPSHOTS_KEPT or self._forgetting is not None or not self._is_stable(self.taken[-1]):
+            return
+        previous = self.taken[-SNAPSHOTS_KEPT].instance
+        if previous < self.first:
+            return
+        records = self._replica.ordering.standing_records()
+        token = self._replica.persist(records) if records else 0
+        self._forgetting = (token, previous)
+        self.on_persisted()
+
+    def on_persisted(self) -> None:
+        """The standing records are durable: now the old ones may go."""
+        if self._forgetting is None or self._forgetting[0] > self._replica.durable:
+            return
+        instance, self._forgetting = self._forgetting[1], None
+        self.first = max(self.first, instance + 1)
+        self._replica.emit(ForgetDecisions(instance + 1))
+
+    # Serving
+
+    def on_fetch(self, sender: int, message: FetchManifest | FetchChunk) -> None:
+        """A peer asks for a part of a snapshot; if that is gone, it hears which ones there are."""
+        chunk = message.index if isinstance(message, FetchChunk) else -1
+        if any((mark.instance, mark.digest) == (message.instance, message.digest) for mark in self.taken):
+            self._replica.emit(ServeSnapshot(sender, message.instance, message.digest, chunk))
+        else:
+            self.resend(sender)

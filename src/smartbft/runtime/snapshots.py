@@ -1,0 +1,247 @@
+"""Carries out what the core asks about snapshots: capture and write in the background, serve, store, install, forget.
+
+Everything that touches the disk runs on one thread of its own, in order; what is sent to peers is held to a rate, so
+that a replica that catches up does not slow down the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+from smartbft._fastpath.frames import MESSAGE, frame
+from smartbft.core.effects import (
+    BeginTransfer,
+    FinishTransfer,
+    ForgetDecisions,
+    InstallSnapshot,
+    ServeSnapshot,
+    StoreChunk,
+    TakeSnapshot,
+)
+from smartbft.core.inputs import Input, SnapshotLoaded, SnapshotLost, SnapshotSkipped, SnapshotTaken
+from smartbft.errors import CorruptSnapshot, DurabilityLost, LocalProtocolError, StorageError
+from smartbft.limits import MAX_TRANSFER_QUEUE, TRANSFER_BYTES_PER_SECOND
+from smartbft.messages import SnapshotChunk, SnapshotManifest, decode_proof, encode
+from smartbft.smr.application import BatchStateMachine
+from smartbft.storage import SnapshotStore
+
+logger = logging.getLogger(__name__)
+
+
+class Application(Protocol):
+    """The executor, as far as snapshots need it."""
+
+    def ask(self, question: Callable[[BatchStateMachine, int], Any], done: Callable[[Any], None]) -> None:
+        """Call `question` between two batches, and `done` with the answer on the loop."""
+
+    def restore(self, state: bytes, instance: int) -> None:
+        """Replace the application's state, in turn with the batches."""
+
+
+class Channels(Protocol):
+    """The channels to the other replicas."""
+
+    def send(self, to: int, frame: bytes) -> None:
+        """Send to one; lost if the channel is down."""
+
+    async def writable(self, peer: int) -> bool:
+        """Wait until `peer` has taken what we wrote; False if it is not connected any more."""
+
+
+class SnapshotKeeper:
+    """The snapshots of one running replica.
+
+    Args:
+        store: where they are.
+        view: number of the view in force.
+        regency: tells the current regency.
+        application: the executor.
+        peers: the channels.
+        forget: drops what the log holds of instances before the given one (`ReplicaLog.forget`); blocks.
+        take: feeds an input to the core.
+        installed: called when the application's state is about to be replaced.
+        failed: called with an error that ends the replica.
+    """
+
+    def __init__(
+        self,
+        store: SnapshotStore,
+        *,
+        view: int,
+        regency: Callable[[], int],
+        application: Application,
+        peers: Channels,
+        forget: Callable[[int], int],
+        take: Callable[[Input], None],
+        installed: Callable[[], None],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self._store = store
+        self._view = view
+        self._regency = regency
+        self._application = application
+        self._peers = peers
+        self._forget_log = forget
+        self._take_input = take
+        self._installed = installed
+        self._failed = failed
+        self._loop = asyncio.get_running_loop()
+        self._writer = ThreadPoolExecutor(1, "snapshot")
+        self._reader = ThreadPoolExecutor(1, "snapshot")
+        self._queue: asyncio.Queue[ServeSnapshot] = asyncio.Queue(MAX_TRANSFER_QUEUE)
+        self._serving: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def actions(self) -> dict[type[Any], Callable[[Any], None]]:
+        """Who carries out which effect."""
+        return {
+            TakeSnapshot: self._take,
+            ForgetDecisions: self._forget,
+            ServeSnapshot: self._serve,
+            BeginTransfer: self._begin,
+            StoreChunk: self._put,
+            FinishTransfer: self._finish,
+            InstallSnapshot: self._install,
+        }
+
+    async def close(self) -> None:
+        """Finish what is being written, drop the rest."""
+        self._closed = True
+        if self._serving is not None:
+            self._serving.cancel()
+            await asyncio.wait([self._serving])
+        for threads in (self._reader, self._writer):
+            await asyncio.to_thread(threads.shutdown, wait=True, cancel_futures=True)
+
+    # Our own
+
+    def _take(self, effect: TakeSnapshot) -> None:
+        def captured(render: Callable[[], bytes]) -> None:
+            self._on_writer(lambda: self._write(effect, render))
+
+        self._application.ask(lambda application, _: application.capture(), captured)
+
+    def _write(self, effect: TakeSnapshot, render: Callable[[], bytes]) -> Input:
+        try:
+            snapshot = effect.snapshot(render())
+        except LocalProtocolError as error:
+            logger.info("no snapshot after instance %d: %s", effect.instance, error)
+            return SnapshotSkipped(effect.instance)
+        try:
+            manifest = self._store.write(snapshot, effect.proof)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            logger.warning("no room for the snapshot after instance %d: %s", effect.instance, error)
+            return SnapshotSkipped(effect.instance)
+        return SnapshotTaken(manifest.instance, manifest.size, manifest.digest)
+
+    def _forget(self, effect: ForgetDecisions) -> None:
+        def forget() -> None:
+            try:
+                dropped = self._forget_log(effect.before)
+                logger.debug("%d segments before instance %d dropped from the log", dropped, effect.before)
+            except DurabilityLost:
+                raise
+            except StorageError as error:
+                logger.warning("the log before instance %d cannot be dropped now: %s", effect.before, error)
+
+        self._on_writer(forget)
+
+    # One that arrives
+
+    def _begin(self, effect: BeginTransfer) -> None:
+        self._on_writer(lambda: self._store.begin_transfer(effect.manifest))
+
+    def _put(self, effect: StoreChunk) -> None:
+        self._on_writer(lambda: self._store.put_chunk(effect.index, effect.data))
+
+    def _finish(self, effect: FinishTransfer) -> None:
+        def finish() -> Input:
+            try:
+                return SnapshotLoaded(*self._store.finish_transfer())
+            except CorruptSnapshot as error:
+                logger.warning("the snapshot that arrived is damaged on disk: %s", error)
+                return SnapshotLost()
+
+        self._on_writer(finish)
+
+    def _install(self, effect: InstallSnapshot) -> None:
+        logger.info("the state is that of a snapshot after instance %d", effect.instance)
+        self._installed()
+        self._application.restore(effect.state, effect.instance)
+
+    # The writer's thread
+
+    def _on_writer(self, job: Callable[[], Input | None]) -> None:
+        """Run a job after those before it; an input that it returns goes to the core."""
+        if not self._closed:
+            future = self._loop.run_in_executor(self._writer, job)
+            future.add_done_callback(self._written)
+
+    def _written(self, future: asyncio.Future[Input | None]) -> None:
+        if future.cancelled() or self._closed:
+            return
+        error = future.exception()
+        if error is None:
+            event = future.result()
+            if event is not None:
+                self._take_input(event)
+        elif isinstance(error, OSError):
+            self._failed(DurabilityLost(f"a snapshot could not be written: {error}"))
+        else:
+            self._failed(error)
+
+    # Serving
+
+    def _serve(self, effect: ServeSnapshot) -> None:
+        """Queue what a peer asks for; what does not fit is asked for again."""
+        if self._queue.full() or self._closed:
+            return
+        self._queue.put_nowait(effect)
+        if self._serving is None:
+            self._serving = self._loop.create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                effect = await self._queue.get()
+                payload = await self._loop.run_in_executor(self._reader, self._load, effect)
+                if payload is not None and await self._peers.writable(effect.to):
+                    self._peers.send(effect.to, payload)
+                    await asyncio.sleep(len(payload) / TRANSFER_BYTES_PER_SECOND)
+        except Exception as error:
+            logger.exception("snapshots cannot be served")
+            self._failed(error)
+
+    def _load(self, effect: ServeSnapshot) -> bytes | None:
+        """The MESSAGE frame that answers; None if the snapshot is not here any more."""
+        manifest = self._store.manifest(effect.instance, effect.digest)
+        if manifest is None:
+            return None
+        regency = self._regency()
+        if effect.chunk < 0:
+            return frame(
+                MESSAGE,
+                encode(
+                    SnapshotManifest(
+                        self._view,
+                        regency,
+                        manifest.instance,
+                        manifest.size,
+                        manifest.digest,
+                        manifest.hashes,
+                        decode_proof(manifest.proof),
+                    )
+                ),
+            )
+        data = self._store.chunk(effect.instance, effect.digest, effect.chunk)
+        if data is None:
+            return None
+        chunk = SnapshotChunk(self._view, regency, effect.instance, effect.digest, effect.chunk, data)
+        return frame(MESSAGE, encode(chunk))

@@ -1,0 +1,263 @@
+"""Snapshots on disk: written whole or not at all, read back with every chunk checked, and the one that is arriving.
+
+A file holds the manifest and the snapshot (docs/snapshot-format.md). A damaged one is set aside, and the one before it
+is used. A transfer's file has the same form and fills up in any order; what is in it survives a restart.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from blake3 import blake3
+
+from smartbft.errors import CorruptSnapshot, LocalProtocolError
+from smartbft.limits import DIGEST_BYTES, MAX_SNAPSHOT_BYTES, SNAPSHOT_CHUNK_BYTES, SNAPSHOTS_KEPT
+from smartbft.snapshots import FoundSnapshots, Manifest, Partial, Snapshot, chunk_count, describe, snapshot_digest
+from smartbft.storage.files import Files, FolderFiles
+
+logger = logging.getLogger(__name__)
+
+SNAPSHOT_FOLDER = "snapshots"  # in the data folder
+
+_MAGIC = b"SBFTSNPF"
+_VERSION = 1
+# magic, format version, length of the proof, instance, size, digest, chain id
+_HEADER = struct.Struct("<8sIIQQ32s32s")
+_CHECKSUM_BYTES = 32
+_TEMPORARY = "snapshot.tmp"
+_PARTIAL = "transfer.partial"
+_DAMAGED = ".damaged"
+# A snapshot is synced in pieces, so that the syncs of the log never wait long behind it.
+_SYNC_EVERY_BYTES = 16 * SNAPSHOT_CHUNK_BYTES
+
+
+def snapshot_name(instance: int) -> str:
+    """The file name of a snapshot."""
+    return f"snapshot-{instance:016x}.bin"
+
+
+def snapshot_instance(name: str) -> int | None:
+    """The instance in a snapshot's file name; None for any other name."""
+    try:
+        instance = int(name.removeprefix("snapshot-").removesuffix(".bin"), 16)
+    except ValueError:
+        return None
+    return instance if snapshot_name(instance) == name else None
+
+
+def read_snapshots(folder: Path, chain_id: bytes) -> list[Snapshot]:
+    """The intact snapshots below a data folder, oldest first; read-only, for the data of a stopped replica."""
+    store = SnapshotStore(FolderFiles(folder / SNAPSHOT_FOLDER), chain_id)
+    found = []
+    for name in store.names():
+        try:
+            found.append(store.read(name))
+        except CorruptSnapshot as error:
+            logger.warning("%s is damaged: %s", name, error)
+    return found
+
+
+class SnapshotStore:
+    """The snapshots of one replica. Writing is for one thread at a time; chunks may be read from another meanwhile.
+
+    Args:
+        files: the folder.
+        chain_id: 32 bytes; snapshots of other chains are refused.
+    """
+
+    def __init__(self, files: Files, chain_id: bytes) -> None:
+        self._files = files
+        self._chain_id = chain_id
+        self._manifests: dict[int, Manifest] = {}
+        self._arriving: Manifest | None = None
+
+    def open(self) -> FoundSnapshots:
+        """Find what earlier runs left. Raises OSError: the folder cannot be read."""
+        found = FoundSnapshots()
+        self._files.remove(_TEMPORARY)
+        instances = [at for name in self._files.names() if (at := snapshot_instance(name)) is not None]
+        for instance in sorted(instances, reverse=True):
+            try:
+                manifest, data = self._read_whole(snapshot_name(instance))
+                if manifest.instance != instance:
+                    raise CorruptSnapshot(f"it is of instance {manifest.instance}")
+                snapshot = Snapshot.decode(data, self._chain_id)
+            except CorruptSnapshot as error:
+                self._set_aside(snapshot_name(instance), error)
+                found.damaged.append(snapshot_name(instance))
+                continue
+            found.newest = found.newest or snapshot
+            found.manifests.insert(0, manifest)
+            self._manifests[instance] = manifest
+        found.partial = self._find_partial()
+        return found
+
+    def names(self) -> list[str]:
+        """The snapshot files there are, oldest first."""
+        return [name for name in self._files.names() if snapshot_instance(name) is not None]
+
+    def read(self, name: str) -> Snapshot:
+        """A snapshot, checked. Raises CorruptSnapshot, OSError."""
+        return Snapshot.decode(self._read_whole(name)[1], self._chain_id)
+
+    def write(self, snapshot: Snapshot, proof: bytes) -> Manifest:
+        """Write a snapshot and drop the oldest beyond `limits.SNAPSHOTS_KEPT`; it is durable on return.
+
+        Raises:
+            CorruptSnapshot: it is too large.
+            OSError: the disk failed.
+        """
+        data = snapshot.encode(self._chain_id)
+        manifest = describe(self._chain_id, snapshot.instance, data, proof)
+        self._files.remove(_TEMPORARY)
+        start = self._write_manifest(_TEMPORARY, manifest)
+        for at in range(0, len(data), _SYNC_EVERY_BYTES):
+            self._files.write(_TEMPORARY, start + at, data[at : at + _SYNC_EVERY_BYTES])
+            self._files.sync(_TEMPORARY)
+        self._keep(_TEMPORARY, manifest)
+        return manifest
+
+    def manifest(self, instance: int, digest: bytes) -> Manifest | None:
+        """The manifest of a snapshot that is here."""
+        known = self._manifests.get(instance)
+        return known if known is not None and known.digest == digest else None
+
+    def chunk(self, instance: int, digest: bytes, index: int) -> bytes | None:
+        """A chunk of a snapshot; None: it is not here, or not intact (then the file is set aside)."""
+        manifest = self.manifest(instance, digest)
+        if manifest is None or not 0 <= index < manifest.count:
+            return None
+        name = snapshot_name(instance)
+        try:
+            chunk = self._files.read(name, _offset(manifest, index), manifest.length(index))
+        except FileNotFoundError:
+            return None
+        if not manifest.matches(self._chain_id, index, chunk):
+            self._manifests.pop(instance, None)
+            self._set_aside(name, CorruptSnapshot(f"chunk {index} is damaged"))
+            return None
+        return chunk
+
+    # A snapshot that arrives
+
+    def begin_transfer(self, manifest: Manifest) -> None:
+        """Make room for a snapshot; an unfinished one of another digest is dropped."""
+        self._files.remove(_PARTIAL)
+        self._write_manifest(_PARTIAL, manifest)
+        self._files.sync(_PARTIAL)
+        self._arriving = manifest
+
+    def put_chunk(self, index: int, chunk: bytes) -> None:
+        """Store a chunk that was checked."""
+        manifest = self._transfer()
+        self._files.write(_PARTIAL, _offset(manifest, index), chunk)
+
+    def finish_transfer(self) -> tuple[Manifest, Snapshot]:
+        """All chunks are here: check the whole once more, and keep it as a snapshot; it is durable on return.
+
+        Raises:
+            CorruptSnapshot: what was stored is not what was checked: the transfer begins again.
+            OSError: the disk failed.
+        """
+        self._transfer()
+        self._arriving = None
+        self._files.sync(_PARTIAL)
+        try:
+            manifest, data = self._read_whole(_PARTIAL)
+            snapshot = Snapshot.decode(data, self._chain_id)
+        except CorruptSnapshot:
+            self._files.remove(_PARTIAL)
+            raise
+        self._keep(_PARTIAL, manifest)
+        return manifest, snapshot
+
+    # Files
+
+    def _transfer(self) -> Manifest:
+        if self._arriving is None:
+            raise LocalProtocolError("no snapshot is arriving")
+        return self._arriving
+
+    def _keep(self, name: str, manifest: Manifest) -> None:
+        self._files.rename(name, snapshot_name(manifest.instance))
+        self._files.sync_folder()
+        self._manifests[manifest.instance] = manifest
+        for instance in sorted(self._manifests)[:-SNAPSHOTS_KEPT]:
+            del self._manifests[instance]
+            self._files.remove(snapshot_name(instance))
+
+    def _write_manifest(self, name: str, manifest: Manifest) -> int:
+        header = _HEADER.pack(
+            _MAGIC,
+            _VERSION,
+            len(manifest.proof),
+            manifest.instance,
+            manifest.size,
+            manifest.digest,
+            self._chain_id,
+        )
+        rest = manifest.hashes + manifest.proof
+        self._files.write(name, 0, header + blake3(header + rest).digest() + rest)
+        return _offset(manifest, 0)
+
+    def _read_manifest(self, name: str) -> Manifest:
+        """Raises CorruptSnapshot."""
+        start = self._files.read(name, 0, _HEADER.size + _CHECKSUM_BYTES)
+        if len(start) < _HEADER.size + _CHECKSUM_BYTES:
+            raise CorruptSnapshot(f"the file ends after {len(start)} bytes")
+        magic, version, proof, instance, size, digest, chain = _HEADER.unpack_from(start)
+        if magic != _MAGIC or version != _VERSION or size > MAX_SNAPSHOT_BYTES or proof > MAX_SNAPSHOT_BYTES:
+            raise CorruptSnapshot(f"no snapshot file of format version {_VERSION}")
+        hashes = chunk_count(size) * DIGEST_BYTES
+        rest = self._files.read(name, len(start), hashes + proof)
+        if blake3(start[: _HEADER.size] + rest).digest() != start[_HEADER.size :]:
+            raise CorruptSnapshot("its manifest is damaged")
+        if chain != self._chain_id:
+            raise CorruptSnapshot(f"it is of chain {chain.hex()}")
+        manifest = Manifest(instance, digest, size, rest[:hashes], rest[hashes:])
+        if snapshot_digest(manifest.hashes) != digest:
+            raise CorruptSnapshot("its list of hashes does not have its digest")
+        return manifest
+
+    def _read_whole(self, name: str) -> tuple[Manifest, bytes]:
+        """Raises CorruptSnapshot: a chunk is missing or damaged."""
+        manifest = self._read_manifest(name)
+        chunks = []
+        for index, chunk in self._chunks(name, manifest):
+            if not manifest.matches(self._chain_id, index, chunk):
+                raise CorruptSnapshot(f"chunk {index} of {manifest.count} is damaged")
+            chunks.append(chunk)
+        return manifest, b"".join(chunks)
+
+    def _chunks(self, name: str, manifest: Manifest) -> Iterator[tuple[int, bytes]]:
+        for index in range(manifest.count):
+            yield index, self._files.read(name, _offset(manifest, index), manifest.length(index))
+
+    def _find_partial(self) -> Partial | None:
+        if _PARTIAL not in self._files.names():
+            return None
+        try:
+            manifest = self._read_manifest(_PARTIAL)
+        except CorruptSnapshot:
+            self._files.remove(_PARTIAL)
+            return None
+        if manifest.instance <= max(self._manifests, default=0):
+            self._files.remove(_PARTIAL)
+            return None
+        self._arriving = manifest
+        chunks = self._chunks(_PARTIAL, manifest)
+        here = tuple(index for index, chunk in chunks if manifest.matches(self._chain_id, index, chunk))
+        return Partial(manifest, here)
+
+    def _set_aside(self, name: str, error: CorruptSnapshot) -> None:
+        logger.warning("%s is damaged and set aside as %s: %s", name, name + _DAMAGED, error)
+        self._files.rename(name, name + _DAMAGED)
+        self._files.sync_folder()
+
+
+def _offset(manifest: Manifest, index: int) -> int:
+    start = _HEADER.size + _CHECKSUM_BYTES + len(manifest.hashes) + len(manifest.proof)
+    return start + index * SNAPSHOT_CHUNK_BYTES

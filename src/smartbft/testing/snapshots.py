@@ -1,0 +1,124 @@
+"""The snapshots of a replica in the simulator: what the runtime's `SnapshotKeeper` does, in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from smartbft.core.effects import (
+    BeginTransfer,
+    FinishTransfer,
+    ForgetDecisions,
+    InstallSnapshot,
+    ServeSnapshot,
+    StoreChunk,
+    TakeSnapshot,
+)
+from smartbft.core.inputs import SnapshotLoaded, SnapshotSkipped, SnapshotTaken
+from smartbft.errors import LocalProtocolError
+from smartbft.messages import Message, SnapshotChunk, SnapshotManifest, decode_proof
+from smartbft.snapshots import FoundSnapshots
+from smartbft.storage import MemoryFiles, SnapshotStore
+from smartbft.testing.trace import Kind
+
+if TYPE_CHECKING:
+    from smartbft.testing.host import Host
+    from smartbft.testing.replica import SimulatedReplica
+    from smartbft.testing.simulation import Simulation
+
+
+class SimulatedSnapshots:
+    """The snapshots of one life of a replica.
+
+    Args:
+        world: the simulation it is part of.
+        replica: whose they are.
+        host: the machine with the disk they are on.
+    """
+
+    def __init__(self, world: Simulation, replica: SimulatedReplica, host: Host) -> None:
+        in_memory = world.scenario.persistence == "memory"
+        self._world = world
+        self._scheduler = world.scheduler
+        self._replica = replica
+        self._store = SnapshotStore(MemoryFiles() if in_memory else host.disk.snapshots, world.chain_id)
+
+    def actions(self) -> dict[type, Callable[[Any], None]]:
+        """Who carries out which effect."""
+        return {
+            TakeSnapshot: self._replica.execute_next,
+            InstallSnapshot: self._install,
+            ForgetDecisions: self._forget,
+            ServeSnapshot: self._serve,
+            BeginTransfer: lambda effect: self._store.begin_transfer(effect.manifest),
+            StoreChunk: lambda effect: self._store.put_chunk(effect.index, effect.data),
+            FinishTransfer: self._finish_transfer,
+        }
+
+    def open(self) -> FoundSnapshots:
+        """What earlier lives left."""
+        return self._store.open()
+
+    # Our own
+
+    def capture(self, effect: TakeSnapshot) -> None:
+        """It is the turn of a snapshot between two batches."""
+        render = self._replica.application.capture()
+        scenario = self._world.scenario
+        delay = self._scheduler.between(1, scenario.disk.sync_delay + scenario.execute_delay)
+        self._scheduler.after(delay, self._write, (effect, render))
+
+    def _write(self, captured: tuple[TakeSnapshot, Callable[[], bytes]]) -> None:
+        replica = self._replica
+        if replica.dead:
+            return
+        effect, render = captured
+        try:
+            snapshot = effect.snapshot(render())
+        except LocalProtocolError:
+            replica.step(SnapshotSkipped(effect.instance))
+            return
+        manifest = self._store.write(snapshot, effect.proof)
+        self._world.trace.note(self._scheduler.now, Kind.SNAPSHOT, replica.id, manifest.instance)
+        self._world.snapshots += 1
+        replica.step(SnapshotTaken(manifest.instance, manifest.size, manifest.digest))
+
+    def _forget(self, effect: ForgetDecisions) -> None:
+        self._replica.log.forget(effect.before)
+        if self._replica.judged:
+            self._world.checkers.durability.forgotten(self._replica.id, effect.before)
+
+    # For others, and from others
+
+    def _serve(self, effect: ServeSnapshot) -> None:
+        manifest = self._store.manifest(effect.instance, effect.digest)
+        view, regency = self._world.view.number, self._replica.core.regency
+        if manifest is None:
+            return
+        if effect.chunk < 0:
+            proof = decode_proof(manifest.proof)
+            answer: Message = SnapshotManifest(
+                view, regency, manifest.instance, manifest.size, manifest.digest, manifest.hashes, proof
+            )
+        else:
+            data = self._store.chunk(effect.instance, effect.digest, effect.chunk)
+            if data is None:
+                return
+            answer = SnapshotChunk(view, regency, effect.instance, effect.digest, effect.chunk, data)
+        self._replica.send_to(effect.to, answer)
+
+    def _finish_transfer(self, effect: FinishTransfer) -> None:
+        self._scheduler.after(self._scheduler.between(1, self._world.scenario.disk.sync_delay), self._on_arrived)
+
+    def _on_arrived(self, _: None) -> None:
+        if not self._replica.dead:
+            self._replica.step(SnapshotLoaded(*self._store.finish_transfer()))
+
+    def _install(self, effect: InstallSnapshot) -> None:
+        world, replica = self._world, self._replica
+        if replica.judged:
+            world.checkers.installed(replica.id, effect.instance)
+        world.trace.note(self._scheduler.now, Kind.INSTALLED, replica.id, effect.instance)
+        world.transfers += 1
+        replica.forget_replies()
+        replica.execute_next(effect)
