@@ -103,6 +103,11 @@ class CutOff(Simulation):
             assert self.scheduler.now < MOST_SECONDS * 1_000_000, f"nothing goes on: {self._what_is_missing()}"
         assert max(self.hosts[id].replica.core.regency for id in self.others) <= self.view.f + 1 + self._changes
 
+    def level(self) -> bool:
+        """Whether everybody has executed as much, more than was there when the cut began."""
+        executed = {self.hosts[id].replica.executed for id in self.replica_ids}
+        return len(executed) == 1 and self.begun is not None and min(executed) > self.begun
+
     def _executed(self) -> list[int]:
         return [self.hosts[id].replica.executed for id in self.others]
 
@@ -131,6 +136,7 @@ def words(positions: tuple[int, ...]) -> str:
 def test_four_replicas(position: int, phase: str):
     world = CutOff(4, (position,), phase)
     world.live()
+    assert world.level()
 
 
 PAIRS = [(pair, phase) for pair in combinations(range(7), 2) for phase in PHASES]
@@ -145,6 +151,7 @@ PAIRS = [(pair, phase) for pair in combinations(range(7), 2) for phase in PHASES
 def test_seven_replicas(positions: tuple[int, ...], phase: str):
     world = CutOff(7, positions, phase)
     world.live()
+    assert world.level()
 
 
 # --- planted bugs -----------------------------------------------------------------------------------------------------
