@@ -112,8 +112,15 @@ def test_every_code_has_a_name() -> None:
     assert sorted(coin.CODE_NAMES) == list(range(12))
 
 
+READABLE = [b"\1" + ALICE, bytes(24), b"\1\0" + bytes(40)]  # where the code is 0
+
+
 @pytest.mark.parametrize("decode", [coin.decode_created, coin.decode_balance, coin.decode_coins])
-@given(result=st.binary(max_size=90) | st.binary(max_size=90).map(lambda body: b"\0" + body))
+@given(
+    result=st.binary(max_size=90)
+    | st.binary(max_size=90).map(lambda body: b"\0" + body)
+    | st.builds(lambda code, body: bytes([code]) + body, st.integers(0, 12), st.sampled_from(READABLE))
+)
 def test_hostile_results_raise_only_their_own_errors(decode, result: bytes) -> None:
     try:
         decode(result)
