@@ -164,6 +164,8 @@ def test_one_liar_stops_nobody(cluster: Cluster) -> None:
     node.step(SnapshotTaken(2, 100, OTHER))
     node.receive(1, statement(node, 1, 2))
     node.receive(1, statement(node, 1, 2))
+    order(cluster, 1, first=3)
+    assert node.replica.executed == 3
 
 
 # --- forgetting ---
