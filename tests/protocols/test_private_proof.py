@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import pytest
 from kit.cluster import Cluster, Envelope, Node, secret
-from kit.requests import TestClient
+from kit.requests import CHAIN, NOW, TestClient
 from msgspec.structs import replace
 
+from smartbft._fastpath.pool import request_digests
 from smartbft.core.inputs import Timer
 from smartbft.crypto.signatures import Ed25519Signer
-from smartbft.messages import Accept, FetchDecisions, FetchStanding, Proof, Propose, Standing, Stop, StopData
+from smartbft.messages import (
+    Accept,
+    FetchDecisions,
+    FetchStanding,
+    Proof,
+    Propose,
+    ProposedValue,
+    Standing,
+    Stop,
+    StopData,
+)
 from smartbft.messages import stop_data_statement as statement
-from smartbft.types import Parameters
+from smartbft.types import Parameters, Value
 
 LEADER, LIAR = 1, 3
 
 
-def accept(cluster: Cluster, signer: int, digest: bytes) -> tuple[int, bytes]:
-    payload = cluster.nodes[0].domains.accept_payload(0, 0, 1, digest)
+def accept(cluster: Cluster, signer: int, digest: bytes, regency: int = 0) -> tuple[int, bytes]:
+    payload = cluster.nodes[0].domains.accept_payload(0, regency, 1, digest)
     return signer, Ed25519Signer(secret(signer)).sign(payload)
 
 
@@ -119,6 +130,21 @@ def test_nor_is_the_start_of_a_replica_that_lacks_the_value() -> None:
         hidden.run()
     assert node.replica.decided == 1
     assert node.replica.status()["takes_part"]
+
+
+def test_a_leader_is_not_accused_for_what_a_later_regency_decided() -> None:
+    """Found by the simulator (12981): the value came before the old leader's proposal, and that was another one."""
+    cluster = Cluster(parameters=Parameters(batch_delay=0))
+    decided, proposed = (Value(NOW, request_digests(CHAIN, TestClient(n).requests(b"a"))).encode() for n in (1, 2))
+    digest = cluster.nodes[0].domains.value_digest(decided)
+    proof = Proof(0, 1, 1, digest, tuple(accept(cluster, signer, digest, 1) for signer in (0, 2, LIAR)))
+    node = cluster.nodes[0] = Node(0, cluster.view, cluster.parameters, cluster.nodes[0].log)
+    token = next(m.token for _, _, m in node.outbox if isinstance(m, FetchStanding))
+    for other, known in ((LIAR, proof), (2, None)):
+        node.receive(other, Standing(0, 1, token, known, None, None))
+    node.receive(2, ProposedValue(0, 1, 1, decided))
+    node.receive(LEADER, Propose(0, 0, 1, proposed))
+    assert not node.penalties()
 
 
 def test_without_the_proof_it_would_wait_for_the_liar(monkeypatch: pytest.MonkeyPatch) -> None:

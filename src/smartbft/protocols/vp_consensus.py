@@ -62,6 +62,7 @@ class VPConsensus:
         self._logged: dict[bytes, None] = {}
         self._known: dict[bytes, tuple[bytes, bytes]] = {}  # digest -> value and requests, of what was written
         self._binds = False
+        self._turned = False  # the proposal is one that a quorum accepted, perhaps in a later regency than ours
         self._missing = b""
         self._fetches = 0
 
@@ -82,7 +83,7 @@ class VPConsensus:
         self.regency = regency
         self.proposal, self.digest, self.data = None, b"", b""
         self.refused = ""
-        self._binds = False
+        self._binds = self._turned = False
         self._missing, self._fetches = b"", 0
 
     def resume(self, value: bytes, *, binds: bool, data: bytes = b"") -> None:
@@ -123,7 +124,7 @@ class VPConsensus:
         if message.regency != self.regency or self.decided:
             return
         if self.proposal is not None:
-            if self.proposal != message.value:
+            if self.proposal != message.value and not self._turned:
                 self._chassis.penalise(sender, f"two proposals for instance {self.instance}")
             return
         self.proposal = message.value
@@ -339,6 +340,7 @@ class VPConsensus:
     def _turn_to(self, value: bytes, digest: bytes) -> None:
         """A value is decided, whatever else was proposed: find its requests."""
         self.proposal, self.digest, self.data = value, digest, b""
+        self._turned = True
         self.refused = ""
         self._missing, self._fetches = b"", 0
         self.consider()
