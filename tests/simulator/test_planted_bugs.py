@@ -20,7 +20,9 @@ def test_a_planted_bug_is_found(mutant: Mutant):
 
 @pytest.mark.slow
 def test_without_the_bugs_the_same_seeds_pass():
-    assert run_campaign(SimulationOptions(), max(mutant.seeds for mutant in MUTANTS)).failures == []
+    for attacks in sorted({mutant.byzantine for mutant in MUTANTS}):
+        seeds = max(mutant.seeds for mutant in MUTANTS if mutant.byzantine == attacks)
+        assert run_campaign(SimulationOptions(byzantine=attacks), seeds).failures == []
 
 
 @pytest.mark.slow

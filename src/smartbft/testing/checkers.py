@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from smartbft._fastpath.pool import EXECUTED, OVERLOADED, request_digests, split_requests
 from smartbft.core.effects import Record, ReportEvidence
-from smartbft.core.records import DECISION, VALUE, parse_decision, parse_value
+from smartbft.core.records import DECISION, SYNC, VALUE, parse_decision, parse_sync, parse_value
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import MemberVerifier
 from smartbft.limits import DIGEST_BYTES
@@ -18,6 +18,7 @@ from smartbft.messages import Message, Proof, decode_proof
 from smartbft.testing.accusations import Accusations
 from smartbft.testing.clients import Reply
 from smartbft.testing.promises import Durability, PropertyViolation, Votes, dissemination_quorum
+from smartbft.testing.regency_starts import RegencyStarts
 from smartbft.testing.vouching import VouchingChecker
 from smartbft.types import Value, View
 
@@ -233,6 +234,7 @@ class Checkers:
         "durability",
         "order",
         "provability",
+        "regency_starts",
         "replies",
         "validity",
         "votes",
@@ -261,6 +263,7 @@ class Checkers:
         self.order = TotalOrder()
         self.validity = Validity(domains.chain_id)
         self.votes = Votes(view, forgetful)
+        self.regency_starts = RegencyStarts(view, domains, verifier, self.provability.check)
         self.durability = Durability(view, domains, check_votes=persistence != "memory", holders=holders)
         self.replies = Replies(self.validity)
         self.accusations = Accusations(view, domains, verifier, forgetful | byzantine)
@@ -274,6 +277,8 @@ class Checkers:
             self.provability.check(record.instance, proof.digest, proof)
         else:
             self.votes.recorded(replica, record)
+            if record.kind == SYNC:
+                self.regency_starts.recorded(replica, parse_sync(b"".join(record.parts)))
 
     def sent(self, replica: int, message: Message) -> None:
         """A replica lets a message out to its peers."""

@@ -24,6 +24,7 @@ from smartbft.core.vouching import Vouching
 from smartbft.messages import FetchHeld, HeldRequests, Hold, Message, Proof
 from smartbft.protocols.vp_consensus import VPConsensus
 from smartbft.quorum import quorum
+from smartbft.testing import regency_mutants
 from smartbft.testing.campaign import Failure, run_seed
 from smartbft.testing.options import SimulationOptions
 from smartbft.testing.planting import replaced
@@ -40,6 +41,7 @@ class Mutant:
         seeds: within how many seeds, from 0, it is found.
         plant: a context in which the bug is there.
         authentication: of requests, if the bug shows in one way only.
+        byzantine: attacks that the bug lets through (`SimulationOptions.byzantine`).
     """
 
     name: str
@@ -48,6 +50,7 @@ class Mutant:
     seeds: int
     plant: Callable[[], AbstractContextManager[None]]
     authentication: str = "auto"
+    byzantine: str = ""
 
 
 def _quorum_off_by_one() -> AbstractContextManager[None]:
@@ -308,6 +311,44 @@ MUTANTS: Sequence[Mutant] = (
         10,
         _captured_late,
     ),
+    Mutant(
+        "regency-not-persisted",
+        "a replica restarts in regency 0, whatever regency it has promised",
+        ("regency goes on",),
+        20,
+        regency_mutants.regency_forgotten,
+    ),
+    Mutant(
+        "promise-before-durable",
+        "STOPDATA, SYNC and proposals leave at once instead of after their record is durable",
+        ("persist before speak",),
+        1,
+        regency_mutants.promise_before_durable,
+    ),
+    Mutant(
+        "old-collects-count",
+        "STOPDATA of an older regency count in a SYNC (B1; with --byzantine stale-collects,stop-storm,censor)",
+        ("justified SYNC",),
+        60,
+        regency_mutants.old_collects_count,
+        byzantine="stale-collects,stop-storm,censor",
+    ),
+    Mutant(
+        "future-votes-in-collects",
+        "a STOPDATA may name a value twice, and votes of regencies to come (B4; with --byzantine forged-collects)",
+        ("justified SYNC",),
+        60,
+        regency_mutants.future_votes_in_collects,
+        byzantine="forged-collects",
+    ),
+    Mutant(
+        "decisions-without-proof",
+        "whoever claims to have decided more is believed (B5; with --byzantine forged-collects)",
+        ("justified SYNC", "provability"),
+        60,
+        regency_mutants.decisions_without_proof,
+        byzantine="forged-collects",
+    ),
 )
 
 
@@ -321,6 +362,8 @@ def hunt(mutant: Mutant, options: SimulationOptions) -> tuple[int, Failure] | No
             seed = replace(options, seed=options.seed + number)
             if mutant.authentication != "auto":
                 seed = replace(seed, authentication=mutant.authentication)
+            if mutant.byzantine:
+                seed = replace(seed, byzantine=mutant.byzantine)
             outcome = run_seed(seed)
             if isinstance(outcome, Failure):
                 return number + 1, outcome
