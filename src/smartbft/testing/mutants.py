@@ -17,6 +17,7 @@ from smartbft._fastpath.pool import VALID, RequestPool
 from smartbft.core.checkpoints import Checkpoints
 from smartbft.core.effects import Effect, Execute, Record, Reply
 from smartbft.core.inputs import Input
+from smartbft.core.records import ACCEPT
 from smartbft.core.recovery import RecoveredVotes
 from smartbft.core.replica import Replica
 from smartbft.core.safety import VoteGuard
@@ -144,6 +145,19 @@ def _vote_before_durable() -> AbstractContextManager[None]:
     return replaced(VPConsensus, "_speak", speak_at_once)
 
 
+def _lock_not_persisted() -> AbstractContextManager[None]:
+    speak = VPConsensus._speak
+
+    def speak_without_lock(consensus: VPConsensus, record: Record, messages: list[Message]) -> None:
+        if record.kind != ACCEPT:
+            speak(consensus, record, messages)
+            return
+        for message in messages:
+            consensus._chassis.broadcast(message)
+
+    return replaced(VPConsensus, "_speak", speak_without_lock)
+
+
 def _votes_forgotten() -> AbstractContextManager[None]:
     def recover_nothing(consensus: VPConsensus, votes: RecoveredVotes) -> None:
         return None
@@ -260,6 +274,13 @@ MUTANTS: Sequence[Mutant] = (
         _vote_before_durable,
     ),
     Mutant(
+        "lock-not-persisted",
+        "an ACCEPT leaves without a record of what was accepted",
+        ("persist before speak",),
+        1,
+        _lock_not_persisted,
+    ),
+    Mutant(
         "votes-forgotten",
         "a restart does not take up the votes of the running instance",
         ("no contradiction",),
@@ -343,11 +364,11 @@ MUTANTS: Sequence[Mutant] = (
     ),
     Mutant(
         "decisions-without-proof",
-        "whoever claims to have decided more is believed (B5; with --byzantine forged-collects)",
+        "whoever claims to have decided more is believed (B5; with --byzantine forged-collects,slow)",
         ("justified SYNC", "provability"),
         60,
         regency_mutants.decisions_without_proof,
-        byzantine="forged-collects",
+        byzantine="forged-collects,slow",
     ),
 )
 

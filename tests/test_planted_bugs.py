@@ -1,0 +1,150 @@
+"""The planted bugs of the promises, each with the suites that find it: a suite that has never failed proves nothing.
+
+Each row names tests, which run with their suites; here it is checked that they are there.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from smartbft.testing.mutants import MUTANTS
+
+ROOT = Path(__file__).parents[1]
+SIMULATOR = "simulator/test_planted_bugs.py::test_a_planted_bug_is_found[{}]".format
+EXPLORATION = "simulator/test_exploration.py::test_planted_bug_is_found[{}]".format
+FORGERIES = "hostile/test_forged_regency_change.py::test_planted_bugs[{}]".format
+KNOWN = "protocols/test_known_failures.py::test_{}".format
+
+FOUND_BY = {
+    # Quorums and certificates
+    "quorum off by one": [SIMULATOR("quorum-off-by-one"), EXPLORATION("quorum off by one")],
+    "accept before the WRITE quorum": [
+        SIMULATOR("accept-before-write-quorum"),
+        "protocols/test_vp_consensus.py::test_planted_bug_accept_before_the_write_quorum_is_seen",
+    ],
+    "certificate counts a signer twice": [
+        FORGERIES("_no_proof_check-STOPDATA proof with a signer counted twice"),
+        "core/test_validation.py::test_planted_bug_a_signer_counted_twice_is_seen",
+    ],
+    "f instead of f + 1 to join or follow": [
+        KNOWN("b2_planted_bug"),
+        "protocols/test_mod_smart_until_sync.py::test_planted_bug_stops_counted_for_members_are_seen",
+    ],
+    # Votes and the disk
+    "vote not persisted": [SIMULATOR("votes-forgotten"), EXPLORATION("votes forgotten in a restart")],
+    "vote persisted after it is sent": [
+        SIMULATOR("vote-before-durable"),
+        "simulator/test_campaigns.py::test_a_planted_bug_is_found_by_power_losses[vote-before-durable]",
+        "runtime/test_journal.py::test_the_property_notices_planted_bugs[Hasty]",
+    ],
+    "lock not persisted": [SIMULATOR("lock-not-persisted")],
+    "regency not persisted": [
+        SIMULATOR("regency-not-persisted"),
+        EXPLORATION("regency forgotten in a restart"),
+    ],
+    "promise persisted after it is sent": [SIMULATOR("promise-before-durable")],
+    "acknowledged before it is durable": [
+        SIMULATOR("reply-before-durable"),
+        "e2e/test_crash_recovery.py::test_replicas_that_keep_nothing_are_noticed",
+    ],
+    "fsync result ignored": ["fastpath/test_log_power_loss.py::test_acknowledging_before_the_sync_is_found"],
+    "missing sync of the folder": ["fastpath/test_log_power_loss.py::test_a_missing_sync_of_the_folder_is_found"],
+    "torn tail accepted as end": ["fastpath/test_log_damage.py::test_planted_bugs_are_found[EveryDamageIsATornTail]"],
+    "length outside the checksum": [
+        "fastpath/test_log_damage.py::test_planted_bugs_are_found[LengthOutsideTheChecksum]"
+    ],
+    # Regency changes
+    "lock released": [SIMULATOR("lock-released"), EXPLORATION("lock released at a regency change")],
+    "vote in an old regency": [
+        EXPLORATION("votes in a regency that is over"),
+        "protocols/test_whys.py::test_why_installing_is_a_promise_planted_bug",
+    ],
+    "STOPDATA with a gap, or a higher instance, believed without a proof (B5)": [
+        SIMULATOR("decisions-without-proof"),
+        KNOWN("b5_planted_bug"),
+        FORGERIES("_believing-STOPDATA decisions without a proof"),
+    ],
+    "collects of another regency (B1)": [
+        SIMULATOR("old-collects-count"),
+        KNOWN("b1_planted_bugs[check_sync-with STOPDATA of]"),
+    ],
+    "collects of strangers (B1)": [KNOWN("b1_planted_bugs[check_stop_data-its signer is no member]")],
+    "write-set entries counted instead of replicas (B4)": [
+        SIMULATOR("future-votes-in-collects"),
+        EXPLORATION("certified counts entries"),
+        KNOWN("b4_planted_bugs[entries twice]"),
+    ],
+    "SYNC value unchecked": [
+        EXPLORATION("a SYNC with any value is taken up"),
+        FORGERIES("_any_set-SYNC another value than the one that binds"),
+    ],
+    "SYNC picks the shortest log": [
+        EXPLORATION("collects of decided instances count"),
+        EXPLORATION("an older value displaces a newer one"),
+    ],
+    "regency change waits for the wrong set": ["simulator/test_cut_off.py::test_planted_bugs[waits for all]"],
+    "one partitioned replica stops the rest": ["simulator/test_cut_off.py::test_planted_bugs[decides with all]"],
+    "a replica that was away never catches up": ["simulator/test_cut_off.py::test_planted_bugs[never catches up]"],
+    "locked certificate left out, check skipped": [
+        "core/test_witness.py::test_planted_bug_a_replica_that_forgets_its_lock_is_accused",
+        SIMULATOR("lock-released"),
+    ],
+    # Checkpoints and state transfer
+    "checkpoint digest ignores the session table": [SIMULATOR("snapshot-without-sessions")],
+    "application captured too late": [SIMULATOR("captured-late")],
+    # Requests and clients
+    "predicate gamma skipped": [SIMULATOR("duplicate-executed")],
+    "duplicate request applied after a regency change": [
+        "simulator/test_linearizability.py::test_a_planted_bug_shows_in_what_clients_see[executed-twice]",
+        KNOWN("b3_planted_bug"),
+    ],
+    "executed out of order": [SIMULATOR("execution-out-of-order")],
+    "reply believed from f": [
+        "simulator/test_linearizability.py::test_a_planted_bug_shows_in_what_clients_see[reply-from-f]"
+    ],
+    "read from one replica": [
+        "simulator/test_linearizability.py::test_a_planted_bug_shows_in_what_clients_see[read-from-one]"
+    ],
+    "proposed or voted unvouched": [SIMULATOR("proposes-too-early"), SIMULATOR("votes-unvouched")],
+    "announced once": [SIMULATOR("announces-once")],
+    # Hostile input
+    "domain prefix missing": [
+        "hostile/test_signature_domains.py::test_planted_bug_without_domains_a_vote_passes_on_another_chain",
+        FORGERIES("_without_domains-STOPDATA of another chain"),
+    ],
+    "evidence without domain check": ["core/test_evidence.py::test_planted_bug_no_domain_check"],
+    "canonical-S check missing": ["fastpath/test_verify.py::test_a_verifier_that_takes_any_s_is_found_out"],
+    "batch verifier ignores the last item": [
+        "fastpath/test_verify.py::test_a_batch_that_forgets_its_last_item_is_found_out"
+    ],
+    "early-message quota global instead of per sender": [
+        "hostile/test_future_messages.py::test_planted_bug_a_global_quota",
+        "core/test_inbox.py::test_planted_bug_a_global_quota_is_seen",
+        KNOWN("b9_planted_bugs[_one_for_all]"),
+    ],
+    "unverified ACCEPTs in proofs (B6)": [KNOWN("b6_planted_bug")],
+    "proofs with too few signatures (B7)": [KNOWN("b7_planted_bugs")],
+    "iteration over a set": [
+        "simulator/test_determinism.py::test_a_run_that_depends_on_its_process_is_found[set-hash_seeds0]"
+    ],
+}
+
+
+@pytest.mark.slow
+def test_every_finder_is_there():
+    finders = sorted({finder for finders in FOUND_BY.values() for finder in finders})
+    nodes = [f"tests/{finder}" for finder in finders]
+    collect = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *nodes]
+    done = subprocess.run(collect, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    collected = {line for line in done.stdout.splitlines() if "::" in line}
+    assert collected == set(nodes)
+
+
+def test_every_bug_of_the_simulator_is_in_the_table():
+    finders = {finder for finders in FOUND_BY.values() for finder in finders}
+    assert {SIMULATOR(mutant.name) for mutant in MUTANTS} <= finders
