@@ -117,6 +117,9 @@ FOUND_BY = {
         FORGERIES("_without_domains-STOPDATA of another chain"),
     ],
     "evidence without domain check": ["core/test_evidence.py::test_planted_bug_no_domain_check"],
+    "culprits of a split not named": [
+        "simulator/test_planned_splits.py::test_planted_bug_two_accepts_are_no_contradiction"
+    ],
     "canonical-S check missing": ["fastpath/test_verify.py::test_a_verifier_that_takes_any_s_is_found_out"],
     "batch verifier ignores the last item": [
         "fastpath/test_verify.py::test_a_batch_that_forgets_its_last_item_is_found_out"
