@@ -1,22 +1,28 @@
-"""The examples of docs/simulator.md run as they stand there."""
+"""The examples of docs/simulator.md and docs/attacks.md run as they stand there."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
-PAGE = (Path(__file__).parents[2] / "docs" / "simulator.md").read_text()
-EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+from smartbft.testing import byzantine
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "simulator.md").read_text()
 
 
 @pytest.mark.slow
-def test_the_examples_run():
-    assert len(EXAMPLES) == 4
+@pytest.mark.parametrize(("name", "count"), [("simulator.md", 4), ("attacks.md", 4)])
+def test_the_examples_run(name: str, count: int):
+    examples = re.findall(r"```python\n(.*?)```", (DOCS / name).read_text(), re.DOTALL)
+    assert len(examples) == count
     names: dict[str, object] = {}
-    for example in EXAMPLES:
-        exec(compile(example, "docs/simulator.md", "exec"), names)
+    with mock.patch.dict(byzantine.ATTACKS):  # what the examples add is gone afterwards
+        for example in examples:
+            exec(compile(example, f"docs/{name}", "exec"), names)
 
 
 def test_every_property_is_on_the_page():
