@@ -129,6 +129,11 @@ MAX_EVIDENCE_BYTES = 2 * MAX_SYNC_BYTES + 256
 DEFAULT_CHECKPOINT_INTERVAL = 1024
 MAX_CHECKPOINT_INTERVAL = 1_000_000
 SNAPSHOTS_KEPT = 2
+# One that a peer is fetching is kept longer, with the log after it: that peer has so many checkpoint intervals to fetch
+# it, and no liar makes the log longer than that.
+MOST_SNAPSHOTS_KEPT = 8  # checkpoint intervals, and so snapshots
+# A peer that has asked for nothing of a snapshot for so many resend intervals fetches it no more.
+FETCHING_RESENDS = 16
 CHECKPOINTS_PER_MEMBER = 4
 
 # State transfer. Chunks on their way from one peer: enough to hide the way there and back, little to lose.

@@ -16,8 +16,8 @@ from smartbft.core.records import REGENCY, SYNC
 from smartbft.core.recovery import recover
 from smartbft.crypto.signatures import Ed25519Signer
 from smartbft.errors import CorruptLog, RemoteProtocolError, StateDiverged
-from smartbft.limits import CHECKPOINTS_PER_MEMBER
-from smartbft.messages import Checkpoint, Decision, FetchDecisions, Gone
+from smartbft.limits import CHECKPOINTS_PER_MEMBER, FETCHING_RESENDS, MOST_SNAPSHOTS_KEPT
+from smartbft.messages import Checkpoint, Decision, FetchChunk, FetchDecisions, Gone
 from smartbft.snapshots import FoundSnapshots, Manifest, Snapshot
 from smartbft.types import Parameters
 
@@ -199,6 +199,37 @@ def test_who_asks_for_what_is_gone_is_told(cluster: Cluster) -> None:
     assert (answer.to, answer.message.first) == (3, 3)
     node.receive(3, FetchDecisions(0, 0, 3, 4))
     assert [e.message.instance for e in found(node, Send) if isinstance(e.message, Decision)][-2:] == [3, 4]
+
+
+def more_checkpoints(cluster: Cluster, node: Node, instances: range) -> None:
+    """Replica 0 takes these, and so do the others."""
+    for instance in instances:
+        order(cluster, 2, first=instance - 1)
+        for other in (1, 2):
+            node.receive(other, statement(node, other, instance))
+        node.step(SnapshotTaken(instance, 100, DIGEST))
+
+
+def test_what_is_being_fetched_is_kept_with_the_log_after_it(cluster: Cluster) -> None:
+    node = with_two_snapshots(cluster, (1, 2))
+    node.receive(3, FetchChunk(0, 0, 2, DIGEST, 0))
+    more_checkpoints(cluster, node, range(6, 11, 2))
+    assert [mark.instance for mark in node.replica.checkpoints.taken] == [2, 8, 10]
+    assert found(node, TakeSnapshot)[-1].keep == (2,)
+    assert found(node, ForgetDecisions) == [ForgetDecisions(3)]
+    node.now += FETCHING_RESENDS * cluster.parameters.resend_interval + 1
+    more_checkpoints(cluster, node, range(12, 13, 2))
+    assert [mark.instance for mark in node.replica.checkpoints.taken] == [10, 12]
+    assert found(node, ForgetDecisions)[-1] == ForgetDecisions(11)
+
+
+def test_nobody_makes_the_log_grow_for_ever(cluster: Cluster) -> None:
+    node = with_two_snapshots(cluster, (1, 2))
+    for instance in range(6, 2 * MOST_SNAPSHOTS_KEPT + 7, 2):
+        node.receive(3, FetchChunk(0, 0, 2, DIGEST, 0))
+        more_checkpoints(cluster, node, range(instance, instance + 1, 2))
+    assert len(node.replica.checkpoints.taken) == 2
+    assert found(node, ForgetDecisions)[-1].before > 2 * MOST_SNAPSHOTS_KEPT
 
 
 def changed_regency(cluster: Cluster) -> None:

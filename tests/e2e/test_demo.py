@@ -125,6 +125,7 @@ def test_chaos_costs_a_pause_and_nothing_else(start) -> None:
     assert killed["without_progress"] > Parameters().request_timeout / 2_000_000  # somebody had to suspect it first
     assert frozen["regency_before"] == killed["regency_after"]
     assert wiped["level_after"] > 0
+    assert wiped["transferred"] > 0, "it has fetched all decisions instead of a snapshot"
     rebuilt = next(check for check in found["checks"] if check["name"].startswith("each log replays"))
     assert f"replica {wiped['replica']}'s log was removed" in rebuilt["detail"]
     assert demo.remains() == []

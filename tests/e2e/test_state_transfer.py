@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 from kit.processes import QUICK, Load, additions, assert_counted, assert_level, client_of, run
 
 from smartbft import AsyncClient
+from smartbft.apps import key_value
 from smartbft.cli.log import verify_decisions
+from smartbft.config import ReplicaConfig
 from smartbft.core.records import DECISION
 from smartbft.measurement.processes import ProcessCluster
 from smartbft.storage.reading import read_records
@@ -21,31 +24,61 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 INTERVAL = 8
 VICTIM = 3
+LIAR = 2
+# A state of several megabytes: its transfer and its checkpoints take long enough to be interrupted.
+VALUES = 300
+VALUE_BYTES = 32_000
+LYING = Path(__file__).parent.parent / "kit" / "lying_seeder.py"
+
+Fault = Callable[[ProcessCluster, AsyncClient, Load], Awaitable[None]]
 
 
-def network_in(folder: Path) -> Testnet:
-    parameters = replace(QUICK, checkpoint_interval=INTERVAL, max_batch_requests=4, max_batch_bytes=70_000)
+class LyingCluster(ProcessCluster):
+    """The liar changes a byte in every chunk that it sends."""
+
+    def command(self, config: ReplicaConfig) -> list[str]:
+        if config.replica != LIAR:
+            return super().command(config)
+        return [sys.executable, str(LYING), str(config.home)]
+
+
+def network_in(folder: Path, application: str = "counter") -> Testnet:
+    """Checkpoints all the time, and a log whose segments fill up quickly."""
+    parameters = replace(QUICK, checkpoint_interval=INTERVAL, max_batch_requests=4, max_batch_bytes=200_000)
     return create_testnet(
         folder / "net",
         4,
-        application="counter",
+        application=application,
         persistence="sync",
         transport="plain",
         parameters=parameters,
-        segment_bytes=256 * 1024,
+        segment_bytes=512 * 1024,
     )
 
 
-async def status_when(client: AsyncClient, replica: int, holds: Callable[[dict[str, object]], bool]) -> None:
-    """Ask a replica where it is until the answer is as wanted."""
-    while not holds(await client.status(replica)):
+async def until(holds: Callable[[], bool]) -> None:
+    """Look again and again."""
+    while not holds():
+        await asyncio.sleep(0.002)
+
+
+async def log_begins_after(client: AsyncClient, instance: int) -> None:
+    """Wait until the log of replica 0 has lost its beginning."""
+    while 0 not in client.connected:
+        await asyncio.sleep(0.02)
+    while (await client.status(0))["log_begins"] <= instance:
         await asyncio.sleep(0.02)
 
 
-async def wipe(cluster: ProcessCluster, replica: int) -> None:
-    await cluster.kill(replica)
-    cluster.wipe(replica)
-    await cluster.restart(replica)
+async def stop_and_wipe(cluster: ProcessCluster) -> None:
+    """The victim dies and loses its data."""
+    await cluster.kill(VICTIM)
+    cluster.wipe(VICTIM)
+
+
+def snapshots_of(network: Testnet, replica: int) -> Path:
+    """The folder of a replica's snapshots."""
+    return network.replicas[replica].data_folder / "snapshots"
 
 
 def decisions_of(network: Testnet, replica: int) -> list[int]:
@@ -55,33 +88,97 @@ def decisions_of(network: Testnet, replica: int) -> list[int]:
     return [instance for kind, instance, _ in records if kind == DECISION]
 
 
-async def under_load(network: Testnet, fault: Callable[[ProcessCluster, AsyncClient, Load], Awaitable[None]]) -> None:
-    """Run a fault under load; afterwards everybody is level, and nothing is lost or done twice."""
-    cluster, load = ProcessCluster(network), additions()
+async def under_load(
+    network: Testnet, load: Load, fault: Fault, kind: type[ProcessCluster] = ProcessCluster, values: int = 0
+) -> None:
+    """Run a fault under load; afterwards everybody is level, and stops cleanly."""
+    cluster = kind(network)
     try:
         await cluster.start()
         async with client_of(network) as client:
+            await asyncio.gather(*(client.invoke(large(number), timeout=30) for number in range(values)))
             running = asyncio.create_task(load.run(client))
-            await status_when(client, 0, lambda status: int(str(status["log_begins"])) > 2 * INTERVAL)
+            await log_begins_after(client, 2 * INTERVAL)
             await fault(cluster, client, load)
             await load.more(20)
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
-            await assert_counted(client, load)
             await assert_level(client, 4)
+            if not values:
+                await assert_counted(client, load)
     finally:
         codes = await cluster.stop()
     assert codes == dict.fromkeys(range(4), 0)
+
+
+def large(number: int) -> bytes:
+    """A write that makes the state larger."""
+    return key_value.put(b"large %d" % number, b"%d" % number * (VALUE_BYTES // len(b"%d" % number)))
+
+
+def writes() -> Load:
+    """Small writes beside the large ones."""
+    return Load(lambda number: key_value.put(b"key %d" % (number % 100), b"value %d" % number))
 
 
 def test_a_wiped_replica_comes_back_by_state_transfer(tmp_path: Path) -> None:
     network = network_in(tmp_path)
 
     async def fault(cluster: ProcessCluster, client: AsyncClient, load: Load) -> None:
-        await wipe(cluster, VICTIM)
+        await stop_and_wipe(cluster)
+        await cluster.restart(VICTIM)
 
-    run(lambda: under_load(network, fault))
-    decisions = decisions_of(network, VICTIM)
-    assert decisions[0] > INTERVAL, "it has fetched all decisions"
+    run(lambda: under_load(network, additions(), fault))
+    assert decisions_of(network, VICTIM)[0] > INTERVAL, "it has fetched all decisions"
     for config in network.replicas:
         assert verify_decisions(config.home) > 0
+
+
+def test_a_transfer_survives_kill_9(tmp_path: Path) -> None:
+    network = network_in(tmp_path, "key_value")
+    partial = snapshots_of(network, VICTIM) / "transfer.partial"
+
+    async def fault(cluster: ProcessCluster, client: AsyncClient, load: Load) -> None:
+        await stop_and_wipe(cluster)
+        for _ in range(2):
+            starting = asyncio.create_task(cluster.restart(VICTIM))
+            await until(partial.exists)
+            await starting
+            await cluster.kill(VICTIM)
+        await cluster.restart(VICTIM)
+
+    run(lambda: under_load(network, writes(), fault, values=VALUES))
+    assert decisions_of(network, VICTIM)[0] > INTERVAL
+    assert not partial.exists()
+
+
+def test_a_checkpoint_survives_kill_9(tmp_path: Path) -> None:
+    network = network_in(tmp_path, "key_value")
+    unfinished = snapshots_of(network, VICTIM) / "snapshot.tmp"
+    interrupted = []
+
+    async def fault(cluster: ProcessCluster, client: AsyncClient, load: Load) -> None:
+        for _ in range(3):
+            await until(unfinished.exists)
+            await cluster.kill(VICTIM)
+            interrupted.append(unfinished.exists())
+            await cluster.restart(VICTIM)
+
+    run(lambda: under_load(network, writes(), fault, values=VALUES))
+    assert any(interrupted), "no kill has met an unfinished snapshot"
+    for config in network.replicas:
+        assert verify_decisions(config.home) > 0
+
+
+def test_a_sender_of_false_chunks_is_named_and_passed_over(tmp_path: Path) -> None:
+    network = network_in(tmp_path, "key_value")
+
+    async def fault(cluster: ProcessCluster, client: AsyncClient, load: Load) -> None:
+        await stop_and_wipe(cluster)
+        await cluster.restart(VICTIM)
+
+    run(lambda: under_load(network, writes(), fault, LyingCluster, values=VALUES))
+    told = (network.replicas[VICTIM].home / "run" / "replica.log").read_text()
+    assert f"replica {LIAR} broke the protocol: chunk" in told
+    assert not any(f"replica {honest} broke the protocol" in told for honest in (0, 1))
+    assert decisions_of(network, VICTIM)[0] > INTERVAL

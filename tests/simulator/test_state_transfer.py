@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from smartbft.core import checkpoints
-from smartbft.core.effects import Broadcast, Penalise, Send, ServeSnapshot
+from smartbft.core.effects import BeginTransfer, Broadcast, Penalise, Send, ServeSnapshot
 from smartbft.errors import SmartBFTError
 from smartbft.limits import SNAPSHOT_CHUNK_BYTES
 from smartbft.messages import (
@@ -129,6 +129,41 @@ def test_a_transfer_goes_on_after_a_crash() -> None:
         server._handlers[ServeSnapshot] = lambda effect, go_on=serve: (asked.append(effect.chunk), go_on(effect))
     world.run()
     assert world.transfers >= 1
+
+
+def slow_senders(world: Simulation) -> list[int]:
+    """Every chunk takes long, so that the others take some checkpoints meanwhile; returns what the victim begins."""
+    delay = 2 * world.scenario.parameters.resend_interval
+    for id in range(3):
+        server = replica(world, id)
+        serve = server._handlers[ServeSnapshot]
+        server._handlers[ServeSnapshot] = lambda effect, go_on=serve: world.scheduler.after(delay, go_on, effect)
+    begun: list[int] = []
+    victim = replica(world, VICTIM)
+    begin = victim._handlers[BeginTransfer]
+    victim._handlers[BeginTransfer] = lambda effect: (begun.append(effect.manifest.instance), begin(effect))
+    return begun
+
+
+def test_a_slow_transfer_ends_although_the_others_go_on() -> None:
+    world = wiped(application=LargeLog)
+    begun = slow_senders(world)
+    while not world.transfers:
+        world.advance(10)
+    assert len(begun) == 1
+    assert world.decided > begun[0] + 2 * 8, "the others have gone on"
+    world.run()
+    assert world.transfers == 1
+
+
+def test_snapshots_that_go_under_a_transfer_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted bug: nobody keeps a snapshot for whoever is fetching it."""
+    monkeypatch.setattr(checkpoints.Checkpoints, "_fetched", lambda *_: ())
+    world = wiped(application=LargeLog)
+    begun = slow_senders(world)
+    while not world.transfers:
+        world.advance(10)
+    assert len(begun) > 1
 
 
 # --- liars ---

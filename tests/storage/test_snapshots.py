@@ -109,6 +109,17 @@ def test_the_newest_two_are_kept(files: Files) -> None:
     assert store.manifest(9, manifests[1].digest) is None
 
 
+def test_what_is_being_fetched_is_kept_too(files: Files) -> None:
+    store = opened(files)
+    for instance in (3, 6):
+        store.write(snapshot(instance), PROOF)
+    for instance in (9, 12):
+        store.write(snapshot(instance), PROOF, keep=(3,))
+    assert [manifest.instance for manifest in SnapshotStore(files, CHAIN).open().manifests] == [3, 9, 12]
+    store.write(snapshot(15), PROOF)
+    assert [manifest.instance for manifest in SnapshotStore(files, CHAIN).open().manifests] == [12, 15]
+
+
 def test_chunks_are_served_as_they_are(files: Files) -> None:
     store = opened(files)
     whole = snapshot(4, 2 * SNAPSHOT_CHUNK_BYTES)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from smartbft.measurement.cluster import Measurement
     from smartbft.measurement.scenario import Scenario
 
+CHAOS_CHECKPOINT_INTERVAL = 24
+
 
 @click.command(
     epilog=examples("smartbft demo", "smartbft demo --chaos", "smartbft demo --seconds 3 --persistence memory --json")
@@ -60,6 +62,7 @@ def demo(
     from smartbft.measurement.report import FAULT_COLUMNS, context, fault_rows, figures, verdicts
     from smartbft.measurement.scenario import Scenario
     from smartbft.runtime.load import CLOSED_LOOP, MULTIPLEXED
+    from smartbft.types import Parameters
 
     seconds = seconds or (20.0 if chaos else 10.0)
     scenario = Scenario(
@@ -71,6 +74,8 @@ def demo(
         n=n,
         persistence=persistence,
         transport=transport,
+        # So often that the replica which is wiped needs a snapshot.
+        parameters=Parameters(checkpoint_interval=CHAOS_CHECKPOINT_INTERVAL) if chaos else Parameters(),
         name="demo",
     )
     measurement = run(_measure(scenario, keep, chaos, quiet=as_json))

@@ -18,7 +18,7 @@ from smartbft.core.effects import Execute, ForgetDecisions, ServeSnapshot, TakeS
 from smartbft.core.inputs import SnapshotTaken
 from smartbft.core.naming import name_members
 from smartbft.errors import StateDiverged
-from smartbft.limits import CHECKPOINTS_PER_MEMBER, SNAPSHOTS_KEPT
+from smartbft.limits import CHECKPOINTS_PER_MEMBER, FETCHING_RESENDS, MOST_SNAPSHOTS_KEPT, SNAPSHOTS_KEPT
 from smartbft.messages import Checkpoint, FetchCheckpoints, FetchChunk, FetchManifest, Proof, encode_proof
 from smartbft.quorum import weak_quorum
 
@@ -48,7 +48,7 @@ class Checkpoints:
 
     Attributes:
         first: the first instance whose decision the log can still serve.
-        taken: the durable snapshots here, oldest first.
+        taken: the durable snapshots here, oldest first: the newest two, and older ones that somebody is fetching.
     """
 
     def __init__(self, replica: Replica) -> None:
@@ -59,6 +59,8 @@ class Checkpoints:
         self._barrier = 0  # an instance whose execution later ones wait for; 0: none
         self._held: deque[Execute] = deque()
         self._writing = False
+        self._fetching: dict[int, tuple[int, int]] = {}  # peer -> the snapshot it fetches, and when it asked last
+        self._kept: tuple[int, ...] = ()  # instances of older snapshots that stay beside the one being written
         self._forgetting: tuple[int, int] | None = None  # a token, and the instance that may be forgotten with it
 
     @property
@@ -94,6 +96,7 @@ class Checkpoints:
 
     def _take(self, instance: int, agreed_time: int, proof: Proof) -> None:
         replica = self._replica
+        self._kept = self._fetched(instance)
         replica.emit(
             TakeSnapshot(
                 view=replica.view.number,
@@ -103,8 +106,17 @@ class Checkpoints:
                 core=replica.section(),
                 sessions=replica.pool.capture_sessions(instance),
                 proof=encode_proof(proof),
+                keep=self._kept,
             )
         )
+
+    def _fetched(self, instance: int) -> tuple[int, ...]:
+        """The instances of the snapshots that peers are fetching now, as far as they are not too old at `instance`."""
+        replica = self._replica
+        patience = FETCHING_RESENDS * replica.parameters.resend_interval
+        fetched = {wanted for wanted, asked in self._fetching.values() if replica.now - asked <= patience}
+        oldest = instance - MOST_SNAPSHOTS_KEPT * replica.parameters.checkpoint_interval
+        return tuple(mark.instance for mark in self.taken if mark.instance in fetched and mark.instance > oldest)
 
     # Our own
 
@@ -118,7 +130,7 @@ class Checkpoints:
         """A snapshot is durable: say so, signed."""
         self._writing = False
         mark = Mark(event.instance, event.size, event.digest)
-        self._add(mark)
+        self._add(mark, self._kept)
         if not self._replica.guard.suspended:
             self._replica.broadcast(self._statement(mark))
         self._advance()
@@ -134,9 +146,10 @@ class Checkpoints:
         self._add(mark)
         self.first = mark.instance + 1
 
-    def _add(self, mark: Mark) -> None:
+    def _add(self, mark: Mark, keep: tuple[int, ...] = ()) -> None:
         known = [taken for taken in self.taken if taken.instance != mark.instance]
-        self.taken = sorted([*known, mark], key=lambda taken: taken.instance)[-SNAPSHOTS_KEPT:]
+        found = sorted([*known, mark], key=lambda taken: taken.instance)
+        self.taken = [taken for taken in found[:-SNAPSHOTS_KEPT] if taken.instance in keep] + found[-SNAPSHOTS_KEPT:]
         self._hear(self._replica.id, self._statement(mark))
         self._compare(mark.instance)
 
@@ -223,7 +236,9 @@ class Checkpoints:
         return [trusted for trusted in found if len(trusted.signers) >= weak_quorum(replica.view.n)]
 
     def holders(self, mark: Mark) -> list[int]:
-        """Other members that have this snapshot now, as far as we know: everybody keeps the newest few."""
+        """Other members that have this snapshot now, as far as we know: everybody keeps the newest two, and one that is
+        being fetched.
+        """
         return [
             signer
             for signer in self._signers(mark)
@@ -237,13 +252,13 @@ class Checkpoints:
         return len(self._signers(mark)) >= self._replica.view.quorum
 
     def _advance(self) -> None:
-        """With the newest snapshot stable, the log before the previous one has served.
+        """With the newest snapshot stable, the log before the oldest that is kept has served.
 
         What binds beyond its instance (the installed regency) is written again first.
         """
         if len(self.taken) < SNAPSHOTS_KEPT or self._forgetting is not None or not self._is_stable(self.taken[-1]):
             return
-        previous = self.taken[-SNAPSHOTS_KEPT].instance
+        previous = self.taken[0].instance
         if previous < self.first:
             return
         records = self._replica.ordering.standing_records()
@@ -265,6 +280,7 @@ class Checkpoints:
         """A peer asks for a part of a snapshot; if that is gone, it hears which ones there are."""
         chunk = message.index if isinstance(message, FetchChunk) else -1
         if any((mark.instance, mark.digest) == (message.instance, message.digest) for mark in self.taken):
+            self._fetching[sender] = (message.instance, self._replica.now)
             self._replica.emit(ServeSnapshot(sender, message.instance, message.digest, chunk))
         else:
             self.resend(sender)

@@ -105,6 +105,7 @@ class TakeSnapshot(msgspec.Struct, frozen=True, gc=False):
         core: what the core keeps beside the sessions (`Snapshot.core`).
         sessions: the session table as of the instance, written down when the snapshot is.
         proof: of the decision, encoded; kept beside the snapshot.
+        keep: instances of older snapshots to be kept, because somebody is fetching them.
     """
 
     view: int
@@ -114,6 +115,7 @@ class TakeSnapshot(msgspec.Struct, frozen=True, gc=False):
     core: bytes
     sessions: SessionCapture
     proof: bytes
+    keep: tuple[int, ...]
 
     def snapshot(self, state: bytes) -> Snapshot:
         """The whole, with the application's state; may be called on another thread.

@@ -214,6 +214,7 @@ class Replica:
             "agreed_time": self.agreed_time,
             "checkpoint": self.checkpoints.newest,
             "log_begins": self._first_served(),
+            "transferred": self.transfer.installed,
             "takes_part": not self.guard.suspended,
             "learns": self.learns,
             "regency_changes": self.changes.count,

@@ -36,12 +36,16 @@ _MISSING, _ASKED, _HERE = range(3)
 class StateTransfer:
     """The snapshot on its way here, if there is one.
 
+    Attributes:
+        installed: the instance of the last snapshot that took the place of decisions; 0: none in this life.
+
     Args:
         replica: whom it is for.
         sources: from how many peers chunks come at once; 1 is PBFT's way, several are Dura-SMaRt's.
     """
 
     def __init__(self, replica: Replica, sources: int) -> None:
+        self.installed = 0
         self._replica = replica
         self._sources = sources
         self._wanted = False
@@ -63,7 +67,6 @@ class StateTransfer:
         replica = self._replica
         if isinstance(message, Checkpoint):
             replica.checkpoints.on_checkpoint(sender, message)
-            self._look_at_target()
             self.choose()
         elif isinstance(message, FetchCheckpoints):
             replica.checkpoints.resend(sender)
@@ -85,6 +88,7 @@ class StateTransfer:
         elif isinstance(event, SnapshotLoaded):
             self.end()
             if event.snapshot.instance > self._replica.decided:
+                self.installed = event.snapshot.instance
                 self._replica.install(event.manifest, event.snapshot)
         elif isinstance(event, SnapshotLost):
             self._lost()
@@ -151,17 +155,15 @@ class StateTransfer:
         else:
             self._ask_for_manifest()
 
-    def _look_at_target(self) -> None:
-        """The others have gone on: what nobody has any more cannot be had."""
-        if self._target is not None and self._left and not self._replica.checkpoints.holders(self._target.mark):
-            self._start_over()
-
     def _seeders(self) -> list[int]:
-        """Who has the snapshot and is worth asking: those that were too slow come last, those that lied never."""
+        """Who has the snapshot and is worth asking: not who was too slow, or lied.
+
+        The others go on meanwhile; they keep a snapshot while it is fetched. One that does not is passed over as slow.
+        """
         if self._target is None:
             return []
-        holders = self._replica.checkpoints.holders(self._target.mark)
-        return [holder for holder in holders if holder not in self._liars and holder not in self._slow]
+        holders = {*self._target.signers, *self._replica.checkpoints.holders(self._target.mark)}
+        return [holder for holder in sorted(holders) if holder not in self._liars and holder not in self._slow]
 
     def _ask_for_manifest(self) -> None:
         seeders = self._seeders()

@@ -163,8 +163,7 @@ def replayed_state(logs: Mapping[int, LogContents], live: Mapping[int, str], los
     counts = sorted({log.instances for log in logs.values()})
     notes = f"differs: {wrong}" if wrong else f"{counts} instances"
     for replica in sorted(set(lost) & set(logs)):
-        if logs[replica].complete:
-            notes += f"; replica {replica}'s log was removed, this is the one it rebuilt"
+        notes += f"; replica {replica}'s log was removed, this is the one it rebuilt"
     return Check(name, not wrong and bool(logs), notes + _later_logs(logs))
 
 
@@ -197,7 +196,8 @@ def nothing_lost(logs: Mapping[int, LogContents], acknowledged: bytes) -> Check:
         missing[replica] = len(absent) - min(earlier, log.before)
     if any(missing.values()) or not logs:
         return Check(name, False, ", ".join(f"replica {replica} lacks {count}" for replica, count in missing.items()))
-    return Check(name, True, f"{len(expected):,} in {len(logs)} logs" + _later_logs(logs))
+    counted = "" if all(log.complete for log in logs.values()) else ", or before them and counted by their snapshots"
+    return Check(name, True, f"{len(expected):,} in {len(logs)} logs{counted}")
 
 
 def _later_logs(logs: Mapping[int, LogContents]) -> str:

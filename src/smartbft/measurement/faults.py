@@ -37,6 +37,7 @@ class FaultFigures:
         without_progress: the longest time in which no transaction was acknowledged, from the fault to the next one;
             seconds.
         lasted: from the fault to its repair, seconds.
+        transferred: instance of the snapshot that the replica came back with; 0: it had its own state.
         level_after: from the beginning of the repair until the replica had executed what the others had, seconds.
         rate_before, rate_after: transactions per second in the calm before the fault, and after the repair.
     """
@@ -50,6 +51,7 @@ class FaultFigures:
     level_after: float
     rate_before: float
     rate_after: float
+    transferred: int = 0
 
 
 class Observer:
@@ -133,6 +135,7 @@ class _Strike:
     level: float = 0.0
     regency_after: int = 0
     rate_after: float = 0.0
+    transferred: int = 0
 
 
 class Faults:
@@ -209,6 +212,7 @@ class Faults:
                 level_after=strike.level - strike.repaired,
                 rate_before=strike.rate_before,
                 rate_after=strike.rate_after,
+                transferred=strike.transferred,
             )
             for strike, end in zip(self._strikes, ends, strict=True)
         ]
@@ -237,6 +241,7 @@ class Faults:
         await observer.look()
         await self._until(lambda: observer.level(replica), f"replica {replica} does not get level with the others")
         strike.level, strike.regency_after = time.monotonic(), observer.regency
+        strike.transferred = int(observer.facts[replica]["transferred"])
         strike.rate_after = await self._calm()
 
     async def _calm(self) -> float:

@@ -15,6 +15,7 @@ FAULT_COLUMNS = (
     "time without progress",
     "regency",
     "down for",
+    "came back with",
     "level again after",
     "per second before / after",
 )
@@ -69,6 +70,7 @@ def fault_rows(measurement: Measurement) -> list[tuple[str, ...]]:
             f"{fault.without_progress:.2f} s",
             f"{fault.regency_before} to {fault.regency_after}",
             f"{fault.lasted:.1f} s",
+            f"snapshot of instance {fault.transferred:,}" if fault.transferred else "its own state",
             f"{fault.level_after:.1f} s",
             f"{fault.rate_before:,.0f} / {fault.rate_after:,.0f}",
         )

@@ -133,7 +133,7 @@ class SnapshotKeeper:
             logger.info("no snapshot after instance %d: %s", effect.instance, error)
             return SnapshotSkipped(effect.instance)
         try:
-            manifest = self._store.write(snapshot, effect.proof)
+            manifest = self._store.write(snapshot, effect.proof, effect.keep)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise

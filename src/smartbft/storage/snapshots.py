@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from blake3 import blake3
@@ -103,8 +103,9 @@ class SnapshotStore:
         """A snapshot, checked. Raises CorruptSnapshot, OSError."""
         return Snapshot.decode(self._read_whole(name)[1], self._chain_id)
 
-    def write(self, snapshot: Snapshot, proof: bytes) -> Manifest:
-        """Write a snapshot and drop the oldest beyond `limits.SNAPSHOTS_KEPT`; it is durable on return.
+    def write(self, snapshot: Snapshot, proof: bytes, keep: Collection[int] = ()) -> Manifest:
+        """Write a snapshot and drop the oldest beyond `limits.SNAPSHOTS_KEPT`, but for those of the instances in
+        `keep`; it is durable on return.
 
         Raises:
             CorruptSnapshot: it is too large.
@@ -117,7 +118,7 @@ class SnapshotStore:
         for at in range(0, len(data), _SYNC_EVERY_BYTES):
             self._files.write(_TEMPORARY, start + at, data[at : at + _SYNC_EVERY_BYTES])
             self._files.sync(_TEMPORARY)
-        self._keep(_TEMPORARY, manifest)
+        self._keep(_TEMPORARY, manifest, keep)
         return manifest
 
     def manifest(self, instance: int, digest: bytes) -> Manifest | None:
@@ -181,13 +182,14 @@ class SnapshotStore:
             raise LocalProtocolError("no snapshot is arriving")
         return self._arriving
 
-    def _keep(self, name: str, manifest: Manifest) -> None:
+    def _keep(self, name: str, manifest: Manifest, keep: Collection[int] = ()) -> None:
         self._files.rename(name, snapshot_name(manifest.instance))
         self._files.sync_folder()
         self._manifests[manifest.instance] = manifest
         for instance in sorted(self._manifests)[:-SNAPSHOTS_KEPT]:
-            del self._manifests[instance]
-            self._files.remove(snapshot_name(instance))
+            if instance not in keep:
+                del self._manifests[instance]
+                self._files.remove(snapshot_name(instance))
 
     def _write_manifest(self, name: str, manifest: Manifest) -> int:
         header = _HEADER.pack(

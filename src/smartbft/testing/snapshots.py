@@ -78,7 +78,7 @@ class SimulatedSnapshots:
         except LocalProtocolError:
             replica.step(SnapshotSkipped(effect.instance))
             return
-        manifest = self._store.write(snapshot, effect.proof)
+        manifest = self._store.write(snapshot, effect.proof, effect.keep)
         self._world.trace.note(self._scheduler.now, Kind.SNAPSHOT, replica.id, manifest.instance)
         self._world.snapshots += 1
         replica.step(SnapshotTaken(manifest.instance, manifest.size, manifest.digest))
