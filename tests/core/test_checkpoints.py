@@ -12,7 +12,7 @@ from smartbft._fastpath.pool import join_requests
 from smartbft.core.checkpoints import Mark
 from smartbft.core.effects import Broadcast, ForgetDecisions, Persist, Send, TakeSnapshot
 from smartbft.core.inputs import SnapshotSkipped, SnapshotTaken
-from smartbft.core.records import REGENCY, SYNC
+from smartbft.core.records import REGENCY, SYNC, VALUE
 from smartbft.core.recovery import recover
 from smartbft.crypto.signatures import Ed25519Signer
 from smartbft.errors import CorruptLog, RemoteProtocolError, StateDiverged
@@ -294,6 +294,16 @@ def test_only_what_follows_the_snapshot_is_recovered(cluster: Cluster) -> None:
     assert (state.base, [decided.instance for decided in state.decisions]) == (3, [4, 5])
     assert state.first == 1
     assert recover(records_of(node), node.domains, snapshots_of(9)).decisions == []
+
+
+def test_a_decision_whose_value_was_in_a_dropped_segment_is_not_served(cluster: Cluster) -> None:
+    """Found by the simulator (1667 of the attacks on n = 7): segments end between a value and its decision, too."""
+    order(cluster, 5)
+    node = cluster.nodes[0]
+    whole = records_of(node)
+    cut = next(index for index, (kind, _, _) in enumerate(whole) if kind == VALUE) + 1
+    assert recover(whole[cut:], node.domains, snapshots_of(3)).first == 2
+    assert recover(whole, node.domains, snapshots_of(3)).first == 1
 
 
 def test_a_log_that_begins_after_the_snapshot_is_refused(cluster: Cluster) -> None:

@@ -94,6 +94,7 @@ def recover(
     """
     state = RecoveredState(snapshots or FoundSnapshots())
     base, last = state.base, 0
+    begins_with: list[bytes] = []  # digests of the values before the first decision
     for kind, instance, body in records:
         state.records += 1
         expected = base + len(state.decisions) + 1
@@ -107,13 +108,22 @@ def recover(
             raise CorruptLog(f"record {state.records} has the unknown kind {kind}")
         elif instance > base:
             _take_up(state, kind, instance, body, domains)
+        if kind == VALUE and not last:
+            begins_with.append(domains.value_digest(parse_value(body).value))
         if kind == DECISION:
-            # Of the first decision after a gap (or at the beginning of what is left of a log) the value may be gone.
-            state.first = state.first if instance == last + 1 else instance + 1
+            # At the beginning of what is left of a log, and after a gap, the value of a decision may be gone.
+            is_whole = instance == last + 1 and (last > 0 or not base or _has_value(body, begins_with, domains))
+            state.first = state.first if is_whole else instance + 1
             last = instance
     if not last:
         state.first = base + 1
     return state
+
+
+def _has_value(body: bytes, digests: list[bytes], domains: Domains) -> bool:
+    """Whether a decision's value is in its record, or among those written before it."""
+    record = parse_decision(body)
+    return bool(record.value) or record.proof.digest in digests
 
 
 def _take_up(state: RecoveredState, kind: int, instance: int, body: bytes, domains: Domains) -> None:
