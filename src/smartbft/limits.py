@@ -141,7 +141,7 @@ TRANSFER_CHUNKS_IN_FLIGHT = 4
 # A peer that sent nothing for so many resend intervals is passed over.
 TRANSFER_PATIENCE_RESENDS = 8
 # What one replica sends of its snapshots: a fifth of a gigabit link, so that whoever catches up costs the live cluster
-# at most that fifth. Chunks that wait to be sent are asked for again, so the queue may be short.
+# at most that fifth. Chunks that wait to be sent are asked for again, so the queue of each peer may be short.
 TRANSFER_BYTES_PER_SECOND = 25_000_000
 MAX_TRANSFER_QUEUE = 64
 

@@ -93,8 +93,9 @@ class SnapshotKeeper:
         self._loop = asyncio.get_running_loop()
         self._writer = ThreadPoolExecutor(1, "snapshot")
         self._reader = ThreadPoolExecutor(1, "snapshot")
-        self._queue: asyncio.Queue[ServeSnapshot] = asyncio.Queue(MAX_TRANSFER_QUEUE)
-        self._serving: asyncio.Task[None] | None = None
+        self._queues: dict[int, asyncio.Queue[ServeSnapshot]] = {}
+        self._serving: list[asyncio.Task[None]] = []
+        self._turn = asyncio.Lock()
         self._closed = False
 
     def actions(self) -> dict[type[Any], Callable[[Any], None]]:
@@ -112,9 +113,9 @@ class SnapshotKeeper:
     async def close(self) -> None:
         """Finish what is being written, drop the rest."""
         self._closed = True
-        if self._serving is not None:
-            self._serving.cancel()
-            await asyncio.wait([self._serving])
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
         for threads in (self._reader, self._writer):
             await asyncio.to_thread(threads.shutdown, wait=True, cancel_futures=True)
 
@@ -201,20 +202,26 @@ class SnapshotKeeper:
 
     def _serve(self, effect: ServeSnapshot) -> None:
         """Queue what a peer asks for; what does not fit is asked for again."""
-        if self._queue.full() or self._closed:
+        if self._closed:
             return
-        self._queue.put_nowait(effect)
-        if self._serving is None:
-            self._serving = self._loop.create_task(self._run())
+        queue = self._queues.get(effect.to)
+        if queue is None:
+            queue = self._queues[effect.to] = asyncio.Queue(MAX_TRANSFER_QUEUE)
+            self._serving.append(self._loop.create_task(self._run(effect.to, queue)))
+        if not queue.full():
+            queue.put_nowait(effect)
 
-    async def _run(self) -> None:
+    async def _run(self, peer: int, queue: asyncio.Queue[ServeSnapshot]) -> None:
+        """Serve one peer: another that asks and does not read must not hold it up. All of them share the rate."""
         try:
             while True:
-                effect = await self._queue.get()
-                payload = await self._loop.run_in_executor(self._reader, self._load, effect)
-                if payload is not None and await self._peers.writable(effect.to):
-                    self._peers.send(effect.to, payload)
-                    await asyncio.sleep(len(payload) / TRANSFER_BYTES_PER_SECOND)
+                effect = await queue.get()
+                if await self._peers.writable(peer):
+                    async with self._turn:
+                        payload = await self._loop.run_in_executor(self._reader, self._load, effect)
+                        if payload is not None:
+                            self._peers.send(peer, payload)
+                            await asyncio.sleep(len(payload) / TRANSFER_BYTES_PER_SECOND)
         except Exception as error:
             logger.exception("snapshots cannot be served")
             self._failed(error)
