@@ -114,6 +114,14 @@ DECISIONS_PER_TIMEOUT_DECAY = 16
 # that suspicions of long ago do not add up.
 STOP_LIFETIME_RESENDS = 8
 
+# Slow leaders. So many late proposals, and this part of a request timeout lost with them: more than a machine that
+# stands still now and then, and few enough to be rid of a leader within a few timeouts. What all leaders are too slow
+# for is allowed for so many request timeouts (two minutes), then twice as long each time, up to some hours.
+LATE_PROPOSALS = 4
+LATE_SHARE_OF_TIMEOUT = 2
+PROPOSAL_PATIENCE_TIMEOUTS = 64
+MAX_PROPOSAL_PATIENCE_DOUBLINGS = 6
+
 # Evidence. What a replica remembers of each member's signed statements, to compare new ones with: a regency change
 # touches an instance or two, so this reaches back far enough; a flood pushes out only its sender's own.
 WITNESSED_ACCEPTS_PER_MEMBER = 64

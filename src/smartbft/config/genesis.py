@@ -33,6 +33,7 @@ _DURATIONS = (
     "clock_skew",
     "request_timeout",
     "max_request_timeout",
+    "proposal_timeout",
     "resend_interval",
     "progress_interval",
     "fetch_grace",
@@ -52,6 +53,7 @@ _BOUNDS: dict[str, tuple[int, int]] = {
     "clock_skew": (1_000, _HOUR),
     "request_timeout": (1_000, _HOUR),
     "max_request_timeout": (1_000, _HOUR),
+    "proposal_timeout": (1_000, _HOUR),
     "resend_interval": (1_000, _HOUR),
     "progress_interval": (1_000, _HOUR),
     "fetch_grace": (0, _HOUR),
@@ -252,6 +254,7 @@ class _ParametersFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     clock_skew: Duration = Duration(_DEFAULT.clock_skew)
     request_timeout: Duration = Duration(_DEFAULT.request_timeout)
     max_request_timeout: Duration = Duration(_DEFAULT.max_request_timeout)
+    proposal_timeout: Duration = Duration(_DEFAULT.proposal_timeout)
     resend_interval: Duration = Duration(_DEFAULT.resend_interval)
     progress_interval: Duration = Duration(_DEFAULT.progress_interval)
     fetch_grace: Duration = Duration(_DEFAULT.fetch_grace)

@@ -32,6 +32,7 @@ class Timer(enum.IntEnum):
     VALUE = 9  # a new leader that lacks the value it must propose
     TRANSFER = 20  # a snapshot that is asked for, or arriving
     VOUCH = 30  # requests that others hold, and that are not here
+    PROPOSAL = 31  # the leader takes long for a proposal
 
 
 class Start(msgspec.Struct, frozen=True, gc=False):

@@ -161,6 +161,17 @@ class VPConsensus:
         if self._binds or (self._on_time(value) and self._valid(value)):
             self._write(WRITTEN)
 
+    def waits_for_leader(self) -> bool:
+        """Whether the leader has not done its part: no proposal is here, or bodies that were asked for are not, or it
+        is of a time that has not come yet. Verification of what is here does not count.
+        """
+        self.consider()
+        if self.proposal is None:
+            return True
+        if self.decided or self.refused or self.digest in self._written_now():
+            return False
+        return bool(self.data) or (bool(self._missing) and self._fetches > 1)
+
     # Finding the requests that a proposal names (architecture.md section 1).
 
     def _resolve(self, value: Value) -> bool:
@@ -328,9 +339,26 @@ class VPConsensus:
             if len(accepts) >= chassis.view.quorum and digest != self.digest and digest not in self._known:
                 chassis.broadcast(FetchValue(chassis.view.number, self.regency, self.instance, digest))
 
+    def ask_for_proposal(self) -> None:
+        """Some write what the leader has not shown us: if one of them is correct, it did propose it, so ask them."""
+        chassis = self._chassis
+        for (regency, digest), writers in self._writes.items():
+            if self.proposal is None and regency == self.regency and len(writers) > chassis.view.f:
+                for writer in writers:
+                    chassis.send(writer, FetchValue(chassis.view.number, regency, self.instance, digest))
+
+    def _is_proposed(self, digest: bytes) -> bool:
+        """Whether a correct replica has written it in this regency, and no proposal is here."""
+        writers = self._writes.get((self.regency, digest), {})
+        return self.proposal is None and self._chassis.guard.synchronized and len(writers) > self._chassis.view.f
+
     def on_value(self, value: bytes) -> bool:
-        """A value that somebody sent: taken if a quorum accepted it, or it binds. A value is what its digest says."""
+        """A value that somebody sent: taken if a quorum accepted it, or `f + 1` write it."""
         digest = self._chassis.domains.value_digest(value)
+        if self._is_proposed(digest):
+            self.proposal, self.digest = value, digest
+            self.consider()
+            return True
         if any(len(accepts) >= self._chassis.view.quorum for key, accepts in self._accepts.items() if key[1] == digest):
             self._known.setdefault(digest, (value, b""))
             self._turn_to(value, digest)

@@ -16,6 +16,7 @@ from smartbft.core.recovery import RecoveredState
 from smartbft.core.regency_changes import RegencyChanges
 from smartbft.limits import EARLY_INSTANCES_AHEAD, MAX_EARLY_MESSAGES_PER_SENDER
 from smartbft.messages import Accept, FetchRequests, Message, Proof, Propose, RequestBodies, Vote, Write
+from smartbft.protocols.mod_smart.leader_watch import LeaderWatch
 from smartbft.protocols.mod_smart.synchronization import Synchronization
 from smartbft.protocols.vp_consensus import VPConsensus
 from smartbft.types import Value
@@ -36,6 +37,7 @@ class ModSmart:
         self.current = VPConsensus(chassis, chassis.decided + 1, self.regency)
         self.previous: VPConsensus | None = None
         self._synchronization = Synchronization(chassis, self)
+        self._watch = LeaderWatch(chassis, self)
         self._last_batch = 0  # requests in our last proposal
         self._batch_due = 0  # when a wait for more requests ends; 0: nobody waits
         self._seen: dict[int, Vote] = {}
@@ -162,6 +164,7 @@ class ModSmart:
         """Requests were verified or executed: go on with a proposal that waited for them, or propose."""
         self.current.consider()
         self._propose()
+        self._watch.look()
 
     def _propose(self) -> None:
         """Algorithm 2, lines 3-6: nothing is running, requests are pending: the leader proposes a fair batch."""
@@ -216,10 +219,13 @@ class ModSmart:
         """Algorithm 2, line 12: the instance is over; the next one takes up what came early for it."""
         self._chassis.cancel_timer(Timer.FETCH)
         self._chassis.cancel_timer(Timer.HOLD)
+        self._watch.decided(self.current)
         self.previous = self.current
         self.previous.decided = True
         self.current = VPConsensus(self._chassis, instance + 1, self.regency)
         self._synchronization.on_decided()
+        if why := self.too_slow():
+            self._synchronization.suspect(why, b"")
         self._take_early(self.current)
 
     def on_installed(self, instance: int) -> None:
@@ -243,6 +249,7 @@ class ModSmart:
                 self._on_consensus(sender, message)
         if self.current is started:
             self._propose()
+            self._watch.look()
 
     # The synchronization phase
 
@@ -251,6 +258,7 @@ class ModSmart:
         for timer in (Timer.FETCH, Timer.HOLD, Timer.BATCH):
             self._chassis.cancel_timer(timer)
         self._batch_due = 0
+        self._watch.leave()
         self.current.enter(self.regency)
 
     def begin_regency(self) -> None:
@@ -259,12 +267,19 @@ class ModSmart:
 
     def suspect(self, data: bytes) -> None:
         """Forwarded requests are still not ordered: the leader fails."""
-        self._synchronization.suspect(data)
+        self._synchronization.suspect(f"requests were not ordered within {self.timeout / 1e6:g} s", data)
+
+    def too_slow(self) -> str:
+        """Why the leader is too slow to keep, in words; empty: it is not."""
+        delays = self._watch.delays
+        return delays.in_words(self._chassis.now) if delays.too_slow else ""
 
     # Time
 
     def on_timer(self, timer: Timer) -> None:
-        """FETCH: bodies are missing; HOLD: a timestamp may be due now; BATCH: the wait for more requests is over."""
+        """FETCH: bodies are missing; HOLD: a timestamp may be due now; BATCH: no more waiting for requests; PROPOSAL:
+        the leader takes long.
+        """
         if timer == Timer.FETCH:
             self.current.fetch()
         elif timer == Timer.HOLD:
@@ -272,6 +287,8 @@ class ModSmart:
         elif timer == Timer.BATCH and self._batch_due:
             self._batch_due = min(self._batch_due, self._chassis.now)
             self._propose()
+        elif timer == Timer.PROPOSAL:
+            self._watch.on_timer()
         elif timer in (Timer.REGENCY, Timer.VALUE):
             self._synchronization.on_timer(timer)
 

@@ -93,14 +93,15 @@ class Synchronization:
 
     # STOP
 
-    def suspect(self, data: bytes) -> None:
-        """Algorithm 3, lines 4-10: forwarded requests were not ordered in time: ask for the next regency.
+    def suspect(self, why: str, data: bytes) -> None:
+        """Algorithm 3, lines 4-10: forwarded requests (`data`) were not ordered in time, or the leader is too slow: ask
+        for the next regency.
 
         A leader whose regency has not begun is given the time that the regency's own timer allows.
         """
         guard = self._chassis.guard
         if self._chassis.view.n > 1 and guard.synchronized and not guard.suspended:
-            self._stop(self.regency + 1, data, f"requests were not ordered within {self.timeout / 1e6:g} s")
+            self._stop(self.regency + 1, data, why)
 
     def _on_stop(self, sender: int, message: Stop) -> None:
         """Lines 11-18: adopt the requests, and join when a correct replica asks (more than `f`)."""
@@ -136,9 +137,12 @@ class Synchronization:
         self.changes.begin(self._chassis.now, self.regency, self._chassis.view.leader(self.regency), why)
 
     def _withdraw(self) -> None:
-        """A STOP that nobody needs any more is not repeated: what was overdue is ordered, and others do not ask."""
+        """A STOP that nobody needs any more is not repeated: what was overdue is ordered, the leader is quick, and
+        others do not ask.
+        """
         chassis = self._chassis
-        if self._suspicions.others_asking(self.asked) <= chassis.view.f and not chassis.suspects():
+        suspects = chassis.suspects() or self._ordering.too_slow()
+        if self._suspicions.others_asking(self.asked) <= chassis.view.f and not suspects:
             self.asked = self.regency
             self.changes.withdraw()
             self._suspicions.forget(chassis.id)

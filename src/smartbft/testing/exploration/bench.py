@@ -202,7 +202,7 @@ class Bench:
 
 _OUTSIDE = {"_chassis", "_ordering"}
 _REPEATS = {"_sent", "_own", "_answered", "_fetches", "_questions", "_logged"}  # what may be said again
-_LIVENESS = {"_suspicions", "_overdue", "_failures", "_progress", "asked", "_last_batch", "_batch_due"}
+_LIVENESS = {"_suspicions", "_overdue", "_failures", "_progress", "asked", "_last_batch", "_batch_due", "_watch"}
 _HEARD = {"_seen", "_seen_accepts", "changes"}  # told to replicas that start, and to operators
 # Votes and statements that have come. What had no effect was not delivered (see `machine`), what had one is told by it.
 _COUNTS = {"_writes", "_accepts", "_voters", "_early", "_stop_data", "_missing"}
