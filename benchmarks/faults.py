@@ -37,8 +37,10 @@ from smartbft.testnet import Testnet
 from smartbft.types import Parameters
 
 HERE = Path(__file__).parent
-# A slow leader keeps each proposal back for so much of the request timeout.
+# A slow leader keeps each proposal back for so much of the request timeout, or of the proposal timeout.
 JUST_UNDER_THE_TIMEOUT = 0.9
+# Request timeouts until a leader that is just under the request timeout is replaced: four late proposals, and a reserve.
+ADAPTATION_TIMEOUTS = 5
 # With these request timeouts: the default, and a short one.
 TIMEOUTS = (Parameters().request_timeout, 250_000)
 
@@ -54,21 +56,26 @@ class LeadersDie(ChaosRun):
 
 
 class SlowLeaderCluster(ProcessCluster):
-    """The first leader keeps its proposals back."""
+    """The first leader keeps its proposals back, for `delay` microseconds."""
+
+    delay = 0
 
     def command(self, config: ReplicaConfig) -> list[str]:
         genesis = self.network.genesis
         if config.replica != genesis.view.leader(0):
             return super().command(config)
-        delay = int(JUST_UNDER_THE_TIMEOUT * genesis.parameters.request_timeout)
-        return [sys.executable, str(HERE / "slow_leader.py"), str(config.home), str(delay)]
+        return [sys.executable, str(HERE / "slow_leader.py"), str(config.home), str(self.delay)]
 
 
 class SlowLeaderRun(Run):
     """A load under a leader that is nearly too slow."""
 
+    delay = 0
+
     def _make_cluster(self, network: Testnet) -> ProcessCluster:
-        return SlowLeaderCluster(network)
+        cluster = SlowLeaderCluster(network)
+        cluster.delay = self.delay
+        return cluster
 
 
 class BadClientRun(Run):
@@ -110,10 +117,14 @@ def cases(base: Scenario) -> Iterator[tuple[str, type[Run], Scenario]]:
     """Name, run and scenario; those called ``fault-free`` are what the ones after them are related to."""
     for timeout in TIMEOUTS:
         parameters = Parameters(request_timeout=timeout)
-        # The leader has two timeouts to be noticed before the measured interval begins.
-        scenario = replace(base, parameters=parameters, warm_up=base.warm_up + 2 * timeout / 1_000_000)
+        # What is measured is the throughput after the adaptation, where there is something to adapt to.
+        adaptation = ADAPTATION_TIMEOUTS * timeout / 1_000_000
+        scenario = replace(base, parameters=parameters, warm_up=base.warm_up + adaptation)
         yield f"fault-free, timeout {timeout / 1e6:g} s", Run, scenario
-        yield f"slow leader, timeout {timeout / 1e6:g} s", SlowLeaderRun, scenario
+        for limit in (timeout, parameters.proposal_timeout):
+            delay = int(JUST_UNDER_THE_TIMEOUT * limit)
+            kind = type("SlowLeader", (SlowLeaderRun,), {"delay": delay})
+            yield f"slow leader, timeout {timeout / 1e6:g} s, proposals after {delay / 1e6:g} s", kind, scenario
     yield "fault-free", Run, base
     for attack in ATTACKS:
         yield f"client: {attack}", type("Attacked", (BadClientRun,), {"attack": attack}), base
