@@ -39,7 +39,7 @@ from smartbft.types import Parameters
 HERE = Path(__file__).parent
 # A slow leader keeps each proposal back for so much of the request timeout, or of the proposal timeout.
 JUST_UNDER_THE_TIMEOUT = 0.9
-# Request timeouts until a leader that is just under the request timeout is replaced: four late proposals, and a reserve.
+# Request timeouts until a leader just under the request timeout is replaced: four late proposals, and a reserve.
 ADAPTATION_TIMEOUTS = 5
 # With these request timeouts: the default, and a short one.
 TIMEOUTS = (Parameters().request_timeout, 250_000)
