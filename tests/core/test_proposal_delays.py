@@ -14,7 +14,7 @@ from smartbft.types import Parameters
 
 MILLISECOND = 1_000
 SECOND = 1_000_000
-PARAMETERS = Parameters()
+PARAMETERS = Parameters(proposal_timeout=100_000)
 PATIENCE = PROPOSAL_PATIENCE_TIMEOUTS * PARAMETERS.request_timeout
 
 

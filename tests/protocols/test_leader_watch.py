@@ -18,12 +18,13 @@ from smartbft.protocols.vp_consensus import VPConsensus
 from smartbft.types import Parameters, Value
 
 LEADER, FOLLOWER = 1, 0
-HALF = Parameters().proposal_timeout // 2
+PARAMETERS = Parameters(batch_delay=0, proposal_timeout=100_000)
+HALF = PARAMETERS.proposal_timeout // 2
 
 
 @pytest.fixture
 def cluster() -> Cluster:
-    return Cluster(parameters=Parameters(batch_delay=0))
+    return Cluster(parameters=PARAMETERS)
 
 
 def look(node: Node, microseconds: int) -> None:
@@ -167,7 +168,7 @@ def test_a_client_that_tells_followers_only_makes_no_leader_late(cluster: Cluste
             look(node, HALF)
         cluster.run()
         for node in cluster.followers:
-            node.now += Parameters().fetch_grace
+            node.now += PARAMETERS.fetch_grace
             node.fire(Timer.FETCH)
         cluster.run()
         for node in cluster.followers:
@@ -256,7 +257,7 @@ def test_bodies_that_the_leader_keeps_back_are_its_delay(cluster: Cluster) -> No
     cluster.nodes[LEADER].admit(TestClient(2).requests(b"mine"))
     cluster.run()
     node = cluster.nodes[FOLLOWER]
-    node.now += Parameters().fetch_grace
+    node.now += PARAMETERS.fetch_grace
     node.fire(Timer.FETCH)
     cluster.run(hold(FetchRequests, held))
     look(node, HALF)

@@ -19,7 +19,7 @@ from smartbft.types import CHANNEL, SIGNATURES, Parameters
 
 LEADER = 1
 TIMEOUT = 2_000_000
-PROPOSAL_TIMEOUT = 100_000
+PROPOSAL_TIMEOUT = Parameters().proposal_timeout
 Deeds = tuple[Callable[[Troublemaker], None], ...]
 
 
@@ -121,12 +121,12 @@ def always_late(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def test_where_all_leaders_are_slow_patience_grows(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 1 <= always_late(monkeypatch) <= 3
+    assert 1 <= always_late(monkeypatch) <= 5
 
 
 def test_planted_bug_patience_that_never_grows_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ProposalDelays, "allowed", lambda delays, now: delays.base)
-    assert always_late(monkeypatch) > 5
+    assert always_late(monkeypatch) > 8
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -64,6 +64,10 @@ class LeaderWatch:
         if since != _NEVER and consensus.proposal is not None:
             self.delays.decided(self._waited, self._chassis.now - since)
 
+    def forget(self) -> None:
+        """The instance was settled elsewhere, and says nothing about the leader."""
+        self._since = _NEVER
+
     def leave(self) -> None:
         """The leader is replaced."""
         self._since = _NEVER

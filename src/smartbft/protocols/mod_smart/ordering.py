@@ -233,6 +233,7 @@ class ModSmart:
         for timer in (Timer.FETCH, Timer.HOLD, Timer.BATCH):
             self._chassis.cancel_timer(timer)
         self._batch_due = 0
+        self._watch.forget()
         self.previous = None
         self.current = VPConsensus(self._chassis, instance + 1, self.regency)
         self._synchronization.on_decided()
