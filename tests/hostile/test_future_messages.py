@@ -126,7 +126,7 @@ def sizes(node: Node) -> dict[str, int]:
         "answered": len(synchronization._answered) + len(node.replica._answered),
         "suspicions": len(synchronization._suspicions._asked) + len(synchronization._suspicions._reached),
         "standings": len(node.replica._taking_part._standings),
-        "decisions": len(node.replica._catch_up._fetched),
+        "decisions": len(node.replica.catch_up._fetched),
     }
 
 
