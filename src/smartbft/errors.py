@@ -50,6 +50,12 @@ class InvalidSignature(RemoteProtocolError):
     """A signature in a protocol message does not verify for the statement it should bind."""
 
 
+class UnknownKey(InvalidSignature):
+    """A signature that another consensus key of its member may have made: one that is not known here yet, or not in
+    force any more. The message is dropped, and nothing is held against its sender.
+    """
+
+
 class StorageError(SmartBFTError):
     """The log or the data folder cannot be used."""
 

@@ -30,7 +30,17 @@ MAX_REPLY_BYTES = REPLY_HEADER_BYTES + MAX_RESULT_BYTES
 MAX_BATCH_REQUESTS = 8192
 MAX_BATCH_BYTES = 4 * 1024 * 1024
 VALUE_HEADER_BYTES = 8  # the timestamp, before the digests
-MAX_VALUE_BYTES = VALUE_HEADER_BYTES + DIGEST_BYTES * MAX_BATCH_REQUESTS
+# New consensus keys: one statement per member in a value. More than `n - Q` members cannot wait for one at a time, or
+# nothing is decided; so this is no restriction, and a value needs no other.
+MAX_KEY_STATEMENTS = MAX_MEMBERS
+KEY_STATEMENT_BYTES = 2 + 2 * KEY_BYTES + 2 * SIGNATURE_BYTES
+MAX_VALUE_BYTES = VALUE_HEADER_BYTES + DIGEST_BYTES * MAX_BATCH_REQUESTS + KEY_STATEMENT_BYTES * MAX_KEY_STATEMENTS + 1
+# Keys remembered of each member, the one in force included. Each is a record of votes that was lost. What was signed
+# with older ones cannot be checked any more: that holds up nobody but a peer that is as far behind, until it has the
+# decisions, which are checked with the keys of their time.
+MAX_KEYS_PER_MEMBER = 16
+# Public keys kept ready for verification.
+MAX_PARSED_KEYS = 4 * MAX_MEMBERS
 MAX_PROOF_BYTES = 128 + MAX_MEMBERS * (SIGNATURE_BYTES + 8)
 
 # The write set of an instance has an entry per value it was asked to write: one per regency at most, and regencies take
@@ -131,7 +141,8 @@ WITNESSED_DECISIONS = 64
 # One contradiction convicts; a few show a pattern. The rest would only fill the disk.
 WITNESSED_OFFENCES_PER_MEMBER = 4
 MAX_EVIDENCE_FILES_PER_MEMBER = 8
-MAX_EVIDENCE_BYTES = 2 * MAX_SYNC_BYTES + 256
+MAX_EVIDENCE_BYTES = 2 * MAX_SYNC_BYTES + KEY_STATEMENT_BYTES + 256
+
 # Checkpoints. Two snapshots are kept: the newest may be unfinished in a crash, and the one before serves transfers that
 # have begun. Of every member the newest few CHECKPOINTs are kept: more than a member can have made stable meanwhile.
 DEFAULT_CHECKPOINT_INTERVAL = 1024

@@ -15,6 +15,7 @@ import msgspec
 from smartbft.errors import MalformedMessage
 from smartbft.limits import (
     DIGEST_BYTES,
+    KEY_STATEMENT_BYTES,
     MAX_BATCH_BYTES,
     MAX_BATCH_REQUESTS,
     MAX_FETCH_DIGESTS,
@@ -35,6 +36,7 @@ ReplicaId = Annotated[int, msgspec.Meta(ge=0, le=2**16 - 1)]
 Digest = Annotated[bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
 Signature = Annotated[bytes, msgspec.Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
 ValueBytes = Annotated[bytes, msgspec.Meta(min_length=8, max_length=MAX_VALUE_BYTES)]
+StatementBytes = Annotated[bytes, msgspec.Meta(min_length=KEY_STATEMENT_BYTES, max_length=KEY_STATEMENT_BYTES)]
 Digests = Annotated[bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES * MAX_FETCH_DIGESTS)]
 HeldDigests = Annotated[bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES * MAX_FETCH_HELD_DIGESTS)]
 # A request list: each request has a length of four bytes before it.
@@ -297,6 +299,12 @@ class HeldRequests(_Message, frozen=True, tag=18, gc=False):
     data: ForwardData
 
 
+class KeyAnnouncement(_Message, frozen=True, tag=32, gc=False):
+    """A member has lost the record of its votes and asks for a new consensus key; anybody may pass it on."""
+
+    statement: StatementBytes
+
+
 Message = Union[  # noqa: UP007 - msgspec builds its decoder from this union
     Propose,
     Write,
@@ -325,6 +333,7 @@ Message = Union[  # noqa: UP007 - msgspec builds its decoder from this union
     SnapshotChunk,
     FetchStanding,
     Standing,
+    KeyAnnouncement,
 ]
 
 _encoder = msgspec.msgpack.Encoder()

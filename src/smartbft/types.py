@@ -14,11 +14,14 @@ from smartbft.limits import (
     DEFAULT_WINDOW,
     DIGEST_BYTES,
     KEY_BYTES,
+    KEY_STATEMENT_BYTES,
     MAX_BATCH_REQUESTS,
+    MAX_KEY_STATEMENTS,
     MAX_MEMBERS,
     MAX_SESSIONS,
     MAX_SESSIONS_PER_KEY,
     SESSION_LEASE_MICROSECONDS,
+    SIGNATURE_BYTES,
 )
 from smartbft.quorum import max_faulty, quorum
 
@@ -84,18 +87,52 @@ class View:
 
 
 _TIMESTAMP = struct.Struct("<Q")
+_STATEMENT = struct.Struct(f"<H{KEY_BYTES}s{KEY_BYTES}s{SIGNATURE_BYTES}s{SIGNATURE_BYTES}s")
+
+
+class KeyStatement(msgspec.Struct, frozen=True, gc=False):
+    """A member's word that one consensus key of it gives way to another, to be ordered (protocols.md section 3).
+
+    It names the key that it replaces, so it can come into force once: it is no use to anybody afterwards.
+
+    Attributes:
+        member: whose keys they are.
+        replaces: the consensus key in force.
+        key: the one that follows it.
+        possession: signature of the new key itself: nobody can claim a key that another member has announced.
+        signature: of the member's permanent key.
+    """
+
+    member: int
+    replaces: bytes
+    key: bytes
+    possession: bytes
+    signature: bytes
+
+    def encode(self) -> bytes:
+        """Canonical bytes: the fields in their order, the member in 2 bytes."""
+        return _STATEMENT.pack(self.member, self.replaces, self.key, self.possession, self.signature)
+
+    @classmethod
+    def decode(cls, data: bytes) -> KeyStatement:
+        """Raises MalformedMessage: not the size of a statement."""
+        if len(data) != KEY_STATEMENT_BYTES:
+            raise MalformedMessage(f"a key statement has {KEY_STATEMENT_BYTES} bytes, not {len(data)}")
+        return cls(*_STATEMENT.unpack(data))
 
 
 class Value(msgspec.Struct, frozen=True, gc=False):
-    """What a consensus instance decides: the agreed time and the digests of the requests, in order.
+    """What a consensus instance decides: the agreed time, the digests of the requests, in order, and key statements.
 
     Attributes:
         timestamp: microseconds since the epoch.
         digests: 32 bytes per request.
+        statements: at most one per member, members ascending; they take effect with the next instance.
     """
 
     timestamp: int
     digests: bytes
+    statements: tuple[KeyStatement, ...] = ()
 
     @property
     def count(self) -> int:
@@ -103,16 +140,44 @@ class Value(msgspec.Struct, frozen=True, gc=False):
         return len(self.digests) // DIGEST_BYTES
 
     def encode(self) -> bytes:
-        """Canonical bytes: the timestamp (8 bytes, little-endian), then the digests."""
-        return _TIMESTAMP.pack(self.timestamp) + self.digests
+        """Canonical bytes: the timestamp (8 bytes, little-endian), then the digests; where there are statements, these
+        follow, and their number in one byte, which makes the length odd.
+        """
+        value = _TIMESTAMP.pack(self.timestamp) + self.digests
+        if not self.statements:
+            return value
+        return value + b"".join(one.encode() for one in self.statements) + bytes([len(self.statements)])
 
     @classmethod
     def decode(cls, data: bytes) -> Value:
-        """Raises MalformedMessage: too short, a partial digest, or more requests than a batch may hold."""
+        """Raises MalformedMessage: too short, a partial digest, more requests than a batch may hold, or statements that
+        are not one per member in order.
+        """
         size = len(data) - _TIMESTAMP.size
-        if size < 0 or size % DIGEST_BYTES or size > MAX_BATCH_REQUESTS * DIGEST_BYTES:
+        if size % DIGEST_BYTES and size > 0:
+            return cls._with_statements(data)
+        if size < 0 or size > MAX_BATCH_REQUESTS * DIGEST_BYTES:
             raise MalformedMessage(f"a proposed value of {len(data)} bytes is not 8 + 32 * requests")
         return cls(_TIMESTAMP.unpack_from(data)[0], data[_TIMESTAMP.size :])
+
+    @classmethod
+    def _with_statements(cls, data: bytes) -> Value:
+        count = data[-1]
+        at = len(data) - 1 - count * KEY_STATEMENT_BYTES
+        size = at - _TIMESTAMP.size
+        if (
+            not 1 <= count <= MAX_KEY_STATEMENTS
+            or size % DIGEST_BYTES
+            or not 0 <= size <= MAX_BATCH_REQUESTS * DIGEST_BYTES
+        ):
+            raise MalformedMessage(f"a proposed value of {len(data)} bytes is not 8 + 32 * requests")
+        statements = tuple(KeyStatement(*fields) for fields in _STATEMENT.iter_unpack(data[at:-1]))
+        members = [one.member for one in statements]
+        if members != sorted(set(members)):
+            raise MalformedMessage(
+                f"the key statements of a value are of members {members}: not distinct, or not in order"
+            )
+        return cls(_TIMESTAMP.unpack_from(data)[0], data[_TIMESTAMP.size : at], statements)
 
 
 # Values of `Parameters.request_authentication`.

@@ -176,7 +176,7 @@ def test_planted_bug_no_domain_check(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_planted_bug_the_signer_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules.Ed25519MemberVerifier, "verify", lambda *_: True)
+    monkeypatch.setattr(rules.Ed25519KeyVerifier, "verify", lambda *_: True)
     assert "another accused" in accusations_that_hold()
 
 
@@ -253,7 +253,7 @@ def test_other_files_are_refused() -> None:
         (b"\xff" * 100, "not evidence"),
         (good.encode()[:-1], "not evidence"),
         (good.encode() + b"\0", "not evidence"),
-        (replace(good, version=2).encode(), "format version 2"),
+        (replace(good, version=1).encode(), "format version 1"),
         (swapped.encode(), "canonical"),
         (with_proof.encode(), "canonical"),
         (bytes(rules.MAX_EVIDENCE_BYTES + 1), "too many"),

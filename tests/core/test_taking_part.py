@@ -164,7 +164,7 @@ def test_claims_without_a_signature_need_more_than_f(cluster: Cluster) -> None:
 
 def test_an_accept_that_we_did_not_sign_costs_its_sender_the_channel(cluster: Cluster) -> None:
     node = restarted(cluster)
-    answer(node, cluster, 1, accept=Accept(0, 0, 9, bytes(32), bytes(64)))
+    answer(node, cluster, 1, accept=Accept(0, 0, 2, bytes(32), bytes(64)))
     assert [effect.peer for effect in node.effects if isinstance(effect, Penalise)] == [1]
     answer(node, cluster, 2)
     assert not node.replica.status()["takes_part"]
@@ -172,7 +172,7 @@ def test_an_accept_that_we_did_not_sign_costs_its_sender_the_channel(cluster: Cl
 
 def test_a_replica_that_does_not_ask_would_be_found(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """The planted bug of this suite: a start that suspends nothing."""
-    monkeypatch.setattr(taking_part.TakingPart, "begin", lambda self, recovered: None)
+    monkeypatch.setattr(taking_part.TakingPart, "begin", lambda self, recovered, lost: None)
     node = restarted(cluster, cluster.leader.id)
     node.admit(TestClient(2).requests(b"second"))
     assert votes(node)

@@ -12,7 +12,7 @@ from kit.requests import CHAIN, NOW, TestClient
 from smartbft._fastpath.pool import request_digests
 from smartbft.core.validation import Validator, Verified
 from smartbft.crypto.domains import Domains
-from smartbft.crypto.signatures import Ed25519MemberVerifier, Ed25519Signer
+from smartbft.crypto.signatures import Ed25519KeyVerifier, Ed25519Signer
 from smartbft.errors import InvalidSignature, InvariantViolation, RemoteProtocolError
 from smartbft.messages import Accept, Decision, FetchRequests, Progress, Proof, Propose
 from smartbft.types import Parameters, Value
@@ -26,7 +26,7 @@ DIGEST = DOMAINS.value_digest(VALUE.encode())
 
 
 def validator(domains: Domains = DOMAINS) -> Validator:
-    return Validator(VIEW, domains, Ed25519MemberVerifier(VIEW), Parameters(max_batch_requests=8))
+    return Validator(VIEW, domains, Ed25519KeyVerifier(), Parameters(max_batch_requests=8))
 
 
 def accept(signer: int = 0, view: int = 0, regency: int = 0, instance: int = 1, digest: bytes = DIGEST) -> Accept:
@@ -113,7 +113,7 @@ class CountsTwice(Validator):
 
 
 def test_planted_bug_a_signer_counted_twice_is_seen() -> None:
-    check = CountsTwice(VIEW, DOMAINS, Ed25519MemberVerifier(VIEW), Parameters(max_batch_requests=8))
+    check = CountsTwice(VIEW, DOMAINS, Ed25519KeyVerifier(), Parameters(max_batch_requests=8))
     assert "signer twice" in accepted(check, FORGERIES)
 
 
@@ -129,9 +129,9 @@ def test_signatures_do_not_cross_chains_types_or_statements() -> None:
         "request, other chain": other_chain.request_prefix + DATA[4:120],
     }
     assert len(set(statements.values())) == len(statements)
-    verifier = Ed25519MemberVerifier(VIEW)
+    verifier = Ed25519KeyVerifier()
     for (one, signed), (other, read) in itertools.permutations(statements.items(), 2):
-        assert not verifier.verify(0, SIGNERS[0].sign(signed), read), f"{one} passes as {other}"
+        assert not verifier.verify(SIGNERS[0].public_key, SIGNERS[0].sign(signed), read), f"{one} passes as {other}"
 
 
 def test_the_error_says_what_is_wrong() -> None:

@@ -19,7 +19,7 @@ from smartbft.core.evidence import make_evidence
 from smartbft.crypto.domains import Domains
 from smartbft.messages import Proof, encode_proof
 from smartbft.storage import ReplicaLog
-from smartbft.types import Value
+from smartbft.types import KeyStatement, Value
 
 WIRE = (ROOT / "docs" / "wire-format.md").read_text()
 LOG = (ROOT / "docs" / "log-format.md").read_text()
@@ -157,6 +157,7 @@ EXAMPLES: dict[type[Any], tuple[Any, ...]] = {
     messages.SnapshotChunk: (0, 1, 8, bytes(32), 1, b"chunk"),
     messages.FetchStanding: (0, 1, 77),
     messages.Standing: (0, 1, 77, None, messages.Vote(3, 1), messages.Accept(0, 1, 3, bytes(32), bytes(64))),
+    messages.KeyAnnouncement: (0, 1, bytes(limits.KEY_STATEMENT_BYTES)),
 }
 
 
@@ -216,8 +217,22 @@ def test_values_votes_and_seeds() -> None:
     ] + messages.encode(unsigned)
     sync = messages.Sync(*EXAMPLES[messages.Sync])
     assert domains.sync_payload(messages.sync_statement(sync)) == keys["signed by a SYNC"] + messages.encode(sync)
+    keyed = b"".join(number.to_bytes(8, "little") for number in (4, 2)) + bytes(32) + digest
+    payloads = (domains.key_payload(4, 2, bytes(32), digest), domains.possession_payload(4, 2, bytes(32), digest))
+    names = ("signed by the permanent key of a key statement", "signed by the new key of a key statement")
+    assert payloads == tuple(keys[name] + keyed for name in names)
     seed = blake3((6).to_bytes(8, "little") + digest, key=keys["seed of the application"]).digest()
     assert domains.seed(6, digest) == seed
+
+
+def test_a_key_statement() -> None:
+    statement = KeyStatement(3, b"r" * 32, b"k" * 32, b"p" * 64, b"s" * 64)
+    found = take([(row[0], row[1]) for row in table(WIRE, "Key statements")], statement.encode())
+    assert number(found.pop("member")) == 3
+    assert [found[name] for name in found] == [b"r" * 32, b"k" * 32, b"p" * 64, b"s" * 64]
+    assert limits.KEY_STATEMENT_BYTES == len(statement.encode()) == 194
+    value = Value(123, bytes(32), (statement,)).encode()
+    assert value == (123).to_bytes(8, "little") + bytes(32) + statement.encode() + b"\1"
 
 
 def test_evidence() -> None:
@@ -225,7 +240,7 @@ def test_evidence() -> None:
     made = make_evidence(CHAIN, 3, *votes)
     fields = [name for row in table(WIRE, "Evidence") for name in row[0].split(", ")]
     assert fields == list(made.__struct_fields__)
-    plain = ["smartbft evidence", 1, CHAIN, 3, spelled_out(votes[1]), spelled_out(votes[0])]
+    plain = ["smartbft evidence", 2, CHAIN, 3, spelled_out(votes[1]), spelled_out(votes[0]), b""]
     assert made.encode() == msgspec.msgpack.encode(plain)
     digest = blake3(made.encode(), derive_key_context="smartbft v1 evidence file").hexdigest()
     assert made.name() == f"3-{digest[:16]}"

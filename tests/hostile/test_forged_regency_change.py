@@ -254,7 +254,7 @@ def test_planted_bugs(plant, found: str, monkeypatch: pytest.MonkeyPatch) -> Non
     assert any(name.startswith(found) for name in accepted())
 
 
-@pytest.mark.parametrize("name", ["a decision without its proof", "an unsound set"])
+@pytest.mark.parametrize("name", ["a doubled write-set entry", "an unsound set"])
 def test_whoever_sends_a_forgery_is_disconnected(name: str) -> None:
     """On real connections: the penalty is the end of the channel."""
     message = forged_syncs()[name]

@@ -16,6 +16,7 @@ from smartbft.core.effects import (
     Broadcast,
     Effect,
     Execute,
+    MakeConsensusKey,
     Penalise,
     Persist,
     Record,
@@ -23,8 +24,10 @@ from smartbft.core.effects import (
     Send,
     ServeDecisions,
     SetTimer,
+    VotesOnRecord,
 )
 from smartbft.core.inputs import (
+    ConsensusKeyMade,
     Executed,
     Input,
     MessageReceived,
@@ -36,10 +39,9 @@ from smartbft.core.inputs import (
 )
 from smartbft.core.recovery import RecoveredState, recover
 from smartbft.core.replica import SYNC_LEVEL, Replica
-from smartbft.core.validation import Validator
 from smartbft.core.vouching import pool_arguments
 from smartbft.crypto.domains import Domains
-from smartbft.crypto.signatures import Ed25519MemberVerifier, Ed25519Signer
+from smartbft.crypto.signatures import Ed25519KeyVerifier, Ed25519Signer
 from smartbft.messages import FetchStanding, Message, Standing, decode, encode
 from smartbft.protocols.mod_smart import ModSmart
 from smartbft.types import CHANNEL, Member, Parameters, View
@@ -76,8 +78,21 @@ def make_pool(parameters: Parameters, replica: int = 0, view: View | None = None
 class Node:
     """One replica with a log that is a list, an application that echoes, and everything it did, on record."""
 
-    def __init__(self, id: int, view: View, parameters: Parameters, records: list[Record] | None = None) -> None:
+    def __init__(
+        self,
+        id: int,
+        view: View,
+        parameters: Parameters,
+        records: list[Record] | None = None,
+        *,
+        signers: Sequence[Ed25519Signer] = (),
+        intact: bool = True,
+    ) -> None:
         self.id = id
+        self.signers = list(signers)  # of consensus keys made after the first
+        self.intact = intact
+        self.wants_key = False
+        self.on_record = False
         self.view = view
         self.domains = Domains(CHAIN)
         self.pool = make_pool(parameters, id, view)
@@ -88,10 +103,12 @@ class Node:
             Ed25519Signer(secret(id)),
             self.pool,
             parameters,
+            permanent=Ed25519Signer(secret(id)),
+            verifier=Ed25519KeyVerifier(),
             level=SYNC_LEVEL,
             ordering=ModSmart,
         )
-        self.validator = Validator(view, self.domains, Ed25519MemberVerifier(view), parameters)
+        self.validator = self.replica.validator
         self.now = NOW
         self.log: list[Record] = list(records or [])
         self.effects: list[Effect] = []
@@ -119,7 +136,18 @@ class Node:
                 self.receive(peer, Standing(self.view.number, 0, asked[0].token, None, None, None))
 
     def recovered(self) -> RecoveredState:
-        return recover(((r.kind, r.instance, b"".join(r.parts)) for r in self.log), self.domains)
+        state = recover(((r.kind, r.instance, b"".join(r.parts)) for r in self.log), self.domains)
+        state.intact, state.signers = self.intact, list(self.signers)
+        return state
+
+    def make_key(self, number: int = 0) -> Ed25519Signer:
+        """Answer the replica's question for a new consensus key."""
+        assert self.wants_key
+        self.wants_key = False
+        signer = Ed25519Signer(bytes([200 + 8 * number + self.id]) * 32)
+        self.signers.append(signer)
+        self.step(ConsensusKeyMade(signer))
+        return signer
 
     @property
     def ordering(self) -> ModSmart:
@@ -145,6 +173,10 @@ class Node:
             self.unsynced.append(effect)
         elif isinstance(effect, Execute):
             self.executed.append(effect)
+        elif isinstance(effect, MakeConsensusKey):
+            self.wants_key = True
+        elif isinstance(effect, VotesOnRecord):
+            self.on_record = True
         elif isinstance(effect, Reply):
             self.replies.append(effect)
             self.pool.release(effect.digests, effect.data)
@@ -222,8 +254,14 @@ class Cluster:
 
     def restart(self, id: int) -> Node:
         """A crash and a restart: what was in the log is all that is left."""
-        node = self.nodes[id] = Node(id, self.view, self.parameters, self.nodes[id].log)
+        before = self.nodes[id]
+        node = self.nodes[id] = Node(id, self.view, self.parameters, before.log, signers=before.signers)
         node.introduce([other for other in self.nodes if other is not node])
+        return node
+
+    def wipe(self, id: int) -> Node:
+        """A crash and a restart without the log: the replica does not know what it has voted."""
+        node = self.nodes[id] = Node(id, self.view, self.parameters, intact=False)
         return node
 
     def submit(self, data: bytes, to: list[int] | None = None) -> None:

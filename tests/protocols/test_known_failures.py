@@ -23,7 +23,7 @@ from smartbft.core.epoch_change import evaluate
 from smartbft.core.inbox import Inbox
 from smartbft.core.inputs import Timer
 from smartbft.core.validation import Validator
-from smartbft.crypto.signatures import Ed25519MemberVerifier
+from smartbft.crypto.signatures import Ed25519KeyVerifier
 from smartbft.errors import RemoteProtocolError
 from smartbft.limits import MAX_EARLY_MESSAGES_PER_SENDER, MAX_EXECUTION_BACKLOG
 from smartbft.messages import (
@@ -265,7 +265,7 @@ def assert_b6(plant: Callable[[Node], None] = lambda node: None) -> None:
     for sender, to, message in held:
         if LIAR not in (sender, to):
             cluster.nodes[to].receive(sender, message)
-    judge = Validator(cluster.view, cluster.nodes[0].domains, Ed25519MemberVerifier(cluster.view), cluster.parameters)
+    judge = Validator(cluster.view, cluster.nodes[0].domains, Ed25519KeyVerifier(), cluster.parameters)
     for node in cluster.nodes[:LIAR]:
         made = node.replica.last_proof()
         assert made is not None

@@ -10,7 +10,7 @@ from smartbft._fastpath.pool import EXECUTED, OVERLOADED, REJECTED, join_request
 from smartbft.core.effects import Record
 from smartbft.core.records import PROPOSED, WRITTEN, accept_record, decision_record, value_record
 from smartbft.crypto.domains import Domains
-from smartbft.crypto.signatures import Ed25519MemberVerifier, Ed25519Signer
+from smartbft.crypto.signatures import Ed25519KeyVerifier, Ed25519Signer
 from smartbft.messages import Accept, Proof, Propose, Write
 from smartbft.quorum import quorum
 from smartbft.testing.checkers import (
@@ -67,7 +67,7 @@ def test_integrity():
 
 
 def provability() -> Provability:
-    return Provability(VIEW, DOMAINS, Ed25519MemberVerifier(VIEW))
+    return Provability(VIEW, DOMAINS, Ed25519KeyVerifier())
 
 
 def test_provability_accepts_any_quorum():
@@ -314,7 +314,7 @@ def test_the_whole_judges_a_decision_with_its_proof_and_its_batch():
     proof = make_proof(digest=DOMAINS.value_digest(value))
 
     def checkers() -> Checkers:
-        made = Checkers(VIEW, DOMAINS, Ed25519MemberVerifier(VIEW), persistence="sync", forgetful=NOBODY)
+        made = Checkers(VIEW, DOMAINS, Ed25519KeyVerifier(), persistence="sync", forgetful=NOBODY)
         made.validity.sent(digest, client.public_key, NOW, 1)
         return made
 

@@ -101,20 +101,24 @@ def verify_decisions(home: Path) -> int:
         CheckFailed: a decision is missing or its proof does not hold.
         CorruptLog: a record is not what its kind says.
     """
+    from smartbft.core.member_keys import MemberKeys
     from smartbft.core.recovery import decisions_in
     from smartbft.core.validation import Validator
     from smartbft.crypto.domains import Domains
-    from smartbft.crypto.signatures import Ed25519MemberVerifier
+    from smartbft.crypto.signatures import Ed25519KeyVerifier
     from smartbft.messages import Decision
     from smartbft.storage import read_snapshots
     from smartbft.storage.reading import read_records
+    from smartbft.types import Value
 
     config = ReplicaConfig.load(home)
     genesis = Genesis.load(config.genesis_path)
     view, domains = genesis.view, Domains(genesis.chain_id)
-    validator = Validator(view, domains, Ed25519MemberVerifier(view), genesis.parameters)
+    keys = MemberKeys(view)
+    validator = Validator(view, domains, Ed25519KeyVerifier(), genesis.parameters, keys)
     records = read_records(config.data_folder, genesis.chain_id, config.replica)
-    checkpoints = [snapshot.instance for snapshot in read_snapshots(config.data_folder, genesis.chain_id)]
+    snapshots = {one.instance: one.core for one in read_snapshots(config.data_folder, genesis.chain_id)}
+    checkpoints = sorted(snapshots)
     count, expected = 0, 1
     first_record = next(records, None)
     if first_record is None:
@@ -124,6 +128,8 @@ def verify_decisions(home: Path) -> int:
         bridged = any(expected <= instance and decided.instance <= instance + 1 for instance in checkpoints)
         if decided.instance != expected and not bridged:
             raise CheckFailed(f"the decision of instance {expected} is missing: instance {decided.instance} follows")
+        if decided.instance != expected:
+            keys.restore(snapshots[next(instance for instance in checkpoints if decided.instance <= instance + 1)])
         count, expected = count + 1, decided.instance + 1
         proof = decided.proof
         message = Decision(proof.view, proof.regency, decided.instance, decided.value, decided.data, proof)
@@ -131,6 +137,8 @@ def verify_decisions(home: Path) -> int:
             validator.validate(config.replica, message)
         except RemoteProtocolError as error:
             raise CheckFailed(f"the decision of instance {decided.instance} does not hold: {error}") from None
+        if decided.instance == keys.known:
+            keys.decided(decided.instance, Value.decode(decided.value).statements)
     return count
 
 

@@ -114,6 +114,16 @@ class CatchUp:
             # The range that was asked for is complete and there is more: go on without waiting for the timer.
             self._ask(sender)
 
+    def is_behind(self) -> bool:
+        """Whether a correct replica says that it has decided more than one instance more."""
+        replica = self._replica
+        claimed = sorted(self._claims.values(), reverse=True)
+        return claimed[min(replica.view.f, len(claimed) - 1)] > replica.decided + 1
+
+    def on_keys_changed(self) -> None:
+        """What was fetched beyond was checked with keys that may not be the right ones: it is asked for again."""
+        self._fetched.clear()
+
     def on_decided(self) -> None:
         """Forget fetched decisions that were decided here meanwhile."""
         for instance in [instance for instance in self._fetched if instance <= self._replica.decided]:

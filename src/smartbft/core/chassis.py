@@ -12,13 +12,14 @@ from typing import Protocol
 from smartbft._fastpath.pool import RequestPool
 from smartbft.core.effects import Broadcast, Record, Send
 from smartbft.core.inputs import Timer
+from smartbft.core.member_keys import MemberKeys
 from smartbft.core.recovery import RecoveredState
 from smartbft.core.regency_changes import RegencyChanges
 from smartbft.core.safety import VoteGuard
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import Signer
 from smartbft.messages import Accept, Message, Proof, Vote
-from smartbft.types import Parameters, View
+from smartbft.types import KeyStatement, Parameters, View
 
 
 class Chassis(Protocol):
@@ -31,6 +32,7 @@ class Chassis(Protocol):
     pool: RequestPool
     parameters: Parameters
     guard: VoteGuard
+    keys: MemberKeys
     record_votes: bool
     now: int  # microseconds, of the input being handled
     decided: int  # the last decided instance
@@ -90,6 +92,9 @@ class Chassis(Protocol):
 
     def watch_again(self) -> None:
         """A regency begins: the deadlines of pending requests start again, with the timeout of now."""
+
+    def statements(self) -> tuple[KeyStatement, ...]:
+        """The key statements that wait to be ordered, as many as one value may hold."""
 
     def may_propose(self) -> bool:
         """Whether another batch may be ordered now: not while too many decided ones wait for the application."""
@@ -151,6 +156,12 @@ class Ordering(Protocol):
 
     def standing_records(self) -> tuple[Record, ...]:
         """What binds beyond its instance, to be written again before the log's beginning is dropped."""
+
+    def on_keys_changed(self, members: tuple[int, ...]) -> None:
+        """These members vote with other consensus keys from the next instance; called before `on_decided`."""
+
+    def promise_anew(self) -> None:
+        """Our own key is another from the next instance on: record what we promise with it, before we say anything."""
 
     def on_timer(self, timer: Timer) -> None:
         """A timer of this protocol fired."""

@@ -103,7 +103,7 @@ class Checkpoints:
                 instance=instance,
                 agreed_time=agreed_time,
                 value_digest=proof.digest,
-                core=replica.section(),
+                core=replica.section(instance),
                 sessions=replica.pool.capture_sessions(instance),
                 proof=encode_proof(proof),
                 keep=self._kept,

@@ -178,11 +178,25 @@ class ReportEvidence(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         accused: its member id.
         first, second: the signed messages.
+        key: the member's encoded statement about the consensus key that signed them; empty: the view names it.
     """
 
     accused: int
     first: Statement
     second: Statement
+    key: bytes = b""
+
+
+class MakeConsensusKey(msgspec.Struct, frozen=True, gc=False):
+    """The replica has lost the record of its votes and needs a new consensus key: make one that nobody has seen, have
+    it on disk beside the log, and feed `ConsensusKeyMade` back.
+    """
+
+
+class VotesOnRecord(msgspec.Struct, frozen=True, gc=False):
+    """Every vote that this replica may make with the key in force will be in its log, and the promise that covers what
+    it has forgotten is there: a restart may take the log for an intact record again.
+    """
 
 
 Effect = Union[  # noqa: UP007
@@ -203,4 +217,6 @@ Effect = Union[  # noqa: UP007
     InstallSnapshot,
     Penalise,
     ReportEvidence,
+    MakeConsensusKey,
+    VotesOnRecord,
 ]

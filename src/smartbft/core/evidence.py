@@ -2,23 +2,24 @@
 
 A correct replica records what it promises before it says so, and finds its records again after a restart. So each pair
 that `contradiction` names proves that its signer lies, or runs on a copy of its data or without its record of votes.
-Evidence convinces anybody who has the genesis: the file holds the statements, the keys come from the verifier.
+Evidence convinces anybody who has the genesis: the file holds the statements, the keys come from the verifier. Where
+the member has had its consensus key replaced, the file holds its word for that too, under its permanent key.
 """
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Literal, Union
+from typing import Annotated, Literal, Union
 
 import msgspec
 from msgspec.structs import replace
 
 from smartbft._fastpath.hashing import derive_key
 from smartbft.crypto.domains import Domains
-from smartbft.crypto.signatures import Ed25519MemberVerifier, MemberVerifier
+from smartbft.crypto.signatures import Ed25519KeyVerifier, KeyVerifier
 from smartbft.errors import MalformedMessage, RemoteProtocolError
-from smartbft.limits import MAX_EVIDENCE_BYTES
+from smartbft.limits import KEY_STATEMENT_BYTES, MAX_EVIDENCE_BYTES
 from smartbft.messages import (
     Accept,
     Accepted,
@@ -29,10 +30,11 @@ from smartbft.messages import (
     stop_data_statement,
     sync_statement,
 )
-from smartbft.types import View
+from smartbft.types import KeyStatement, View
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
+KeyBytes = Annotated[bytes, msgspec.Meta(max_length=KEY_STATEMENT_BYTES)]
 Statement = Union[Accept, StopData, Sync]  # noqa: UP007 - msgspec builds its decoder from this union
 
 
@@ -53,6 +55,7 @@ class Evidence(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
         chain_id: the chain on which they were signed.
         accused: id of the member that signed them.
         first, second: ordered by their encoding, a STOPDATA without the proof, which its signature does not cover.
+        key: encoded key statement of the accused, for the key that they are signed with; empty: the view names it.
     """
 
     format: Literal["smartbft evidence"]
@@ -61,6 +64,7 @@ class Evidence(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     accused: ReplicaId
     first: Statement
     second: Statement
+    key: KeyBytes = b""
 
     def encode(self) -> bytes:
         """The bytes of an evidence file."""
@@ -88,10 +92,10 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Evidence)
 
 
-def make_evidence(chain_id: bytes, accused: int, first: Statement, second: Statement) -> Evidence:
+def make_evidence(chain_id: bytes, accused: int, first: Statement, second: Statement, key: bytes = b"") -> Evidence:
     """Evidence in canonical form: the same for both orders of the statements."""
     ordered = sorted((_bare(first), _bare(second)), key=_encoder.encode)
-    return Evidence("smartbft evidence", FORMAT_VERSION, chain_id, accused, ordered[0], ordered[1])
+    return Evidence("smartbft evidence", FORMAT_VERSION, chain_id, accused, ordered[0], ordered[1], key)
 
 
 def decode_evidence(data: bytes) -> Evidence:
@@ -108,38 +112,47 @@ def decode_evidence(data: bytes) -> Evidence:
         raise MalformedMessage(f"this is not evidence: {error}") from None
     if evidence.version != FORMAT_VERSION:
         raise MalformedMessage(f"evidence of format version {evidence.version}; this program reads {FORMAT_VERSION}")
-    if make_evidence(evidence.chain_id, evidence.accused, evidence.first, evidence.second).encode() != data:
+    fields = (evidence.chain_id, evidence.accused, evidence.first, evidence.second, evidence.key)
+    if make_evidence(*fields).encode() != data:
         raise MalformedMessage("evidence that is not in canonical form")
     return evidence
 
 
-def verify(evidence: Evidence, view: View, domains: Domains, verifier: MemberVerifier | None = None) -> Verdict:
+def verify(evidence: Evidence, view: View, domains: Domains, verifier: KeyVerifier | None = None) -> Verdict:
     """Check evidence against the membership of one view. Needs no running replica.
 
     Args:
-        view: its members' consensus keys are the ones that must have signed.
+        view: its members' consensus keys must have signed, or others that the accused's permanent key vouches for.
         domains: of the chain that is asked about.
-        verifier: checks members' signatures; by default Ed25519 with the keys of `view`.
+        verifier: checks signatures; by default Ed25519.
     """
     try:
-        return Verdict(_check(evidence, view, domains, verifier or Ed25519MemberVerifier(view)))
+        return Verdict(_check(evidence, view, domains, verifier or Ed25519KeyVerifier()))
     except RemoteProtocolError as error:
         return Verdict(None, str(error))
 
 
-def _check(evidence: Evidence, view: View, domains: Domains, verifier: MemberVerifier) -> Offence:
+def _check(evidence: Evidence, view: View, domains: Domains, verifier: KeyVerifier) -> Offence:
     accused = evidence.accused
     if evidence.chain_id != domains.chain_id:
         theirs, ours = evidence.chain_id.hex()[:16], domains.chain_id.hex()[:16]
         raise RemoteProtocolError(f"it is about chain {theirs}, and the genesis is that of chain {ours}")
-    if view.member(accused) is None:
+    member = view.member(accused)
+    if member is None:
         raise RemoteProtocolError(f"replica {accused} is not a member of view {view.number}")
+    key = member.consensus_key
+    if evidence.key:
+        stated = KeyStatement.decode(evidence.key)
+        payload = domains.key_payload(view.number, accused, stated.replaces, stated.key)
+        if stated.member != accused or not verifier.verify(member.permanent_key, stated.signature, payload):
+            raise RemoteProtocolError(f"replica {accused} has not said that the consensus key in it is its own")
+        key = stated.key
     for statement in (evidence.first, evidence.second):
         if statement.view != view.number:
             raise RemoteProtocolError(f"a statement is about view {statement.view}; checked against {view.number}")
         if _signer(statement, accused, view) != accused:
             raise RemoteProtocolError(f"a {type(statement).__name__} in it is not for replica {accused} to sign")
-        if not verifier.verify(accused, statement.signature, signed_payload(statement, domains)):
+        if not verifier.verify(key, statement.signature, signed_payload(statement, domains)):
             raise RemoteProtocolError(f"replica {accused} did not sign the {type(statement).__name__} in it")
     offence = contradiction(evidence.first, evidence.second)
     if offence is None:

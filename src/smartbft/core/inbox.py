@@ -44,5 +44,9 @@ class Inbox(Generic[T]):
                 share[:] = [entry for entry in share if entry[0] > instance]
         return due
 
+    def drop(self, sender: int) -> None:
+        """Forget all messages of one sender."""
+        self._messages[sender].clear()
+
     def __len__(self) -> int:
         return sum(len(share) for share in self._messages.values())

@@ -16,6 +16,7 @@ from smartbft.snapshots import Manifest, Snapshot
 if TYPE_CHECKING:
     from smartbft.core.recovery import RecoveredState
     from smartbft.core.validation import Verified
+    from smartbft.crypto.signatures import Signer
 
 
 class Timer(enum.IntEnum):
@@ -101,6 +102,12 @@ class PeerConnected(msgspec.Struct, frozen=True, gc=False):
     peer: int
 
 
+class ConsensusKeyMade(msgspec.Struct, frozen=True, gc=False):
+    """Answer to `MakeConsensusKey`: `signer` signs with the new key, whose secret is on disk."""
+
+    signer: Signer
+
+
 Input = Union[  # noqa: UP007
     Start,
     MessageReceived,
@@ -113,4 +120,5 @@ Input = Union[  # noqa: UP007
     SnapshotLoaded,
     SnapshotLost,
     PeerConnected,
+    ConsensusKeyMade,
 ]

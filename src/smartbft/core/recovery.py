@@ -23,6 +23,7 @@ from smartbft.core.records import (
     parse_value,
 )
 from smartbft.crypto.domains import Domains
+from smartbft.crypto.signatures import Signer
 from smartbft.errors import CorruptLog
 from smartbft.messages import Proof, StopData, Sync
 from smartbft.snapshots import FoundSnapshots
@@ -64,6 +65,7 @@ class RecoveredState:
         sync: the SYNC of that regency, if it had come.
         records: how many records were read.
         intact: whether every vote that may ever have left is in the log. Without that a replica only learns.
+        signers: sign with consensus keys that were made after the first one, as far as they are here.
     """
 
     snapshots: FoundSnapshots = field(default_factory=FoundSnapshots)
@@ -74,6 +76,7 @@ class RecoveredState:
     sync: Sync | None = None
     records: int = 0
     intact: bool = True
+    signers: list[Signer] = field(default_factory=list)
 
     @property
     def base(self) -> int:
@@ -138,10 +141,14 @@ def _take_up(state: RecoveredState, kind: int, instance: int, body: bytes, domai
 
 
 def _install(state: RecoveredState, stop_data: StopData) -> None:
-    if stop_data == state.stop_data:
+    before = state.stop_data
+    if stop_data == before:
         return  # written again before older records were dropped
-    if state.stop_data is not None and stop_data.regency <= state.stop_data.regency:
-        raise CorruptLog(f"regency {stop_data.regency} follows regency {state.stop_data.regency} in the log")
+    if before is not None:
+        # The same regency is promised again, in a later instance, by a replica that votes with a new key.
+        again = stop_data.regency == before.regency and stop_data.instance > before.instance
+        if stop_data.regency <= before.regency and not again:
+            raise CorruptLog(f"regency {stop_data.regency} follows regency {before.regency} in the log")
     state.stop_data, state.sync = stop_data, None
 
 

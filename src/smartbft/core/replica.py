@@ -21,6 +21,7 @@ from smartbft.core.effects import (
     Effect,
     Execute,
     InstallSnapshot,
+    MakeConsensusKey,
     Penalise,
     Persist,
     Record,
@@ -29,10 +30,12 @@ from smartbft.core.effects import (
     Send,
     ServeDecisions,
     SetTimer,
+    VotesOnRecord,
 )
 from smartbft.core.evidence import Statement
 from smartbft.core.forwarding import Forwarding
 from smartbft.core.inputs import (
+    ConsensusKeyMade,
     Executed,
     Input,
     MessageReceived,
@@ -43,16 +46,19 @@ from smartbft.core.inputs import (
     Timer,
     TimerFired,
 )
+from smartbft.core.key_changes import KeyChanges
+from smartbft.core.member_keys import MemberKeys
 from smartbft.core.records import decision_record
-from smartbft.core.recovery import Decided, RecoveredState
+from smartbft.core.recovery import Decided, RecoveredState, RecoveredVotes
 from smartbft.core.regency_changes import RegencyChanges
 from smartbft.core.safety import VoteGuard
 from smartbft.core.state_transfer import StateTransfer, TransferMessage
-from smartbft.core.taking_part import TakingPart
+from smartbft.core.taking_part import LOST_VOTES, NO_KEY, TakingPart
+from smartbft.core.validation import Validator
 from smartbft.core.vouching import Vouching
 from smartbft.core.witness import Witness
 from smartbft.crypto.domains import Domains
-from smartbft.crypto.signatures import Signer
+from smartbft.crypto.signatures import KeyVerifier, Signer
 from smartbft.errors import LocalProtocolError, RemoteProtocolError, invariant
 from smartbft.limits import (
     LIVE_INSTANCES,
@@ -71,6 +77,7 @@ from smartbft.messages import (
     Gone,
     HeldRequests,
     Hold,
+    KeyAnnouncement,
     Message,
     Progress,
     Proof,
@@ -78,7 +85,7 @@ from smartbft.messages import (
     decode_proof,
 )
 from smartbft.snapshots import Manifest, Snapshot
-from smartbft.types import Parameters, Value, View
+from smartbft.types import KeyStatement, Parameters, Value, View
 
 MEMORY_LEVEL = 0
 ASYNC_LEVEL = 1
@@ -92,7 +99,9 @@ class Replica:
         id: its member id.
         view: the view in force.
         domains: the chain's hash and signature domains.
-        signer: signs ACCEPTs with the consensus key of this view.
+        signer: signs votes with the consensus key that the view names; later keys come with the start, or as input.
+        permanent: signs with the permanent key.
+        verifier: checks signatures.
         pool: the native request pool and session table, state of this object.
         parameters: the chain's protocol parameters.
         level: how durable a reply is: MEMORY_LEVEL, ASYNC_LEVEL or SYNC_LEVEL; told to clients.
@@ -110,6 +119,8 @@ class Replica:
         pool: RequestPool,
         parameters: Parameters,
         *,
+        permanent: Signer,
+        verifier: KeyVerifier,
         level: int,
         ordering: Callable[[Chassis], Ordering],
         record_votes: bool = True,
@@ -119,9 +130,13 @@ class Replica:
         self.view = view
         self.domains = domains
         self.signer = signer
+        self.permanent = permanent
         self.pool = pool
         self.parameters = parameters
         self.guard = VoteGuard()
+        self.keys = MemberKeys(view)
+        self.validator = Validator(view, domains, verifier, parameters, self.keys)
+        self._sections: dict[int, bytes] = {}  # for the snapshots of instances that are not executed yet
         self.record_votes = record_votes
         self.now = 0
         self.decided = 0
@@ -140,6 +155,7 @@ class Replica:
         self.checkpoints = Checkpoints(self)
         self.transfer = StateTransfer(self, transfer_sources or len(view.ids))
         self._forwarding = Forwarding(self)
+        self.key_changes = KeyChanges(self)
         self._taking_part = TakingPart(self)
         self._witness = Witness(view, self._accuse)
         self._vouching = Vouching(self)
@@ -184,12 +200,15 @@ class Replica:
         elif type(event) is Persisted:
             self.durable = max(self.durable, event.token)
             self.checkpoints.on_persisted()
+            self._taking_part.on_persisted(self.durable)
         elif type(event) is Executed:
             self._on_executed(event.instance, event.results)
         elif type(event) is TimerFired:
             self._on_timer(event.timer)
         elif type(event) is PeerConnected:
             self._on_peer_connected(event.peer)
+        elif type(event) is ConsensusKeyMade:
+            self.key_changes.on_made(event.signer)
         elif type(event) is Start:
             self._start(event.recovered)
         else:
@@ -228,6 +247,7 @@ class Replica:
             self._taking_part.waiting_for()
             or self.transfer.waiting_for()
             or self.catch_up.waiting_for()
+            or self.key_changes.waiting_for()
             or self.ordering.waiting_for()
             or self._waiting_for_requests()
         )
@@ -249,9 +269,14 @@ class Replica:
         self._begin_with(recovered)
         for decision in recovered.decisions:
             self._deliver(decision, token=0)
+        lost = "" if recovered.intact else LOST_VOTES
+        key = self.keys.latest(self.id)
+        self.signer = next((one for one in recovered.signers if one.public_key == key), self.signer)
+        if self.signer.public_key != key:
+            lost, recovered.votes = NO_KEY, RecoveredVotes()  # nothing can be signed for the next instance
         self.ordering.recover(recovered)
-        self._taking_part.begin(recovered)
-        if recovered.sync is not None:
+        self._taking_part.begin(recovered, lost)
+        if recovered.sync is not None and not self.keys.any_changed():
             self._witness.saw_sync(recovered.sync, self.decided)
         self._repeat(None)
         self.set_timer(Timer.RESEND, self.parameters.resend_interval)
@@ -267,14 +292,18 @@ class Replica:
         self.checkpoints.recovered(marks, recovered.first)
         self.transfer.recovered(found.partial)
 
-    def section(self) -> bytes:
-        """What the core keeps from instance to instance beside the sessions, for snapshots: canonical bytes as of the
-        executed prefix, the same on all replicas. Nothing so far.
+    def section(self, instance: int) -> bytes:
+        """What the core keeps from instance to instance beside the sessions, for the snapshot of an executed instance:
+        canonical bytes, the same on all replicas. These are the members' consensus keys, as of its decision.
         """
-        return b""
+        section = self._sections[instance]
+        self._sections = {other: kept for other, kept in self._sections.items() if other > instance}
+        return section
 
-    def _become(self, snapshot: Snapshot, manifest: Manifest) -> None:
-        """Everything up to the snapshot's instance is settled."""
+    def _become(self, snapshot: Snapshot, manifest: Manifest) -> tuple[int, ...]:
+        """Everything up to the snapshot's instance is settled. Returns the members that vote with other keys since."""
+        self._sections.clear()
+        changed = self.keys.restore(snapshot.core)
         self.guard.settled(snapshot.instance)
         self.pool.import_sessions(snapshot.sessions, snapshot.agreed_time, self._level)
         self.decided = self.executed = snapshot.instance
@@ -282,12 +311,14 @@ class Replica:
         self._last_proof = decode_proof(manifest.proof)
         self._executing.clear()
         self._recent.clear()
+        return changed
 
     # What arrives
 
     def install(self, manifest: Manifest, snapshot: Snapshot) -> None:
         """A transferred snapshot takes the place of the instances that are gone."""
-        self._become(snapshot, manifest)
+        if changed := self._become(snapshot, manifest):
+            self._on_keys_changed(changed)
         self._effects.append(InstallSnapshot(snapshot.instance, snapshot.state))
         self.checkpoints.installed(Mark(manifest.instance, manifest.size, manifest.digest))
         self.ordering.on_installed(snapshot.instance)
@@ -299,7 +330,7 @@ class Replica:
         if isinstance(message, TransferMessage):
             self.ordering.heard(sender, message.regency)
             self.transfer.on_message(sender, message)
-        elif isinstance(message, (Decision, Progress, FetchDecisions, Forward)):
+        elif isinstance(message, (Decision, Progress, FetchDecisions, Forward, KeyAnnouncement)):
             self._on_common_message(sender, message)
         elif isinstance(message, (FetchStanding, Standing)):
             self.ordering.heard(sender, message.regency)
@@ -310,7 +341,9 @@ class Replica:
         else:
             self.ordering.on_message(sender, message)
 
-    def _on_common_message(self, sender: int, message: Decision | Progress | FetchDecisions | Forward) -> None:
+    def _on_common_message(
+        self, sender: int, message: Decision | Progress | FetchDecisions | Forward | KeyAnnouncement
+    ) -> None:
         self.ordering.heard(sender, message.regency)
         if isinstance(message, Decision):
             self.catch_up.on_decision(sender, message)
@@ -318,18 +351,25 @@ class Replica:
             self.catch_up.heard(sender, message.decided)
         elif isinstance(message, FetchDecisions):
             self.catch_up.on_fetch(sender, message)
+        elif isinstance(message, KeyAnnouncement):
+            self.key_changes.on_announcement(message)
         else:
             self.adopt(sender, message.data)
 
     def _on_start_message(self, sender: int, message: FetchStanding | Standing) -> None:
         if isinstance(message, FetchStanding):
             self._taking_part.on_fetch_standing(sender, message)
-        elif message.accept is None or self._is_ours(message.accept):
+        elif message.accept is None or self.is_ours(message.accept) or not self._is_for_our_key(message.accept):
             self._taking_part.on_standing(sender, message)
         else:
             self.penalise(sender, "showed an ACCEPT that we did not sign")
 
-    def _is_ours(self, accept: Accept) -> bool:
+    def _is_for_our_key(self, accept: Accept) -> bool:
+        """Whether it is in an instance for which we have the key; another life may have signed it with another one."""
+        known = accept.instance <= self.keys.known
+        return known and self.keys.key_at(self.id, accept.instance) == self.signer.public_key
+
+    def is_ours(self, accept: Accept) -> bool:
         """Signatures are deterministic: an ACCEPT of ours is what we would sign."""
         payload = self.domains.accept_payload(accept.view, accept.regency, accept.instance, accept.digest)
         return self.signer.sign(payload) == accept.signature
@@ -362,6 +402,7 @@ class Replica:
             self._say_progress()
         elif timer == Timer.REQUEST:
             self._forwarding.on_timer()
+            self.key_changes.on_timer()
         elif timer == Timer.CATCH_UP:
             self.catch_up.on_timer()
         elif timer == Timer.VOUCH:
@@ -384,6 +425,7 @@ class Replica:
             self._repeat(None)
         self._seen_by_resend = now_at
         self._vouching.repeat(None)
+        self.key_changes.repeat()
         self.set_timer(Timer.RESEND, self.parameters.resend_interval)
 
     def _on_peer_connected(self, peer: int) -> None:
@@ -413,6 +455,11 @@ class Replica:
         self._effects.append(Persist(self._token, records, tuple(then)))
         return self._token
 
+    @property
+    def last_token(self) -> int:
+        """The token of the last record."""
+        return self._token
+
     def persist_promise(self, record: Record, then: Sequence[Send | Broadcast] = ()) -> int:
         """As `persist`, for what binds this replica; where votes are not recorded, `then` leaves at once (token 0)."""
         if self.record_votes:
@@ -435,6 +482,10 @@ class Replica:
         else:
             self.send(to, message)
 
+    def ask_for(self, effect: MakeConsensusKey | VotesOnRecord) -> None:
+        """Have the runtime do something about our keys."""
+        self._effects.append(effect)
+
     def set_timer(self, timer: Timer, delay: int) -> None:
         """Start or restart a timer; `delay` in microseconds."""
         self._effects.append(SetTimer(timer, delay))
@@ -449,7 +500,11 @@ class Replica:
 
     def _accuse(self, accused: int, first: Statement, second: Statement) -> None:
         """A member has signed two statements that contradict each other."""
-        self._effects.append(ReportEvidence(accused, first, second))
+        # Two ACCEPTs that contradict each other are of one instance; promises count with the key of now.
+        instance = first.instance if isinstance(first, Accept) and isinstance(second, Accept) else self.keys.known
+        entry = self.keys.entry_at(accused, instance)
+        key = entry.statement.encode() if entry is not None and entry.statement is not None else b""
+        self._effects.append(ReportEvidence(accused, first, second, key))
 
     def last_proof(self) -> Proof | None:
         """The proof of the last decision; None before the first one."""
@@ -465,12 +520,21 @@ class Replica:
         return self._forwarding.overdue()
 
     def suspects(self) -> bool:
-        """Whether the oldest pending request was forwarded and is still not ordered."""
-        return self._forwarding.suspects
+        """Whether the oldest pending request, or key statement, was forwarded and is still not ordered."""
+        return self._forwarding.suspects or self.key_changes.suspects
 
     def watch_again(self) -> None:
         """A regency begins: the deadlines of pending requests start again."""
         self._forwarding.watch_again()
+        self.key_changes.watch_again()
+
+    def statements(self) -> tuple[KeyStatement, ...]:
+        """The key statements that wait to be ordered, as many as one value may hold."""
+        return self.key_changes.statements()
+
+    def is_behind(self) -> bool:
+        """Whether more than `f` others say that they have decided more than one instance more."""
+        return self.catch_up.is_behind()
 
     def may_propose(self) -> bool:
         """Not while too many decided batches wait for the application."""
@@ -480,17 +544,33 @@ class Replica:
         """Deliver a decision: log it, execute it in parallel with the logging, go on with the next instance."""
         record = decision_record(instance, proof) if logged else decision_record(instance, proof, value, data)
         token = self.persist((record,))
-        self._deliver(Decided(instance, value, data, proof), token)
+        if changed := self._deliver(Decided(instance, value, data, proof), token):
+            self._on_keys_changed(changed)
         self.ordering.on_decided(instance)
         self.catch_up.on_decided()
         self._taking_part.look()
 
-    def _deliver(self, decision: Decided, token: int) -> None:
-        """Algorithm 2, lines 11-16: the decided prefix grows, and the batch goes to the application."""
+    def _on_keys_changed(self, members: tuple[int, ...]) -> None:
+        """From the next instance on these members vote with other keys: what was checked with the old ones is void."""
+        for member in members:
+            self._witness.forget(member)
+        self.ordering.on_keys_changed(members)
+        self.catch_up.on_keys_changed()
+        self.key_changes.on_keys_changed()
+        self._taking_part.on_keys_changed(members)
+
+    def _deliver(self, decision: Decided, token: int) -> tuple[int, ...]:
+        """Algorithm 2, lines 11-16: the decided prefix grows, and the batch goes to the application.
+
+        Returns the members that vote with other keys from the next instance on.
+        """
         invariant(decision.instance == self.decided + 1, f"instance {decision.instance} decided after {self.decided}")
         value = Value.decode(decision.value)
         invariant(value.timestamp > self.agreed_time, f"agreed time went back in instance {decision.instance}")
         self.guard.decided(decision.instance)
+        changed = self.keys.decided(decision.instance, value.statements)
+        if decision.instance % self.parameters.checkpoint_interval == 0:
+            self._sections[decision.instance] = self.keys.encode()
         self.pool.decide(value.digests, decision.data, decision.instance, value.timestamp)
         self.decided = decision.instance
         self.agreed_time = value.timestamp
@@ -500,6 +580,7 @@ class Replica:
         self._executing[decision.instance] = (decision, value, token)
         seed = self.domains.seed(decision.instance, decision.proof.digest)
         self.checkpoints.execute(Execute(decision.instance, value.timestamp, seed, decision.data))
+        return changed
 
     def fetch_decision(self, instance: int, holders: tuple[int, ...]) -> None:
         """The instance is decided elsewhere: ask those who accepted its value."""

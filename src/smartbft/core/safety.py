@@ -26,6 +26,7 @@ class VoteGuard:
         "_accepted",
         "_bound",
         "_decided",
+        "_first",
         "_proposed",
         "_written",
         "follows",
@@ -40,6 +41,7 @@ class VoteGuard:
         self._accepted: dict[tuple[int, int], bytes] = {}
         self._bound: dict[tuple[int, int], bytes] = {}  # what the SYNC of a regency lets us write in an instance
         self._decided = 0
+        self._first = 0  # the first instance of a key that has replaced a lost one
         self.regency = 0
         self.synchronized = True
         self.suspended = ""
@@ -56,6 +58,18 @@ class VoteGuard:
         """End `suspend` of a replica that starts."""
         invariant(not self.follows, "a replica that has lost the record of its votes would vote again")
         self.suspended = ""
+
+    def resume_with_new_key(self, first: int) -> None:
+        """A replica that has lost the record of its votes votes again, with a key that never signed one.
+
+        Args:
+            first: the first instance in which the key is in force; below it nothing is voted, ever.
+        """
+        invariant(self.follows, "only a replica that learns comes back with a new key")
+        invariant(first == self._decided + 1, f"a new key from instance {first}, but {self._decided} are decided")
+        self._first = first
+        self.suspended = ""
+        self.follows = False
 
     # Regencies (protocols.md 2.3)
 
@@ -156,7 +170,8 @@ class VoteGuard:
         return self._may_vote(instance, regency) and self._bound.get((instance, regency), digest) == digest
 
     def _may_vote(self, instance: int, regency: int) -> bool:
-        return instance > self._decided and regency == self.regency and self.synchronized and not self.suspended
+        above = instance > self._decided and instance >= self._first
+        return above and regency == self.regency and self.synchronized and not self.suspended
 
     @staticmethod
     def _promise(promises: dict[tuple[int, int], bytes], instance: int, regency: int, digest: bytes) -> bool:

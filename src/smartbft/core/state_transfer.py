@@ -13,6 +13,7 @@ from smartbft.core.checkpoints import Trusted
 from smartbft.core.effects import BeginTransfer, FinishTransfer, StoreChunk
 from smartbft.core.inputs import Input, SnapshotLoaded, SnapshotLost, SnapshotSkipped, SnapshotTaken, Timer
 from smartbft.core.naming import name_members
+from smartbft.errors import RemoteProtocolError
 from smartbft.limits import TRANSFER_CHUNKS_IN_FLIGHT, TRANSFER_PATIENCE_RESENDS
 from smartbft.messages import (
     Checkpoint,
@@ -86,12 +87,21 @@ class StateTransfer:
         elif isinstance(event, SnapshotSkipped):
             self._replica.checkpoints.on_skipped()
         elif isinstance(event, SnapshotLoaded):
-            self.end()
-            if event.snapshot.instance > self._replica.decided:
-                self.installed = event.snapshot.instance
-                self._replica.install(event.manifest, event.snapshot)
+            self._on_loaded(event)
         elif isinstance(event, SnapshotLost):
             self._lost()
+
+    def _on_loaded(self, event: SnapshotLoaded) -> None:
+        """All chunks are here; the keys in the snapshot tell whether the proof that came with the list holds."""
+        try:
+            self._replica.validator.check_snapshot(event.manifest, event.snapshot)
+        except RemoteProtocolError:
+            self._lost()
+            return
+        self.end()
+        if event.snapshot.instance > self._replica.decided:
+            self.installed = event.snapshot.instance
+            self._replica.install(event.manifest, event.snapshot)
 
     def recovered(self, partial: Partial | None) -> None:
         """What had arrived before a restart."""

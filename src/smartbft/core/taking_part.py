@@ -2,13 +2,16 @@
 
 It asks all for their regency, their last decision with its proof, and the highest vote they saw from it. With `n - f`
 answers (its own included) and all decisions they prove, it repeats its recorded votes and goes on. A replica whose
-record of votes is not intact only learns: it counts towards `f` until a new consensus key of it is ordered.
+record of votes is not intact only learns: it counts towards `f` until a new consensus key of it is ordered. It votes
+from the instance after the one that orders it, where its earlier lives cannot have voted: what that instance decided
+holds a statement that was made after the loss.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from smartbft.core.effects import VotesOnRecord
 from smartbft.messages import FetchStanding, Standing
 
 if TYPE_CHECKING:
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 
 STARTING = "it has started and asks the others where they are"
 LOST_VOTES = "the record of its votes is lost"
+NO_KEY = "the secret of its consensus key in force is not in its data folder"
+REPLACED_KEY = "its consensus key was replaced by one of another life"
 FORGOTTEN_VOTES = "others saw votes of it that its log does not have"
 
 
@@ -34,16 +39,17 @@ class TakingPart:
         self._recorded = (0, -1)  # the highest instance and regency that the log holds a vote for
         self._standings: dict[int, Standing] = {}
         self._starting = False
+        self._on_record: int | None = None  # the token that ends the loss of our votes
 
-    def begin(self, recovered: RecoveredState) -> None:
-        """Suspend all promises and ask; a replica that is alone has nobody to ask."""
+    def begin(self, recovered: RecoveredState, lost: str) -> None:
+        """Suspend all promises and ask; a replica that is alone has nobody to ask. `lost`: why it may not vote."""
         replica = self._replica
         values = [record.regency for record in recovered.votes.values]
         accepts = [record.regency for record in recovered.votes.accepts]
         self._recorded = (replica.decided + 1, max([-1, *values, *accepts]))
         self._token = replica.now
-        if not recovered.intact:
-            self._learn(LOST_VOTES)
+        if lost:
+            self._learn(lost)
         elif replica.view.n > 1:
             self._starting = True
             replica.guard.suspend(STARTING)
@@ -53,7 +59,41 @@ class TakingPart:
         self.learns = why
         self._starting = False
         self._replica.guard.suspend(why, follow=True)
+        self._replica.key_changes.need_key()
         self._replica.ordering.take_part()
+
+    # A new consensus key
+
+    def on_keys_changed(self, members: tuple[int, ...]) -> None:
+        """Proofs that were checked with the keys before do not count any more. If it was our key that changed, nothing
+        is signed with the old one; called before the next instance begins.
+        """
+        self._standings.clear()
+        replica = self._replica
+        if replica.id in members and not replica.guard.follows:
+            self.learns = REPLACED_KEY
+            self._starting = False
+            replica.guard.suspend(REPLACED_KEY, follow=True)
+            replica.key_changes.need_key()
+
+    def _come_back(self) -> None:
+        """Our new key is in force: vote from the next instance on, once the promise that goes before is recorded."""
+        replica, made = self._replica, self._replica.key_changes.made
+        if not self.learns or made is None or replica.keys.latest(replica.id) != made.public_key:
+            return
+        replica.signer = made
+        replica.ordering.promise_anew()
+        replica.guard.resume_with_new_key(replica.decided + 1)
+        replica.key_changes.forget_made()
+        self.learns = ""
+        self._on_record = replica.last_token
+        replica.ordering.take_part()
+
+    def on_persisted(self, durable: int) -> None:
+        """The decision with our new key, and the promise that follows it, may be on disk now."""
+        if self._on_record is not None and durable >= self._on_record and not self.learns:
+            self._on_record = None
+            self._replica.ask_for(VotesOnRecord())
 
     def ask(self, to: int | None) -> None:
         """Ask again, as long as answers are missing."""
@@ -81,6 +121,7 @@ class TakingPart:
     def look(self) -> None:
         """Take part, once enough have answered and what they have proven to be decided is decided here."""
         replica = self._replica
+        self._come_back()
         if not self._starting or len(self._standings) + 1 < replica.view.n - replica.view.f:
             return
         if self._is_behind() or not self._starting:
@@ -105,7 +146,8 @@ class TakingPart:
     def _votes_are_missing(self) -> bool:
         """Whether somebody shows a signed ACCEPT, or more than `f` have seen any vote, that is not in the log."""
         shown = [standing.accept for standing in self._standings.values() if standing.accept is not None]
-        if any((accept.instance, accept.regency) > self._recorded for accept in shown):
+        newer = [accept for accept in shown if (accept.instance, accept.regency) > self._recorded]
+        if any(self._replica.is_ours(accept) for accept in newer):
             return True
         votes = [standing.vote for standing in self._standings.values() if standing.vote is not None]
         return sum(1 for vote in votes if (vote.instance, vote.regency) > self._recorded) > self._replica.view.f

@@ -1,17 +1,24 @@
-"""Stateless checks of messages: everything about a message that does not depend on how far this replica is.
+"""Checks of messages that do not depend on how far this replica is, but for the consensus keys of the members.
 
 Only `Validator` makes `Verified` objects, and only they enter the step function. Signatures are verified here, on
 receipt, so that a proof never holds one that does not verify (field notes B6), and a proof is bound to its view,
 instance and regency (B1).
+
+Keys change with decided instances (`smartbft.core.member_keys`). An ACCEPT, and so each signature in a proof, counts
+with the key in force in its instance. The synchronization phase counts with the keys in force here and now, which are
+those of the instance after the last decided one: what a member promised under a key that it has lost, it has forgotten,
+and may since have voted otherwise. A signature that fails where another key may be the right one proves nothing against
+anybody (`UnknownKey`).
 """
 
 from __future__ import annotations
 
 from smartbft._fastpath.pool import request_digests
 from smartbft.core.epoch_change import Verdict, evaluate
+from smartbft.core.member_keys import MemberKeys
 from smartbft.crypto.domains import Domains
-from smartbft.crypto.signatures import MemberVerifier
-from smartbft.errors import InvalidSignature, MalformedMessage, RemoteProtocolError, invariant
+from smartbft.crypto.signatures import KeyVerifier
+from smartbft.errors import InvalidSignature, MalformedMessage, RemoteProtocolError, UnknownKey, invariant
 from smartbft.limits import DIGEST_BYTES
 from smartbft.messages import (
     Accept,
@@ -21,6 +28,7 @@ from smartbft.messages import (
     FetchRequests,
     HeldRequests,
     Hold,
+    KeyAnnouncement,
     Message,
     Proof,
     Propose,
@@ -29,11 +37,12 @@ from smartbft.messages import (
     Stop,
     StopData,
     Sync,
+    decode_proof,
     stop_data_statement,
     sync_statement,
 )
-from smartbft.snapshots import chunk_count, snapshot_digest
-from smartbft.types import CHANNEL, Parameters, Value, View
+from smartbft.snapshots import Manifest, Snapshot, chunk_count, snapshot_digest
+from smartbft.types import CHANNEL, KeyStatement, Parameters, Value, View
 
 
 class Verified:
@@ -56,20 +65,30 @@ class Validator:
     Args:
         view: the view in force.
         domains: the chain's hash and signature domains.
-        verifier: checks members' signatures.
+        verifier: checks signatures.
         parameters: the chain's limits on batches.
+        keys: of the members, kept up to date by whoever decides; by default the ones that the view names.
     """
 
-    def __init__(self, view: View, domains: Domains, verifier: MemberVerifier, parameters: Parameters) -> None:
+    def __init__(
+        self,
+        view: View,
+        domains: Domains,
+        verifier: KeyVerifier,
+        parameters: Parameters,
+        keys: MemberKeys | None = None,
+    ) -> None:
         self._view = view
         self._domains = domains
         self._verifier = verifier
         self._parameters = parameters
+        self._keys = keys or MemberKeys(view)
 
     def validate(self, sender: int, message: Message) -> Verified:
         """Pass a decoded message from `sender` (the id the channel has authenticated).
 
         Raises:
+            UnknownKey: a signature cannot be judged here now; the message is to be dropped, and its sender not blamed.
             RemoteProtocolError: the sender is no member, the message is for another view, or its content is invalid in
                 itself (a bad signature, a wrong leader, a malformed value, a proof that proves nothing).
         """
@@ -100,8 +119,15 @@ class Validator:
             self._check_checkpoint(sender, message)
         elif type(message) is SnapshotManifest:
             self._check_manifest(message)
-        elif type(message) is Stop and message.target <= message.regency:
+        else:
+            self._check_unsigned(message)
+
+    def _check_unsigned(self, message: Message) -> None:
+        """Messages that their sender has not signed."""
+        if type(message) is Stop and message.target <= message.regency:
             raise MalformedMessage(f"a STOP for regency {message.target} from one who is in {message.regency}")
+        if type(message) is KeyAnnouncement:
+            self.check_statement(KeyStatement.decode(message.statement))
         elif isinstance(message, (Hold, FetchHeld, HeldRequests)):
             self._check_hold(message)
         elif type(message) is FetchRequests and len(message.digests) % DIGEST_BYTES:
@@ -119,12 +145,11 @@ class Validator:
             raise RemoteProtocolError(
                 f"PROPOSE from replica {sender}, but replica {leader} leads regency {message.regency}"
             )
-        self._check_count(Value.decode(message.value))
+        self._check_value(Value.decode(message.value))
 
     def _check_accept(self, sender: int, message: Accept) -> None:
         payload = self._domains.accept_payload(message.view, message.regency, message.instance, message.digest)
-        if not self._verifier.verify(sender, message.signature, payload):
-            raise InvalidSignature(f"ACCEPT of replica {sender} for instance {message.instance} has a bad signature")
+        self._check_vote(sender, message.instance, message.signature, payload, "ACCEPT")
 
     def _check_decision(self, message: Decision) -> None:
         value = Value.decode(message.value)
@@ -163,8 +188,7 @@ class Validator:
         if digests != sorted(set(digests)):
             raise MalformedMessage(f"the write set of {who} is not sorted, or names a value twice")
         payload = self._domains.stop_data_payload(stop_data_statement(message))
-        if not self._verifier.verify(message.signer, message.signature, payload):
-            raise InvalidSignature(f"{who} has a bad signature")
+        self._check_promise(message.signer, message.instance, message.signature, payload, who)
         self._check_last_decision(who, message)
 
     def _check_last_decision(self, who: str, message: StopData) -> None:
@@ -186,8 +210,10 @@ class Validator:
         """
         view = self._view
         leader = view.leader(message.regency)
-        if not self._verifier.verify(leader, message.signature, self._domains.sync_payload(sync_statement(message))):
-            raise InvalidSignature(f"a SYNC of regency {message.regency} that its leader {leader} did not sign")
+        instance = max((stop_data.instance for stop_data in message.stop_data), default=0)
+        payload = self._domains.sync_payload(sync_statement(message))
+        who = f"the SYNC of regency {message.regency}, which is for its leader, replica {leader}, to sign,"
+        self._check_promise(leader, instance, message.signature, payload, who)
         signers = [stop_data.signer for stop_data in message.stop_data]
         if signers != sorted(set(signers)) or len(signers) < view.n - view.f:
             raise MalformedMessage(f"a SYNC needs {view.n - view.f} distinct signers in order, not {signers}")
@@ -204,15 +230,22 @@ class Validator:
         if outcome.verdict is Verdict.BOUND and self._domains.value_digest(message.value) != outcome.digest:
             raise MalformedMessage(f"a SYNC of regency {message.regency} with a value other than the one that binds")
         if message.value:
-            self._check_count(Value.decode(message.value))
+            self._check_value(Value.decode(message.value))
 
     def _check_checkpoint(self, sender: int, message: Checkpoint) -> None:
+        """Nobody passes a CHECKPOINT on: where the key that signed it cannot be known, the channel says whose it is."""
+        if message.instance >= self._keys.known or self._keys.changed(sender):
+            return
+        key = self._keys.latest(sender)
         payload = self._domains.checkpoint_payload(message.view, message.instance, message.size, message.digest)
-        if not self._verifier.verify(sender, message.signature, payload):
+        if key is None or not self._verifier.verify(key, message.signature, payload):
             raise InvalidSignature(f"CHECKPOINT of replica {sender} for {message.instance} has a bad signature")
 
     def _check_manifest(self, message: SnapshotManifest) -> None:
-        """The list of hashes is what its digest says; whether anybody vouches for the digest is the core's business."""
+        """The list of hashes is what its digest says; whether anybody vouches for the digest is the core's business.
+
+        The proof is judged together with the snapshot, which tells the keys in force (`check_snapshot`).
+        """
         if len(message.hashes) != chunk_count(message.size) * DIGEST_BYTES:
             raise MalformedMessage(f"a list of chunk hashes that does not fit a snapshot of {message.size} bytes")
         if snapshot_digest(message.hashes) != message.digest:
@@ -221,13 +254,52 @@ class Validator:
             raise MalformedMessage(
                 f"a snapshot of instance {message.instance} with a proof for instance {message.proof.instance}"
             )
-        self.check_proof(message.proof)
+        try:
+            self.check_proof(message.proof)
+        except UnknownKey:
+            return
 
-    def _check_count(self, value: Value) -> None:
-        if not 1 <= value.count <= self._parameters.max_batch_requests:
-            raise MalformedMessage(
-                f"a proposal of {value.count} requests; the genesis allows 1 to {self._parameters.max_batch_requests}"
-            )
+    def check_snapshot(self, manifest: Manifest, snapshot: Snapshot) -> None:
+        """Check that a snapshot which others vouch for came with a proof of its instance, by the keys that it tells.
+
+        Raises:
+            RemoteProtocolError: it has no table of keys as of its instance, or the proof does not hold.
+        """
+        keys = MemberKeys(self._view)
+        keys.restore(snapshot.core)
+        proof = decode_proof(manifest.proof)
+        if keys.known != snapshot.instance + 1 or (proof.instance, proof.digest) != (
+            snapshot.instance,
+            snapshot.value_digest,
+        ):
+            raise MalformedMessage(f"a snapshot of instance {snapshot.instance} with a proof of something else")
+        Validator(self._view, self._domains, self._verifier, self._parameters, keys).check_proof(proof)
+
+    def _check_value(self, value: Value) -> None:
+        least, most = 0 if value.statements else 1, self._parameters.max_batch_requests
+        if not least <= value.count <= most:
+            raise MalformedMessage(f"a proposal of {value.count} requests; the genesis allows 1 to {most}")
+        for statement in value.statements:
+            self.check_statement(statement)
+
+    def check_statement(self, statement: KeyStatement) -> None:
+        """Check what can be seen of a key statement alone; whether it fits the keys in force is for the core to say.
+
+        Raises:
+            RemoteProtocolError: of no member, with a key that nobody may vote with, or with a bad signature.
+        """
+        member = self._view.member(statement.member)
+        if member is None:
+            raise RemoteProtocolError(f"a key statement of replica {statement.member}, which is no member")
+        if not self._verifier.acceptable(statement.key):
+            raise RemoteProtocolError(f"the new key of replica {statement.member} is of small order, or no key at all")
+        content = (self._view.number, statement.member, statement.replaces, statement.key)
+        payload = self._domains.key_payload(*content)
+        if not self._verifier.verify(member.permanent_key, statement.signature, payload):
+            raise InvalidSignature(f"a key statement that replica {statement.member} did not sign")
+        payload = self._domains.possession_payload(*content)
+        if not self._verifier.verify(statement.key, statement.possession, payload):
+            raise InvalidSignature(f"a key statement of replica {statement.member} for a key that it does not have")
 
     def _check_standing(self, message: Standing) -> None:
         """Whose ACCEPT it is only the asker knows: the core compares it with its own signature."""
@@ -249,5 +321,24 @@ class Validator:
             raise RemoteProtocolError(f"a proof with {len(signers)} signatures; {self._view.quorum} are needed")
         payload = self._domains.accept_payload(proof.view, proof.regency, proof.instance, proof.digest)
         for signer, signature in proof.signatures:
-            if not self._verifier.verify(signer, signature, payload):
-                raise InvalidSignature(f"the signature of replica {signer} in a proof does not verify")
+            self._check_vote(signer, proof.instance, signature, payload, "ACCEPT in a proof")
+
+    # Signatures
+
+    def _check_vote(self, signer: int, instance: int, signature: bytes, payload: bytes, kind: str) -> None:
+        """An ACCEPT counts with the key in force in its instance."""
+        key = self._keys.key_at(signer, instance)
+        if key is not None and self._verifier.verify(key, signature, payload):
+            return
+        what = f"{kind} of replica {signer} for instance {instance} has a bad signature"
+        forgotten = key is None and self._keys.changed(signer)
+        raise UnknownKey(what) if instance > self._keys.known or forgotten else InvalidSignature(what)
+
+    def _check_promise(self, signer: int, instance: int, signature: bytes, payload: bytes, who: str) -> None:
+        """A promise about regencies counts with the key in force now, whatever instance it was made in."""
+        key = self._keys.latest(signer)
+        if key is not None and self._verifier.verify(key, signature, payload):
+            return
+        what = f"{who} has a bad signature"
+        blameless = instance > self._keys.known or self._keys.changed(signer)
+        raise UnknownKey(what) if blameless else InvalidSignature(what)

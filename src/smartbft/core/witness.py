@@ -43,6 +43,12 @@ class Witness:
         self._proofs: OrderedDict[int, Proof] = OrderedDict()  # of decisions here, by instance
         self._offences: dict[int, dict[tuple[object, int], None]] = {member: {} for member in view.ids}
 
+    def forget(self, member: int) -> None:
+        """The member votes with a new key from now on: what it signed before, it is allowed to have forgotten."""
+        self._accepts[member].clear()
+        self._stop_data[member].clear()
+        self._syncs.clear()
+
     def saw(self, sender: int, message: Message, decided: int) -> None:
         """A verified message came; `decided` is the last instance decided here."""
         if type(message) is Accept:

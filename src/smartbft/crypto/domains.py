@@ -11,6 +11,7 @@ import struct
 from smartbft._fastpath.hashing import derive_key, keyed_hash
 
 _STATEMENT = struct.Struct("<QQQ")
+_REPLACEMENT = struct.Struct("<QQ")
 
 
 class Domains:
@@ -20,7 +21,18 @@ class Domains:
         chain_id: 32 bytes, the hash of the genesis.
     """
 
-    __slots__ = ("_accept", "_checkpoint", "_seed", "_stop_data", "_sync", "_value", "chain_id", "request_prefix")
+    __slots__ = (
+        "_accept",
+        "_checkpoint",
+        "_key",
+        "_possession",
+        "_seed",
+        "_stop_data",
+        "_sync",
+        "_value",
+        "chain_id",
+        "request_prefix",
+    )
 
     def __init__(self, chain_id: bytes) -> None:
         self.chain_id = chain_id
@@ -30,6 +42,8 @@ class Domains:
         self._stop_data = derive_key("smartbft v1 stop-data signature", chain_id)
         self._sync = derive_key("smartbft v1 sync signature", chain_id)
         self._checkpoint = derive_key("smartbft v1 checkpoint signature", chain_id)
+        self._key = derive_key("smartbft v1 consensus key signature", chain_id)
+        self._possession = derive_key("smartbft v1 consensus key possession", chain_id)
         self._seed = derive_key("smartbft v1 application seed", chain_id)
 
     def value_digest(self, value: bytes) -> bytes:
@@ -51,6 +65,14 @@ class Domains:
     def checkpoint_payload(self, view: int, instance: int, size: int, digest: bytes) -> bytes:
         """What a CHECKPOINT signs: chain, view, instance, size and digest of the snapshot."""
         return self._checkpoint + _STATEMENT.pack(view, instance, size) + digest
+
+    def key_payload(self, view: int, member: int, replaces: bytes, key: bytes) -> bytes:
+        """What a member's permanent key signs of a key statement: chain, view, member and both keys."""
+        return self._key + _REPLACEMENT.pack(view, member) + replaces + key
+
+    def possession_payload(self, view: int, member: int, replaces: bytes, key: bytes) -> bytes:
+        """What the new consensus key itself signs of a key statement."""
+        return self._possession + _REPLACEMENT.pack(view, member) + replaces + key
 
     def seed(self, instance: int, digest: bytes) -> bytes:
         """``H(chain id, instance, H(v))``: the randomness an application gets with a batch (protocols.md 2.1)."""

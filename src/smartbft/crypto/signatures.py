@@ -1,4 +1,4 @@
-"""Making and checking signatures of members, behind two small interfaces.
+"""Making and checking signatures, behind two small interfaces.
 
 The product signs with PyNaCl and verifies with the native ZIP-215 verifier; the simulator may put keyed hashes in
 their place.
@@ -10,8 +10,8 @@ from typing import Protocol
 
 from nacl.signing import SigningKey
 
-from smartbft._fastpath.verify import ParsedKey
-from smartbft.types import View
+from smartbft._fastpath.verify import ParsedKey, is_small_order
+from smartbft.limits import MAX_PARSED_KEYS
 
 
 class Signer(Protocol):
@@ -25,11 +25,14 @@ class Signer(Protocol):
         """The 64-byte signature of `payload`; deterministic."""
 
 
-class MemberVerifier(Protocol):
-    """Checks signatures of the members of one view."""
+class KeyVerifier(Protocol):
+    """Checks signatures, mostly of the few keys that members vote with."""
 
-    def verify(self, member: int, signature: bytes, payload: bytes) -> bool:
-        """Whether `member` (an id of the view) signed `payload`."""
+    def verify(self, key: bytes, signature: bytes, payload: bytes) -> bool:
+        """Whether `payload` was signed with the secret of this public key."""
+
+    def acceptable(self, key: bytes) -> bool:
+        """Whether a member may vote with this public key."""
 
 
 class Ed25519Signer:
@@ -47,15 +50,29 @@ class Ed25519Signer:
         return self._key.sign(payload).signature
 
 
-class Ed25519MemberVerifier:
-    """Checks members' signatures with their keys decoded once."""
+class Ed25519KeyVerifier:
+    """Checks Ed25519 signatures; keeps the keys that it has seen decoded, those of the members above all."""
 
     __slots__ = ("_keys",)
 
-    def __init__(self, view: View) -> None:
-        self._keys = {member.id: ParsedKey(member.consensus_key) for member in view.members}
+    def __init__(self) -> None:
+        self._keys: dict[bytes, ParsedKey] = {}
 
-    def verify(self, member: int, signature: bytes, payload: bytes) -> bool:
-        """Whether `member` signed `payload` with its consensus key of this view; unknown members never did."""
-        key = self._keys.get(member)
-        return key is not None and key.verify(signature, payload)
+    def verify(self, key: bytes, signature: bytes, payload: bytes) -> bool:
+        """Whether `payload` was signed with this key; what is no key has signed nothing."""
+        parsed = self._keys.get(key) or self._parse(key)
+        return parsed is not None and parsed.verify(signature, payload)
+
+    def acceptable(self, key: bytes) -> bool:
+        """Not of small order: anything verifies under such a key."""
+        return not is_small_order(key)
+
+    def _parse(self, key: bytes) -> ParsedKey | None:
+        try:
+            parsed = ParsedKey(key)
+        except ValueError:
+            return None
+        if len(self._keys) >= MAX_PARSED_KEYS:
+            del self._keys[next(iter(self._keys))]
+        self._keys[key] = parsed
+        return parsed

@@ -15,7 +15,7 @@ from smartbft.core.recovery import Decided, decisions_in
 from smartbft.crypto.domains import Domains
 from smartbft.errors import CorruptLog
 from smartbft.limits import DIGEST_BYTES
-from smartbft.smr.application import ExecutionContext
+from smartbft.smr.application import ExecutionContext, execute_decided
 from smartbft.smr.session_snapshot import executed_requests
 from smartbft.snapshots import Snapshot
 from smartbft.storage import read_snapshots
@@ -112,7 +112,7 @@ class _Again:
             self._at = decided.instance
             if self._known:
                 context = ExecutionContext(decided.instance, value.timestamp, seed)
-                self._application.execute_batch(decided.data, context)
+                execute_decided(self._application, decided.data, context)
 
     def _skip_to(self, instance: int) -> None:
         """Decisions before `instance` are missing."""

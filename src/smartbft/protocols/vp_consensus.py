@@ -39,7 +39,7 @@ class VPConsensus:
         regency: the regency it is in.
         proposal: the encoded value proposed in this regency, once seen.
         digest: `H(v)` of the proposal.
-        data: the proposal's requests, once all are here and verified.
+        data: the proposal's requests, once all are here and verified; None before.
         accepted: `(ts, val)` of the paper: regency and digest of the newest WRITE quorum seen, or None.
         write_set: for each digest this replica sent WRITE for, the newest regency it did so in.
     """
@@ -49,7 +49,7 @@ class VPConsensus:
         self.regency = regency
         self.proposal: bytes | None = None
         self.digest = b""
-        self.data = b""
+        self.data: bytes | None = None
         self.accepted: tuple[int, bytes] | None = None
         self.write_set: dict[bytes, int] = {}
         self.decided = False
@@ -60,7 +60,7 @@ class VPConsensus:
         self._voters: dict[tuple[type, int, int], bytes] = {}  # (kind, regency, sender) -> digest
         self._sent: list[tuple[int, Message]] = []  # (token, message): what may be sent again
         self._logged: dict[bytes, None] = {}
-        self._known: dict[bytes, tuple[bytes, bytes]] = {}  # digest -> value and requests, of what was written
+        self._known: dict[bytes, tuple[bytes, bytes | None]] = {}  # digest -> value and requests, of what was written
         self._binds = False
         self._turned = False  # the proposal is one that a quorum accepted, perhaps in a later regency than ours
         self._missing = b""
@@ -81,12 +81,12 @@ class VPConsensus:
     def enter(self, regency: int) -> None:
         """VP-Timeout: a new regency. What was proposed in the old one is over; what was promised stays."""
         self.regency = regency
-        self.proposal, self.digest, self.data = None, b"", b""
+        self.proposal, self.digest, self.data = None, b"", None
         self.refused = ""
         self._binds = self._turned = False
         self._missing, self._fetches = b"", 0
 
-    def resume(self, value: bytes, *, binds: bool, data: bytes = b"") -> None:
+    def resume(self, value: bytes, *, binds: bool, data: bytes | None = None) -> None:
         """The value that the SYNC of this regency carries: the only one that may be written.
 
         Args:
@@ -95,7 +95,7 @@ class VPConsensus:
         """
         self.proposal = value
         self.digest = self._chassis.domains.value_digest(value)
-        self.data = data or self._known.get(self.digest, (b"", b""))[1]
+        self.data = data if data is not None else self._known.get(self.digest, (b"", None))[1]
         self._binds = binds
         self.consider()
         self._go_on()
@@ -113,11 +113,11 @@ class VPConsensus:
 
     def learn(self, value: bytes, digest: bytes) -> None:
         """A value that binds here, without its requests."""
-        self._known.setdefault(digest, (value, b""))
+        self._known.setdefault(digest, (value, None))
 
     def value_of(self, digest: bytes) -> bytes:
         """The encoded value with this digest, if it was proposed or written here; else b""."""
-        return (self.proposal or b"") if digest == self.digest else self._known.get(digest, (b"", b""))[0]
+        return (self.proposal or b"") if digest == self.digest else self._known.get(digest, (b"", None))[0]
 
     def on_propose(self, sender: int, message: Propose) -> None:
         """Step 2: a proposal from the leader of this regency; only the first counts."""
@@ -154,7 +154,7 @@ class VPConsensus:
         if self.proposal is None or self.decided or self.refused:
             return
         value = Value.decode(self.proposal)
-        if not self.data and not self._resolve(value):
+        if self.data is None and not self._resolve(value):
             return
         if self._decide_if_accepted() or self.digest in self._written_now():
             return
@@ -175,17 +175,21 @@ class VPConsensus:
     # Finding the requests that a proposal names (architecture.md section 1).
 
     def _resolve(self, value: Value) -> bool:
-        self.data, self._missing, _ = self._chassis.pool.resolve(value.digests, self._binds or self._has_quorum())
+        if not value.count:  # key statements alone
+            self.data = b""
+            return True
+        data, self._missing, _ = self._chassis.pool.resolve(value.digests, self._binds or self._has_quorum())
+        self.data = data or None
         if self._missing and not self._fetches:
             self._fetches = 1
             # The client's own copy is usually on its way: a short grace before asking.
             self._chassis.set_timer(Timer.FETCH, self._chassis.parameters.fetch_grace)
-        return bool(self.data)
+        return self.data is not None
 
     def fetch(self) -> None:
         """The grace is over: ask for what is still missing, the proposer first, then the others in turn."""
         self.consider()
-        if self.data or not self._missing or self.decided or self.proposal is None:
+        if self.data is not None or not self._missing or self.decided or self.proposal is None:
             return
         peers = [id for id in self._chassis.view.ids if id != self._chassis.id]
         leader = self._chassis.view.leader(self.regency)
@@ -201,7 +205,7 @@ class VPConsensus:
         Some may have come from their clients since they were asked for, so the answer is not held against what is
         missing now. Answers to what an earlier regency, or an earlier life, asked for are dropped: nobody is to blame.
         """
-        if not self._missing or self.data or self.proposal is None:
+        if not self._missing or self.data is not None or self.proposal is None:
             return
         named = Value.decode(self.proposal).digests
         wanted = set(_split_digests(named))
@@ -248,8 +252,13 @@ class VPConsensus:
 
     def _valid(self, value: Value) -> bool:
         parameters = self._chassis.parameters
+        if value.statements and self._chassis.keys.admitted(value.statements) != value.statements:
+            self._refuse("it replaces a consensus key that is not in force")
+            return False
+        if not value.count:
+            return True
         verdict = self._chassis.pool.check(
-            self.data, value.timestamp, parameters.max_batch_requests, parameters.max_batch_bytes
+            self.data or b"", value.timestamp, parameters.max_batch_requests, parameters.max_batch_bytes
         )
         if verdict != VALID:
             self._refuse(f"its batch breaks the predicate (verdict {verdict})")
@@ -272,7 +281,7 @@ class VPConsensus:
         messages: list[Message] = [vote]
         if flags & PROPOSED:
             messages.insert(0, Propose(view, self.regency, self.instance, value))
-        record = value_record(self.instance, view, self.regency, flags, value, self.data)
+        record = value_record(self.instance, view, self.regency, flags, value, self.data or b"")
         self._speak(record, messages)
         if chassis.record_votes:
             self._logged[self.digest] = None
@@ -308,10 +317,10 @@ class VPConsensus:
         accepts = self._accepts[regency, digest]
         if self.decided or not chassis.guard.approve_decide(self.instance, len(accepts), chassis.view.quorum):
             return
-        value, data = self._known.get(digest, (b"", b""))
-        if digest == self.digest and not self.data:
+        value, data = self._known.get(digest, (b"", None))
+        if digest == self.digest and self.data is None:
             self.consider()
-        elif digest == self.digest or data:
+        elif digest == self.digest or data is not None:
             self._decide(regency, digest, accepts)
         elif value:
             self._turn_to(value, digest)
@@ -360,14 +369,14 @@ class VPConsensus:
             self.consider()
             return True
         if any(len(accepts) >= self._chassis.view.quorum for key, accepts in self._accepts.items() if key[1] == digest):
-            self._known.setdefault(digest, (value, b""))
+            self._known.setdefault(digest, (value, None))
             self._turn_to(value, digest)
             return True
         return False
 
     def _turn_to(self, value: bytes, digest: bytes) -> None:
         """A value is decided, whatever else was proposed: find its requests."""
-        self.proposal, self.digest, self.data = value, digest, b""
+        self.proposal, self.digest, self.data = value, digest, None
         self._turned = True
         self.refused = ""
         self._missing, self._fetches = b"", 0
@@ -387,7 +396,7 @@ class VPConsensus:
 
     def _decide(self, regency: int, digest: bytes, accepts: dict[int, bytes]) -> None:
         value, data = (self.proposal, self.data) if digest == self.digest else self._known[digest]
-        if value is None:
+        if value is None or data is None:
             return
         self.decided = True
         proof = Proof(self._chassis.view.number, regency, self.instance, digest, tuple(sorted(accepts.items())))
@@ -455,7 +464,7 @@ class VPConsensus:
             return f"the proposal of instance {self.instance} from its leader, replica {view.leader(self.regency)}"
         if self.refused:
             return f"a regency change: {self.refused}"
-        if not self.data:
+        if self.data is None:
             return f"{len(self._missing) // DIGEST_BYTES} requests of instance {self.instance}, or their verification"
         votes: dict[int, None] | dict[int, bytes] = self._writes.get((self.regency, self.digest), {})
         kind = "WRITE"

@@ -20,10 +20,9 @@ from smartbft.core.records import largest_body_bytes
 from smartbft.core.recovery import RecoveredState, recover
 from smartbft.core.replica import ASYNC_LEVEL, MEMORY_LEVEL, SYNC_LEVEL
 from smartbft.core.replica import Replica as Core
-from smartbft.core.validation import Validator
 from smartbft.core.vouching import pool_arguments
 from smartbft.crypto.domains import Domains
-from smartbft.crypto.signatures import Ed25519MemberVerifier
+from smartbft.crypto.signatures import Ed25519KeyVerifier
 from smartbft.errors import ConfigError, LocalProtocolError
 from smartbft.protocols.mod_smart import ModSmart
 from smartbft.runtime.clients import ClientGate
@@ -32,13 +31,22 @@ from smartbft.runtime.evidence import EvidenceDesk
 from smartbft.runtime.executor import SliceExecutor, ThreadExecutor
 from smartbft.runtime.journal import Journal, Log
 from smartbft.runtime.network import Network, Secrets
+from smartbft.runtime.new_key import KeyDesk
 from smartbft.runtime.peers import PeerChannels
 from smartbft.runtime.serving import DecisionServer
 from smartbft.runtime.snapshots import SnapshotKeeper
 from smartbft.runtime.status import Question, StatusDesk, decode_question, encode_answer, thread_times
 from smartbft.runtime.verification import VerificationPump
 from smartbft.smr.application import BatchStateMachine
-from smartbft.storage import SNAPSHOT_FOLDER, FolderFiles, Lives, MemoryFiles, ReplicaLog, SnapshotStore
+from smartbft.storage import (
+    SNAPSHOT_FOLDER,
+    ConsensusKeys,
+    FolderFiles,
+    Lives,
+    MemoryFiles,
+    ReplicaLog,
+    SnapshotStore,
+)
 from smartbft.types import CHANNEL
 
 logger = logging.getLogger(__name__)
@@ -92,6 +100,8 @@ class RunningReplica:
             secrets.consensus,
             self._pool,
             self._genesis.parameters,
+            permanent=secrets.permanent,
+            verifier=Ed25519KeyVerifier(),
             level=self._level,
             ordering=ModSmart,
             record_votes=self._config.record_votes,
@@ -118,6 +128,8 @@ class RunningReplica:
         self._replay_until = 0
         self._lives = Lives(config.home, config.data_folder, config.run_folder)
         self._learns = False
+        self._key_files = ConsensusKeys(config.data_folder)
+        self._keys = KeyDesk(self._key_files, self._lives, lambda made: self._driving().take(made))
 
     # --- start ---
 
@@ -154,6 +166,7 @@ class RunningReplica:
             await asyncio.to_thread(lives.lose)
         state = await self._read_log()
         state.intact = intact
+        state.signers = [*await asyncio.to_thread(self._key_files.load)]
         await asyncio.to_thread(lives.begin)
         return state
 
@@ -193,11 +206,10 @@ class RunningReplica:
         return state
 
     def _make_driver(self, executor: ThreadExecutor | SliceExecutor, keeper: SnapshotKeeper) -> Driver:
-        view, parameters = self._genesis.view, self._genesis.parameters
         log: Log | None = self._log
         return Driver(
             self._core,
-            Validator(view, self._domains, Ed25519MemberVerifier(view), parameters),
+            self._core.validator,
             self._pool,
             Journal(log),
             immediate=self._log is None,
@@ -207,6 +219,7 @@ class RunningReplica:
             snapshots=keeper,
             serve=self._server.serve if self._server is not None else _no_log_to_serve_from,
             report=self._evidence.report,
+            keys=self._keys,
             regulate=self._regulate,
             fail=self._fail,
         )
@@ -278,6 +291,7 @@ class RunningReplica:
         """Take everything down. Raises DurabilityLost: what was queued could not be written."""
         self.halt()
         await self._network.close()
+        await self._keys.close()
         self._peers.close()
         if self._server is not None:
             await self._server.close()
@@ -312,7 +326,9 @@ class RunningReplica:
 
     def _regulate(self) -> None:
         """A disk that fills up refuses new requests; a slow one stops the reading of clients. A loss is for good."""
-        if self._core.learns and not self._learns:
+        if not self._core.learns:
+            self._learns = False
+        elif not self._learns:
             self._learns = True
             self._lives.lose()
             logger.warning("replica %d learns and serves, but does not vote: %s", self._id, self._core.learns)

@@ -20,6 +20,7 @@ from smartbft.core.effects import (
     CancelTimer,
     Effect,
     Execute,
+    MakeConsensusKey,
     Penalise,
     Persist,
     Reply,
@@ -27,6 +28,7 @@ from smartbft.core.effects import (
     Send,
     ServeDecisions,
     SetTimer,
+    VotesOnRecord,
 )
 from smartbft.core.inputs import (
     Executed,
@@ -42,6 +44,7 @@ from smartbft.core.inputs import (
 from smartbft.core.recovery import RecoveredState
 from smartbft.core.replica import Replica
 from smartbft.core.validation import Validator
+from smartbft.errors import UnknownKey
 from smartbft.messages import decode, encode
 from smartbft.runtime.journal import Journal
 from smartbft.runtime.verification import VerificationPump
@@ -83,6 +86,16 @@ class Snapshots(Protocol):
         """Who carries out which effect."""
 
 
+class Keys(Protocol):
+    """The consensus keys that a replica makes for itself."""
+
+    def make(self, effect: MakeConsensusKey) -> None:
+        """Make one; `Driver.take` gets it as `ConsensusKeyMade`."""
+
+    def on_record(self, effect: VotesOnRecord) -> None:
+        """The record of votes is intact again."""
+
+
 def wall_clock() -> int:
     """Microseconds since the epoch."""
     return time.time_ns() // 1000
@@ -99,6 +112,7 @@ class Driver:
         peers, clients, executor, snapshots: who carries out the effects.
         serve: reads old decisions from the log for a peer.
         report: keeps evidence against a member.
+        keys: makes consensus keys.
         regulate: called after every turn: opens and closes the gates of the pool and of the sockets.
         fail: called once with an error that ends the replica (DurabilityLost, InvariantViolation, or a bug).
         clock: the wall clock in microseconds.
@@ -118,6 +132,7 @@ class Driver:
         snapshots: Snapshots,
         serve: Callable[[ServeDecisions], None],
         report: Callable[[ReportEvidence], None],
+        keys: Keys,
         regulate: Callable[[], None],
         fail: Callable[[BaseException], None],
         clock: Callable[[], int] = wall_clock,
@@ -152,6 +167,8 @@ class Driver:
             ServeDecisions: serve,
             Penalise: self._penalise,
             ReportEvidence: report,
+            MakeConsensusKey: keys.make,
+            VotesOnRecord: keys.on_record,
             **snapshots.actions(),
         }
         self._changes = core.changes
@@ -176,7 +193,12 @@ class Driver:
 
     def message(self, sender: int, payload: bytes) -> None:
         """A MESSAGE frame from a peer. Raises RemoteProtocolError: it is malformed or invalid."""
-        self.take(MessageReceived(self._validator.validate(sender, decode(payload))))
+        try:
+            verified = self._validator.validate(sender, decode(payload))
+        except UnknownKey as error:
+            logger.debug("dropped a message of replica %d: %s", sender, error)
+            return
+        self.take(MessageReceived(verified))
 
     def peer_connected(self, peer: int) -> None:
         """The channel to `peer` is up."""

@@ -34,7 +34,7 @@ class EvidenceDesk:
 
     def report(self, effect: ReportEvidence) -> None:
         """Keep the evidence. A disk that does not take it is logged: evidence is no promise of ours."""
-        evidence = make_evidence(self._chain_id, effect.accused, effect.first, effect.second)
+        evidence = make_evidence(self._chain_id, effect.accused, effect.first, effect.second, effect.key)
         offence = contradiction(effect.first, effect.second)
         what = offence.value if offence is not None else "statements that contradict each other"
         try:

@@ -16,7 +16,7 @@ from typing import Any
 
 from smartbft._fastpath.pool import join_results
 from smartbft.core.effects import Execute
-from smartbft.smr.application import BatchStateMachine, ExecutionContext
+from smartbft.smr.application import BatchStateMachine, ExecutionContext, execute_decided
 from smartbft.smr.per_operation import PerOperation
 
 SLICE_SECONDS = 0.002
@@ -76,7 +76,7 @@ class ThreadExecutor:
 
     def _run(self, batch: Execute) -> bytes:
         context = ExecutionContext(batch.instance, batch.timestamp, batch.seed)
-        results = self._application.execute_batch(batch.data, context)
+        results = execute_decided(self._application, batch.data, context)
         self._last = batch.instance
         return results
 
@@ -142,7 +142,7 @@ class SliceExecutor:
                 yield None
             answer = join_results(results)
         else:
-            answer = self._application.execute_batch(batch.data, context)
+            answer = execute_decided(self._application, batch.data, context)
         self._last = batch.instance
         yield answer
 

@@ -175,6 +175,13 @@ class BatchStateMachine(Protocol):
         return {}
 
 
+def execute_decided(application: BatchStateMachine, data: bytes, context: ExecutionContext) -> bytes:
+    """Execute what an instance decided. An instance may decide key statements and no requests: the application does not
+    hear of it.
+    """
+    return application.execute_batch(data, context) if data else b""
+
+
 def open_result(result: bytes) -> bytes:
     """What `StateMachine.execute` returned, from the result that a client got (b"" for the empty operation).
 

@@ -1,5 +1,6 @@
 """The only code that touches files: the durable log, reading it back, looking into it. Knows nothing of consensus."""
 
+from smartbft.storage.consensus_keys import ConsensusKeys
 from smartbft.storage.files import Files, FolderFiles, MemoryFiles
 from smartbft.storage.inspection import LogReport, RecordSummary, inspect_log, verify_log
 from smartbft.storage.lives import Lives, mark_never_started
@@ -9,6 +10,7 @@ from smartbft.storage.snapshots import SNAPSHOT_FOLDER, SnapshotStore, read_snap
 
 __all__ = [
     "SNAPSHOT_FOLDER",
+    "ConsensusKeys",
     "Files",
     "FolderFiles",
     "Lives",

@@ -3,7 +3,7 @@
 A vote that left and is not on record is as bad as a lie, so the answer is yes only where it can be shown: the replica
 has never run (the marker that its home was created with is there), its log was synced, or its log was handed to an
 operating system that has not been restarted since. Once lost, the record stays lost: the log that the replica writes
-from then on does not bring it back, so another marker says so.
+from then on does not bring it back, so another marker says so, until a new consensus key begins a new record.
 """
 
 from __future__ import annotations
@@ -63,6 +63,12 @@ class Lives:
         """The record is lost, for all lives to come; before the log is opened, which would look like a record."""
         if not self._lost.exists():
             self._lost.touch(mode=0o600)
+            _sync_folder(self._lost.parent)
+
+    def find(self) -> None:
+        """Votes are on record again, under a key that never signed a forgotten one, and the log shows it."""
+        if self._lost.exists():
+            self._lost.unlink()
             _sync_folder(self._lost.parent)
 
 

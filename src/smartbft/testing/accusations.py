@@ -5,7 +5,7 @@ from __future__ import annotations
 from smartbft.core.effects import ReportEvidence
 from smartbft.core.evidence import Offence, decode_evidence, make_evidence, verify
 from smartbft.crypto.domains import Domains
-from smartbft.crypto.signatures import MemberVerifier
+from smartbft.crypto.signatures import KeyVerifier
 from smartbft.types import View
 
 
@@ -22,7 +22,7 @@ class Accusations:
 
     __slots__ = ("_domains", "_faulty", "_verifier", "_view", "named")
 
-    def __init__(self, view: View, domains: Domains, verifier: MemberVerifier, faulty: frozenset[int]) -> None:
+    def __init__(self, view: View, domains: Domains, verifier: KeyVerifier, faulty: frozenset[int]) -> None:
         self._view = view
         self._domains = domains
         self._verifier = verifier
@@ -31,7 +31,7 @@ class Accusations:
 
     def judge(self, effect: ReportEvidence) -> str:
         """What is wrong with a report; empty if it names a faulty member and holds."""
-        made = make_evidence(self._domains.chain_id, effect.accused, effect.first, effect.second)
+        made = make_evidence(self._domains.chain_id, effect.accused, effect.first, effect.second, effect.key)
         verdict = verify(decode_evidence(made.encode()), self._view, self._domains, self._verifier)
         if verdict.offence is None:
             return f"its evidence against replica {effect.accused} does not hold: {verdict.reason}"

@@ -12,7 +12,7 @@ from smartbft._fastpath.pool import EXECUTED, OVERLOADED, request_digests, split
 from smartbft.core.effects import Record, ReportEvidence
 from smartbft.core.records import DECISION, SYNC, VALUE, parse_decision, parse_sync, parse_value
 from smartbft.crypto.domains import Domains
-from smartbft.crypto.signatures import MemberVerifier
+from smartbft.crypto.signatures import KeyVerifier
 from smartbft.limits import DIGEST_BYTES
 from smartbft.messages import Message, Proof, decode_proof
 from smartbft.testing.accusations import Accusations
@@ -20,7 +20,7 @@ from smartbft.testing.clients import Reply
 from smartbft.testing.promises import Durability, PropertyViolation, Votes, dissemination_quorum
 from smartbft.testing.regency_starts import RegencyStarts
 from smartbft.testing.vouching import VouchingChecker
-from smartbft.types import Value, View
+from smartbft.types import KeyStatement, Value, View
 
 
 class Agreement:
@@ -59,15 +59,37 @@ class Agreement:
 class Provability:
     """2: a decision carries signatures of `Q` distinct members for exactly its view, regency, instance and value."""
 
-    __slots__ = ("_domains", "_known", "_members", "_quorum", "_verifier", "_view")
+    __slots__ = ("_domains", "_keys", "_known", "_members", "_quorum", "_statements", "_verifier", "_view")
 
-    def __init__(self, view: View, domains: Domains, verifier: MemberVerifier) -> None:
+    def __init__(self, view: View, domains: Domains, verifier: KeyVerifier) -> None:
         self._view = view.number
         self._members = frozenset(view.ids)
         self._quorum = dissemination_quorum(len(view.ids))
         self._domains = domains
         self._verifier = verifier
         self._known: dict[tuple[int, bytes], bytes] = {}  # (signer, signature) -> payload it verifies for
+        self._keys = {member.id: [(0, member.consensus_key)] for member in view.members}  # with their first instances
+        self._statements: dict[bytes, tuple[KeyStatement, ...]] = {}  # of proposed values, by digest
+
+    def saw(self, value: Value) -> None:
+        """A value was proposed; only those with key statements matter here."""
+        if value.statements:
+            self._statements[self._domains.value_digest(value.encode())] = value.statements
+
+    def statements(self, digest: bytes) -> tuple[KeyStatement, ...]:
+        """The key statements of the value with this digest."""
+        return self._statements.get(digest, ())
+
+    def decided(self, instance: int, digest: bytes) -> None:
+        """What was decided here for the first time: keys give way to others from the next instance on."""
+        for statement in self.statements(digest):
+            keys = self._keys[statement.member]
+            if keys[-1][1] == statement.replaces and keys[-1][0] <= instance:
+                keys.append((instance + 1, statement.key))
+
+    def key(self, member: int, instance: int) -> bytes:
+        """The consensus key of a member in an instance."""
+        return [key for first, key in self._keys[member] if first <= instance][-1]
 
     def check(self, instance: int, digest: bytes, proof: Proof) -> None:
         """Check the proof of a decision."""
@@ -82,7 +104,7 @@ class Provability:
         for signer, signature in proof.signatures:
             if self._known.get((signer, signature)) == payload:
                 continue
-            if not self._verifier.verify(signer, signature, payload):
+            if not self._verifier.verify(self.key(signer, instance), signature, payload):
                 raise PropertyViolation("provability", f"{where}: the signature of replica {signer} does not verify")
             self._known[signer, signature] = payload
 
@@ -163,7 +185,7 @@ class Validity:
         """A client sent a validly signed request."""
         self._sent[digest] = (key, session, sequence)
 
-    def ordered(self, instance: int, timestamp: int, data: bytes) -> bytes:
+    def ordered(self, instance: int, timestamp: int, data: bytes, *, may_be_empty: bool = False) -> bytes:
         """The batch of the next instance, seen for the first time; returns the digests of its requests."""
         if instance != self._instance + 1:
             raise PropertyViolation("external validity", f"instance {instance} follows instance {self._instance}")
@@ -171,7 +193,7 @@ class Validity:
             raise PropertyViolation("external validity", f"agreed time went from {self._time} to {timestamp}")
         self._instance, self._time = instance, timestamp
         digests = request_digests(self._chain_id, data)
-        if not digests:
+        if not digests and not may_be_empty:
             raise PropertyViolation("external validity", f"instance {instance} decided an empty batch")
         for position, (key, session, sequence, _, _) in enumerate(split_requests(data)):
             digest = digests[position * DIGEST_BYTES : (position + 1) * DIGEST_BYTES]
@@ -245,7 +267,7 @@ class Checkers:
         self,
         view: View,
         domains: Domains,
-        verifier: MemberVerifier,
+        verifier: KeyVerifier,
         *,
         persistence: str,
         forgetful: frozenset[int] = frozenset(),
@@ -273,9 +295,14 @@ class Checkers:
         """A replica wants a record persisted: decisions are judged here, with their proofs."""
         if record.kind == DECISION:
             proof = decode_proof(record.parts[1])
+            if record.parts[2]:
+                self.provability.saw(Value.decode(record.parts[2]))
             self.agreement.decided(replica, record.instance, proof.digest)
             self.provability.check(record.instance, proof.digest, proof)
+            self.provability.decided(record.instance, proof.digest)
         else:
+            if record.kind == VALUE:
+                self.provability.saw(Value.decode(record.parts[1]))
             self.votes.recorded(replica, record)
             if record.kind == SYNC:
                 self.regency_starts.recorded(replica, parse_sync(b"".join(record.parts)))
@@ -296,8 +323,9 @@ class Checkers:
         """A replica hands a decided batch to its application."""
         if not self.order.handed_over(replica, instance, timestamp, seed, data):
             return
-        digests = self.validity.ordered(instance, timestamp, data)
-        digest = self.domains.value_digest(Value(timestamp, digests).encode())
+        statements = self.provability.statements(self.agreement.values.get(instance, b""))
+        digests = self.validity.ordered(instance, timestamp, data, may_be_empty=bool(statements))
+        digest = self.domains.value_digest(Value(timestamp, digests, statements).encode())
         self.agreement.recovered(replica, instance, digest)
 
     def replied(self, replica: int, reply: Reply) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from zlib import crc32
 
+from smartbft.crypto.signatures import Signer
 from smartbft.errors import CorruptLog
 from smartbft.messages import Message, encode
 from smartbft.testing.byzantine import Attack
@@ -33,6 +34,8 @@ class Host:
         self.disk = SimulatedDisk()
         self.replica: SimulatedReplica | None = None
         self.lives = 0
+        self.votes_lost = False
+        self.signers: list[Signer] = []  # of consensus keys that were made here, on the disk
         self.rotten = False
         self.wiped = False
         self.clock_offset = world.scenario.clock_offsets[id]
@@ -64,10 +67,19 @@ class Host:
         world.trace.note(world.scheduler.now, Kind.CRASHED, self.id, power)
 
     def wipe(self) -> None:
-        """The disk of a machine that is down is replaced by an empty one."""
+        """The disk of a machine that is down is replaced by an empty one: log, snapshots and keys are gone, and whoever
+        starts it knows that.
+        """
         self.disk = SimulatedDisk()
-        self.wiped, self.rotten = True, False
+        self.signers.clear()
+        self.votes_lost, self.rotten = True, False
         self._note(self._scheduler.now, Kind.WIPED, self.id, self.lives)
+
+    def make_key(self) -> Signer:
+        """A new consensus key, kept on the disk."""
+        signer = self._world.make_signer(self.id)
+        self.signers.append(signer)
+        return signer
 
     def set_clock(self, offset: int) -> None:
         """The machine's clock jumps to this offset against virtual time."""

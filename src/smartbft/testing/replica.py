@@ -14,6 +14,7 @@ from smartbft.core.effects import (
     CancelTimer,
     Execute,
     InstallSnapshot,
+    MakeConsensusKey,
     Penalise,
     Persist,
     Record,
@@ -23,8 +24,10 @@ from smartbft.core.effects import (
     ServeDecisions,
     SetTimer,
     TakeSnapshot,
+    VotesOnRecord,
 )
 from smartbft.core.inputs import (
+    ConsensusKeyMade,
     Executed,
     Input,
     MessageReceived,
@@ -37,7 +40,7 @@ from smartbft.core.inputs import (
 )
 from smartbft.core.recovery import decisions_in, recover
 from smartbft.core.vouching import pool_arguments
-from smartbft.errors import RemoteProtocolError
+from smartbft.errors import RemoteProtocolError, UnknownKey
 from smartbft.limits import (
     MAX_BAD_SIGNATURES_PER_SOURCE,
     MAX_OPERATION_BYTES,
@@ -49,7 +52,7 @@ from smartbft.limits import (
     VERIFY_JOBS_IN_FLIGHT,
 )
 from smartbft.messages import Decision, Hold, Message, decode, encode
-from smartbft.smr.application import ExecutionContext
+from smartbft.smr.application import ExecutionContext, execute_decided
 from smartbft.testing.checkers import PropertyViolation
 from smartbft.testing.clients import parse_replies
 from smartbft.testing.log import DiskLog, MemoryLog, SimulatedLog
@@ -107,7 +110,7 @@ class SimulatedReplica:
         self.judged = id not in world.byzantine
         # Bound once: these are called at every event.
         self._core_step = self.core.step
-        self._validate = world.validator.validate
+        self._validate = self.core.validator.validate
         self._note_received = world.checkers.votes.received
         self._clock = EPOCH + host.clock_offset
         self._peers = [(peer.endpoint, peer.deliver_message) for peer in world.machines if peer.id != id]
@@ -132,6 +135,8 @@ class SimulatedReplica:
             ServeDecisions: self._serve_decisions,
             Penalise: self._penalise,
             ReportEvidence: self._report,
+            MakeConsensusKey: self._make_key,
+            VotesOnRecord: self._on_record,
             **self._snapshots.actions(),
         }
         self.log = self._open_log()
@@ -161,9 +166,12 @@ class SimulatedReplica:
         if state.snapshots.newest is not None:
             self.application.restore(state.snapshots.newest.state)
             self.executed = state.base
+        host = self._host
         # Without a log every life but the first has forgotten what it said.
-        remembers = self._world.scenario.persistence != "memory" or self._host.lives == 1
-        state.intact = remembers and not self._host.wiped
+        if host.lives > 1 and self._world.scenario.persistence == "memory":
+            host.votes_lost = True
+        state.intact = not host.votes_lost
+        state.signers = list(host.signers)
         self.step(Start(state))
 
     def crash(self) -> None:
@@ -193,6 +201,8 @@ class SimulatedReplica:
             if type(message) is Hold:
                 self._world.checkers.vouching.received(self.id, sender, message)
             verified = self._validate(sender, message)
+        except UnknownKey:
+            return
         except RemoteProtocolError as error:
             self._accuse(sender, f"refused: {error}")
             return
@@ -319,6 +329,18 @@ class SimulatedReplica:
         if self.judged:
             self._world.checkers.accused(self.id, effect)
 
+    # Consensus keys
+
+    def _make_key(self, _: MakeConsensusKey) -> None:
+        self._scheduler.after(self._scheduler.between(1, 1_000), self._on_key_made)
+
+    def _on_key_made(self, _: None) -> None:
+        if not self.dead:
+            self.step(ConsensusKeyMade(self._host.make_key()))
+
+    def _on_record(self, _: VotesOnRecord) -> None:
+        self._host.votes_lost = False
+
     # Timers
 
     def _set_timer(self, effect: SetTimer) -> None:
@@ -402,7 +424,7 @@ class SimulatedReplica:
             self._go_on()
             return
         context = ExecutionContext(effect.instance, effect.timestamp, effect.seed)
-        results = self.application.execute_batch(effect.data, context)
+        results = execute_decided(self.application, effect.data, context)
         if self.judged:
             world.checkers.order.applied(self.id, effect.instance, results)
         world.trace.note(self._scheduler.now, Kind.EXECUTED, self.id, effect.instance << 32 | crc32(results))

@@ -12,9 +12,8 @@ from typing import Protocol
 from blake3 import blake3
 
 from smartbft._fastpath.pool import VerifyJob
-from smartbft.crypto.signatures import Ed25519MemberVerifier, Ed25519Signer, MemberVerifier, Signer
+from smartbft.crypto.signatures import Ed25519KeyVerifier, Ed25519Signer, KeyVerifier, Signer
 from smartbft.limits import SIGNATURE_BYTES
-from smartbft.types import View
 
 _PUBLIC_KEY_CONTEXT = "smartbft v1 simulated public key"
 
@@ -25,8 +24,8 @@ class SignatureScheme(Protocol):
     def signer(self, secret: bytes) -> Signer:
         """A signer from a 32-byte secret; the same secret gives the same key."""
 
-    def member_verifier(self, view: View) -> MemberVerifier:
-        """Checks signatures of the members of `view`."""
+    def key_verifier(self) -> KeyVerifier:
+        """Checks single signatures, those of members above all."""
 
     def verify_requests(self, job: VerifyJob) -> bytearray:
         """The mask of a job from the pool: one byte per request, 1 where the signature is valid."""
@@ -39,9 +38,9 @@ class Ed25519Scheme:
         """An Ed25519 signer."""
         return Ed25519Signer(secret)
 
-    def member_verifier(self, view: View) -> MemberVerifier:
+    def key_verifier(self) -> KeyVerifier:
         """The product's verifier."""
-        return Ed25519MemberVerifier(view)
+        return Ed25519KeyVerifier()
 
     def verify_requests(self, job: VerifyJob) -> bytearray:
         """Native batch verification, on this thread."""
@@ -76,10 +75,9 @@ class KeyedHashScheme:
         self._secrets[signer.public_key] = secret
         return signer
 
-    def member_verifier(self, view: View) -> MemberVerifier:
-        """A verifier for the members of `view`; members whose keys this scheme did not make never verify."""
-        secrets = {member.id: self._secrets.get(member.consensus_key) for member in view.members}
-        return _KeyedHashMemberVerifier(secrets)
+    def key_verifier(self) -> KeyVerifier:
+        """A verifier for all keys that this scheme makes; others never verify."""
+        return _KeyedHashVerifier(self._secrets)
 
     def verify_requests(self, job: VerifyJob) -> bytearray:
         """Check each signature of a job; unknown keys never verify."""
@@ -91,12 +89,15 @@ class KeyedHashScheme:
         return mask
 
 
-class _KeyedHashMemberVerifier:
+class _KeyedHashVerifier:
     __slots__ = ("_secrets",)
 
-    def __init__(self, secrets: dict[int, bytes | None]) -> None:
+    def __init__(self, secrets: dict[bytes, bytes]) -> None:
         self._secrets = secrets
 
-    def verify(self, member: int, signature: bytes, payload: bytes) -> bool:
-        secret = self._secrets.get(member)
+    def acceptable(self, key: bytes) -> bool:
+        return key in self._secrets
+
+    def verify(self, key: bytes, signature: bytes, payload: bytes) -> bool:
+        secret = self._secrets.get(key)
         return secret is not None and blake3(payload, key=secret).digest(SIGNATURE_BYTES) == signature

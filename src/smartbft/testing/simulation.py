@@ -12,8 +12,8 @@ from smartbft._fastpath.hashing import derive_key
 from smartbft._fastpath.pool import RequestPool
 from smartbft.core.chassis import Chassis, Ordering
 from smartbft.core.replica import Replica
-from smartbft.core.validation import Validator
 from smartbft.crypto.domains import Domains
+from smartbft.crypto.signatures import Signer
 from smartbft.limits import MAX_LOG_QUEUE_BYTES, MAX_POOL_BYTES, MAX_POOL_REQUESTS
 from smartbft.protocols.mod_smart import ModSmart
 from smartbft.smr.application import BatchStateMachine, StateMachine
@@ -131,10 +131,10 @@ class Simulation:
         self.scenario = scenario or draw_scenario(chosen)
         self.scheme: SignatureScheme = Ed25519Scheme() if self.scenario.real_signatures else KeyedHashScheme()
         self._signers = {id: self.scheme.signer(self._secret(b"replica", id)) for id in self.replica_ids}
+        self._permanent = {id: self.scheme.signer(self._secret(b"permanent", id)) for id in self.replica_ids}
         self.view = View(0, tuple(self._member(id) for id in self.replica_ids))
-        self.validator = Validator(
-            self.view, self.domains, self.scheme.member_verifier(self.view), self.scenario.parameters
-        )
+        self.verifier = self.scheme.key_verifier()
+        self._keys_made = 0
         self.network = SimulatedNetwork(self.scheduler, self.scenario.network)
         self.enough_replies = self.view.quorum if self.scenario.persistence == "sync" else self.view.f + 1
         self.byzantine = self.scenario.byzantine
@@ -165,14 +165,18 @@ class Simulation:
         return derive_key("smartbft v1 simulated secret", self.chain_id + purpose + number.to_bytes(4, "little"))
 
     def _member(self, id: int) -> Member:
-        key = self._signers[id].public_key
-        return Member(id, key, key)
+        return Member(id, self._permanent[id].public_key, self._signers[id].public_key)
+
+    def make_signer(self, replica: int) -> Signer:
+        """A new consensus key of a replica."""
+        self._keys_made += 1
+        return self.scheme.signer(self._secret(b"consensus key %d" % self._keys_made, replica))
 
     def _make_checkers(self) -> Checkers:
         return Checkers(
             self.view,
             self.domains,
-            self.scheme.member_verifier(self.view),
+            self.scheme.key_verifier(),
             persistence=self.scenario.persistence,
             forgetful=self.scenario.forgetful,
             byzantine=self.byzantine,
@@ -223,6 +227,8 @@ class Simulation:
             self._signers[id],
             pool,
             self.scenario.parameters,
+            permanent=self._permanent[id],
+            verifier=self.verifier,
             level=PERSISTENCE_LEVELS[self.scenario.persistence],
             ordering=self._ordering,
         )

@@ -14,7 +14,7 @@ from smartbft._fastpath.frames import REQUEST, FrameReader, frame
 from smartbft._fastpath.pool import RequestPool, join_requests, split_requests
 from smartbft.core.validation import Validator
 from smartbft.crypto.domains import Domains
-from smartbft.crypto.signatures import Ed25519MemberVerifier, Ed25519Signer
+from smartbft.crypto.signatures import Ed25519KeyVerifier, Ed25519Signer
 from smartbft.errors import RemoteProtocolError
 from smartbft.limits import DIGEST_BYTES, MAX_REQUEST_BYTES
 from smartbft.messages import FetchHeld, HeldRequests, Hold
@@ -99,7 +99,7 @@ def _careless_frames(data: bytes) -> None:
 
 _KEYS = [Ed25519Signer(bytes([id + 1]) * 32).public_key for id in range(4)]
 _VIEW = View(0, tuple(Member(id, key, key) for id, key in enumerate(_KEYS)))
-_VALIDATOR = Validator(_VIEW, Domains(_CHAIN), Ed25519MemberVerifier(_VIEW), Parameters(request_authentication=CHANNEL))
+_VALIDATOR = Validator(_VIEW, Domains(_CHAIN), Ed25519KeyVerifier(), Parameters(request_authentication=CHANNEL))
 _MESSAGES = [
     Hold(0, 0, bytes(32)),
     Hold(0, 3, bytes(range(96))),

@@ -172,7 +172,7 @@ class ModSmart:
         if self.leader != chassis.id or self.current.proposal is not None or not chassis.may_propose():
             return
         ready = chassis.pool.ready()
-        if not ready or not chassis.guard.synchronized or self._waits_for_more(ready):
+        if not chassis.guard.synchronized or not (ready or chassis.statements()) or self._waits_for_more(ready):
             return
         value, data = self._form_batch()
         if value is not None:
@@ -182,15 +182,17 @@ class ModSmart:
         chassis = self._chassis
         limits = chassis.parameters.max_batch_requests, chassis.parameters.max_batch_bytes
         self._batch_due = 0
+        statements = chassis.statements()
+        now = max(chassis.now, chassis.agreed_time + 1)
         # Clocks may have leapt beyond the lease of every session that has requests here, as when all machines slept.
         # Nothing would advance the agreed time then, nor refuse them: their time is the agreed one.
-        for timestamp in dict.fromkeys((max(chassis.now, chassis.agreed_time + 1), chassis.agreed_time + 1)):
+        for timestamp in dict.fromkeys((now, chassis.agreed_time + 1)):
             digests, data = chassis.pool.form_batch(*limits, timestamp)
             if digests:
-                value = Value(timestamp, digests)
+                value = Value(timestamp, digests, statements)
                 self._last_batch = value.count
                 return value, data
-        return None, b""
+        return (Value(now, b"", statements), b"") if statements else (None, b"")
 
     def form_value(self) -> tuple[bytes, bytes]:
         """What a new leader proposes where nothing binds: an encoded value and its requests; empty without any."""
@@ -251,6 +253,19 @@ class ModSmart:
         if self.current is started:
             self._propose()
             self._watch.look()
+
+    # New consensus keys
+
+    def on_keys_changed(self, members: tuple[int, ...]) -> None:
+        """These members vote with other keys from the next instance: forget what was checked with the old ones."""
+        for member in members:
+            self._early.drop(member)
+            self._seen_accepts.pop(member, None)
+        self._synchronization.on_keys_changed(members)
+
+    def promise_anew(self) -> None:
+        """Our own key is another from now on: promise a regency with it."""
+        self._synchronization.promise_anew()
 
     # The synchronization phase
 

@@ -251,12 +251,12 @@ class Synchronization:
                 self._chassis.note_progress(stop_data.signer, stop_data.instance - 1)
         return False
 
-    def _value_to_propose(self, outcome: Outcome) -> tuple[bytes, bytes]:
+    def _value_to_propose(self, outcome: Outcome) -> tuple[bytes, bytes | None]:
         chassis = self._chassis
         if outcome.instance <= chassis.decided:
-            return chassis.decided_value(outcome.instance), b""
+            return chassis.decided_value(outcome.instance), None
         if outcome.verdict is Verdict.BOUND:
-            return self._ordering.current.value_of(outcome.digest), b""
+            return self._ordering.current.value_of(outcome.digest), None
         return self._ordering.form_value()
 
     def _want(self, outcome: Outcome) -> None:
@@ -312,11 +312,11 @@ class Synchronization:
             return
         outcome = evaluate(message.stop_data, self._chassis.view.n, self._chassis.view.f)
         if self._is_up_to(list(message.stop_data), outcome):
-            self._take_up(message, outcome, b"")
+            self._take_up(message, outcome, None)
         else:
             self._postponed = message
 
-    def _take_up(self, sync: Sync, outcome: Outcome, data: bytes) -> None:
+    def _take_up(self, sync: Sync, outcome: Outcome, data: bytes | None) -> None:
         """Lines 36-44: the regency begins: only now anything may be written in it, and in that instance only that
         value.
         """
@@ -331,7 +331,7 @@ class Synchronization:
             self._sync_token = chassis.persist_promise(sync_record(chassis.decided + 1, sync), then)
         self._begin(sync, outcome, data)
 
-    def _begin(self, sync: Sync, outcome: Outcome, data: bytes) -> None:
+    def _begin(self, sync: Sync, outcome: Outcome, data: bytes | None) -> None:
         chassis = self._chassis
         self.asked = self.regency
         self.changes.end(chassis.now, self.regency, chassis.view.leader(self.regency))
@@ -343,6 +343,47 @@ class Synchronization:
         if sync.value and current.instance == outcome.instance:
             current.resume(sync.value, binds=outcome.verdict is Verdict.BOUND, data=data)
         self._ordering.begin_regency()
+
+    # New consensus keys
+
+    def on_keys_changed(self, members: tuple[int, ...]) -> None:
+        """What was checked with the keys before does not count any more; it is sent or asked for again.
+
+        Proofs for later instances are among it, so it is not only what these members signed.
+        """
+        own = self._stop_data.pop(self._chassis.id, None)
+        self._stop_data.clear()
+        if own is not None and self._chassis.id not in members:
+            self._stop_data[self._chassis.id] = own
+        self._postponed = None
+
+    def promise_anew(self) -> None:
+        """Promise a regency with our new key: the one we follow, or that of the last decision.
+
+        A forgotten promise may be for a higher one. Nobody who has made the last decision takes up a SYNC with it any
+        more, because it does not verify; who took it up before votes for the next instance in that regency only.
+        So no two quorums come of it (the argument is in ARCHITECTURE.md, "New consensus keys").
+        """
+        chassis = self._chassis
+        proof = chassis.last_proof()
+        if proof is not None and proof.regency > self.regency:
+            self._because(f"instance {proof.instance} was decided in regency {proof.regency}")
+            chassis.guard.install(proof.regency)
+            self.asked = max(self.asked, self.regency)
+            self._forget_old_regency()
+            self._ordering.leave_regency()
+        self._stop_data.pop(chassis.id, None)
+        if not self.regency:
+            return  # nobody promises regency 0
+        stop_data = self._make_stop_data()
+        token = chassis.persist_promise(regency_record(stop_data.instance, stop_data))
+        self._own = (token, stop_data)
+        if self._sync is not None and chassis.guard.synchronized:
+            self._sync_token = chassis.persist_promise(sync_record(stop_data.instance, self._sync))
+            return
+        if chassis.view.leader(self.regency) == chassis.id:
+            self._stop_data[chassis.id] = stop_data
+        chassis.set_timer(Timer.REGENCY, self.timeout)
 
     # Progress, time, repetition
 

@@ -15,13 +15,14 @@ import msgspec
 from smartbft._fastpath.pool import VALID
 from smartbft.core.effects import Broadcast, Record, Send
 from smartbft.core.inputs import Timer
+from smartbft.core.member_keys import MemberKeys
 from smartbft.core.recovery import recover
 from smartbft.core.safety import VoteGuard
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import Signer
 from smartbft.messages import Message, Proof, StopData, Sync
 from smartbft.protocols.mod_smart import ModSmart
-from smartbft.types import Member, Parameters, Value, View
+from smartbft.types import KeyStatement, Member, Parameters, Value, View
 
 N = 4
 NOW = 1_000_000
@@ -60,8 +61,11 @@ class TaggedSigner:
 class TaggedVerifier:
     """Accepts the tags; nobody but the adversary makes messages outside the replicas, and it only uses its own."""
 
-    def verify(self, member: int, signature: bytes, payload: bytes) -> bool:
-        return signature == tag(member)
+    def verify(self, key: bytes, signature: bytes, payload: bytes) -> bool:
+        return signature == key * 2
+
+    def acceptable(self, key: bytes) -> bool:
+        return True
 
 
 class _Pool:
@@ -103,6 +107,7 @@ class Bench:
         self.pool: Any = _Pool()
         self.parameters = PARAMETERS
         self.guard = VoteGuard()
+        self.keys = MemberKeys(view)
         self.record_votes = True
         self.now = NOW
         self.decided = 0
@@ -165,6 +170,7 @@ class Bench:
 
     def decide(self, instance: int, value: bytes, data: bytes, proof: Proof, logged: bool) -> None:
         self.guard.decided(instance)
+        self.keys.decided(instance, ())
         self.decided = instance
         self.agreed_time = NOW
         self.decision = (value, proof)
@@ -178,6 +184,9 @@ class Bench:
 
     def decided_value(self, instance: int) -> bytes:
         return self.decision[0] if self.decision and instance == self.decided else b""
+
+    def statements(self) -> tuple[KeyStatement, ...]:
+        return ()
 
     def may_propose(self) -> bool:
         return True
