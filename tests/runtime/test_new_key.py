@@ -1,0 +1,97 @@
+"""A replica whose data folder is gone gets a new consensus key, and the cluster can count on its vote again."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smartbft import LocalCluster
+from smartbft.apps import counter
+from smartbft.core.taking_part import LOST_VOTES, NO_KEY
+from smartbft.errors import ConfigError
+from smartbft.storage import ConsensusKeys
+from smartbft.storage.lives import VOTES_LOST
+from smartbft.types import Parameters
+
+Run = Callable[[Callable[[], Awaitable[None]]], None]
+QUICK = Parameters(request_timeout=400_000, resend_interval=50_000, progress_interval=50_000)
+
+
+async def votes(cluster: LocalCluster, replica: int, marker: Path) -> None:
+    """Wait until a replica takes part again, and its record counts as intact."""
+    while True:
+        status = await cluster.replicas[replica].status()
+        if status["takes_part"] and not status["learns"] and not marker.exists():
+            return
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("persistence", ["memory", "sync"])
+def test_it_votes_again_and_another_one_may_die(run: Run, tmp_path: Path, persistence: Any) -> None:
+    home = tmp_path / "replica-0"
+
+    async def scenario() -> None:
+        async with (
+            LocalCluster(4, counter.Counter, persistence, folder=tmp_path, parameters=QUICK) as cluster,
+            cluster.client(retransmit=0.2) as client,
+        ):
+            await client.invoke(counter.add(1))
+            await cluster.stop(0)
+            shutil.rmtree(home / "data")
+            await cluster.start(0)
+            assert (await cluster.replicas[0].status())["learns"] == LOST_VOTES
+            await votes(cluster, 0, home / VOTES_LOST)
+            await cluster.stop(3)
+            for _ in range(3):
+                await client.invoke(counter.add(1))
+            assert counter.decode_value(await client.invoke(counter.read())) == 4
+            if persistence == "sync":
+                await cluster.stop(0)
+                await cluster.start(0)
+                assert not (await cluster.replicas[0].status())["learns"], "its log is an intact record"
+                await client.invoke(counter.add(1))
+
+    run(scenario)
+
+
+def test_without_the_key_file_it_needs_another_key(run: Run, tmp_path: Path) -> None:
+    home = tmp_path / "replica-0"
+
+    async def scenario() -> None:
+        async with LocalCluster(4, counter.Counter, "sync", folder=tmp_path, parameters=QUICK) as cluster:
+            for lost in (LOST_VOTES, NO_KEY):
+                await cluster.stop(0)
+                if lost == LOST_VOTES:
+                    shutil.rmtree(home / "data")
+                else:
+                    next((home / "data").glob("*.key")).unlink()
+                await cluster.start(0)
+                assert (await cluster.replicas[0].status())["learns"] == lost
+                await votes(cluster, 0, home / VOTES_LOST)
+
+    run(scenario)
+
+
+def test_key_files(tmp_path: Path) -> None:
+    keys = ConsensusKeys(tmp_path / "data")
+    assert keys.load() == []
+    first = keys.make()
+    (file,) = (tmp_path / "data").iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert [signer.public_key for signer in keys.load()] == [first.public_key]
+    second = keys.make()
+    assert [signer.public_key for signer in keys.load()] == [second.public_key], "the old one lost its votes"
+    (file,) = (tmp_path / "data").iterdir()
+    file.write_bytes(file.read_bytes()[:20])
+    assert keys.load() == [], "a damaged file counts as missing"
+
+
+def test_a_folder_that_takes_no_key(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(ConfigError, match="data"):
+        ConsensusKeys(tmp_path / "data").make()
