@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from smartbft.core.recovery import RecoveredState, recover
 from smartbft.errors import InvariantViolation
-from smartbft.smr.application import BatchStateMachine, ExecutionContext
+from smartbft.smr.application import BatchStateMachine, ExecutionContext, execute_decided
 from smartbft.storage import SnapshotStore
 from smartbft.testing.checkers import PropertyViolation
 from smartbft.testing.disk import read_log
@@ -83,7 +83,7 @@ def _execute(world: Simulation, application: BatchStateMachine, instance: int) -
     if batch is None:
         raise PropertyViolation("total order", f"no replica has shown the batch of instance {instance}")
     timestamp, seed, data = batch
-    application.execute_batch(data, ExecutionContext(instance, timestamp, seed))
+    execute_decided(application, data, ExecutionContext(instance, timestamp, seed))
 
 
 def _audit_snapshot(world: Simulation, host: Host, state: RecoveredState) -> None:

@@ -334,6 +334,11 @@ class Checkers:
         if reply.status == EXECUTED:
             self.durability.replied(replica, reply.instance)
 
+    def wiped(self, replica: int) -> None:
+        """A replica has lost its disk."""
+        self.votes.wiped(replica)
+        self.durability.wiped(replica)
+
     def installed(self, replica: int, instance: int) -> None:
         """A replica takes over the state of a snapshot."""
         self.agreement.restarted(replica, instance)

@@ -147,7 +147,7 @@ class Faults:
         if host.replica is not None:  # else it is down already, by another fault that will start it again
             self._stop(host, True, wipe.downtime)
         host.wipe()
-        self._world.checkers.durability.wiped(wipe.replica)
+        self._world.checkers.wiped(wipe.replica)
         self._is_over()
 
     # The network

@@ -37,7 +37,6 @@ class Host:
         self.votes_lost = False
         self.signers: list[Signer] = []  # of consensus keys that were made here, on the disk
         self.rotten = False
-        self.wiped = False
         self.clock_offset = world.scenario.clock_offsets[id]
         self._world = world
         self._scheduler = world.scheduler

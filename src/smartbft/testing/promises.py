@@ -109,6 +109,16 @@ class Votes:
         if installed:
             self._recorded[replica] = installed[-1]
 
+    def wiped(self, replica: int) -> None:
+        """The replica has lost its disk, and will vote with another key: what it promised, it may have forgotten.
+
+        Not what it voted: it votes in no instance again in which it may have voted before.
+        """
+        self._recorded.pop(replica, None)
+        self.regency[replica] = 0
+        for key in [key for key in self._said if key[:2] == (replica, Sync)]:
+            del self._said[key]
+
     def sent(self, replica: int, message: Message) -> None:
         """A replica lets a message out."""
         if isinstance(message, Write):

@@ -291,7 +291,7 @@ class Simulation:
         self.faults.disk_failed(host)
 
     def wipe(self, replica: int, downtime: int = 10_000) -> None:
-        """A replica loses its disk now, and starts again after `downtime` microseconds: it only learns from then on."""
+        """A replica loses its disk now, and starts again after `downtime` microseconds."""
         self.faults.wipe(Wipe(replica, 0, downtime))
 
     def isolate(self, replica: int, duration: int) -> None:
@@ -389,7 +389,7 @@ class Simulation:
             return False
         for host in self.core_hosts:
             replica = host.replica
-            if replica is None or replica.executed != self.decided or not replica.idle():
+            if replica is None or replica.executed != self.decided or not replica.idle() or replica.core.learns:
                 return False
         return True
 

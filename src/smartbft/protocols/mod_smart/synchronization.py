@@ -438,6 +438,8 @@ class Synchronization:
         interval = chassis.parameters.resend_interval
         if self._sync is None or self._sync_token > chassis.durable:
             return
+        if chassis.guard.suspended and chassis.view.leader(self._sync.regency) == chassis.id:
+            return  # it is one of an earlier life of ours, and not on record here
         if abs(chassis.now - self._answered.get(to, -interval)) >= interval:
             self._answered[to] = chassis.now
             chassis.send(to, self._sync)
