@@ -39,6 +39,8 @@ MAX_VALUE_BYTES = VALUE_HEADER_BYTES + DIGEST_BYTES * MAX_BATCH_REQUESTS + KEY_S
 # with older ones cannot be checked any more: that holds up nobody but a peer that is as far behind, until it has the
 # decisions, which are checked with the keys of their time.
 MAX_KEYS_PER_MEMBER = 16
+# Resend intervals for which a replica that gets a new key looks for the SYNC of its regency first.
+LOOKS_FOR_SYNC = 8
 # Public keys kept ready for verification.
 MAX_PARSED_KEYS = 4 * MAX_MEMBERS
 MAX_PROOF_BYTES = 128 + MAX_MEMBERS * (SIGNATURE_BYTES + 8)

@@ -110,6 +110,7 @@ def test_a_checkpoint_is_signed_once_it_is_durable(cluster: Cluster) -> None:
     ],
 )
 def test_a_forged_checkpoint_is_refused(cluster: Cluster, forged: Any) -> None:
+    cluster.nodes[0].replica.keys.known = 10  # it knows the keys that are in force there
     with pytest.raises(RemoteProtocolError, match="bad signature"):
         cluster.nodes[0].receive(2, forged(cluster.nodes[0]))
 

@@ -123,7 +123,7 @@ def sizes(node: Node) -> dict[str, int]:
         "values": sum(len(consensus._known) for consensus in live),
         "early": len(ordering._early),
         "promises": len(synchronization._stop_data),
-        "answered": len(synchronization._answered) + len(node.replica._answered),
+        "answered": len(synchronization._answered) + len(node.replica._serving._answered),
         "suspicions": len(synchronization._suspicions._asked) + len(synchronization._suspicions._reached),
         "standings": len(node.replica._taking_part._standings),
         "decisions": len(node.replica.catch_up._fetched),

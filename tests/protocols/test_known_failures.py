@@ -103,7 +103,7 @@ def test_b1_old_collects_non_members_and_unbound_proofs_are_refused() -> None:
     [
         ("check_sync", "with STOPDATA of"),
         ("check_stop_data", "its signer is no member"),
-        ("check_proof", "does not verify"),
+        ("check_proof", "ACCEPT in a proof"),
         ("_check_decision", "with a proof for instance"),
     ],
 )

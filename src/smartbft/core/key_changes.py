@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from smartbft.core.effects import MakeConsensusKey
 from smartbft.core.forwarding import Deadline, Due
 from smartbft.crypto.signatures import Signer
+from smartbft.limits import LOOKS_FOR_SYNC
 from smartbft.messages import KeyAnnouncement
 from smartbft.types import KeyStatement
 
@@ -27,12 +28,13 @@ class KeyChanges:
             needs none, or the key is not here yet.
     """
 
-    __slots__ = ("_asked", "_deadline", "_own", "_pending", "_replica", "made")
+    __slots__ = ("_asked", "_deadline", "_looks", "_own", "_pending", "_replica", "made")
 
     def __init__(self, replica: Replica) -> None:
         self.made: Signer | None = None
         self._replica = replica
         self._asked = False
+        self._looks = 0  # for the SYNC, since the key is here
         self._own: KeyStatement | None = None
         self._pending: dict[int, KeyStatement] = {}  # the newest of each member; who has waited longest comes first
         self._deadline = Deadline(replica)
@@ -98,6 +100,7 @@ class KeyChanges:
     def on_made(self, signer: Signer) -> None:
         """The key is here, and on disk."""
         self.made = signer
+        self._looks = 0
         self.repeat()
 
     def forget_made(self) -> None:
@@ -108,12 +111,19 @@ class KeyChanges:
     def repeat(self) -> None:
         """Announce our statement until it is ordered; not before we know which key it replaces."""
         replica = self._replica
-        if self.made is None or not replica.learns or replica.is_behind():
+        if self.made is None or not replica.learns or replica.is_behind() or self._waits_for_sync():
             return
         replaced = replica.keys.latest(replica.id) or b""
         if self._own is None or self._own.replaces != replaced:
             self._own = self._sign(self.made, replaced)
         self._announce(self._own)
+
+    def _waits_for_sync(self) -> bool:
+        """For a while: the SYNC of the regency may hold a STOPDATA of ours, which nobody takes up after the change."""
+        if self._replica.guard.synchronized:
+            return False
+        self._looks += 1
+        return self._looks <= LOOKS_FOR_SYNC
 
     def _sign(self, made: Signer, replaced: bytes) -> KeyStatement:
         replica = self._replica

@@ -28,7 +28,6 @@ from smartbft.core.effects import (
     Reply,
     ReportEvidence,
     Send,
-    ServeDecisions,
     SetTimer,
     VotesOnRecord,
 )
@@ -52,6 +51,7 @@ from smartbft.core.records import decision_record
 from smartbft.core.recovery import Decided, RecoveredState, RecoveredVotes
 from smartbft.core.regency_changes import RegencyChanges
 from smartbft.core.safety import VoteGuard
+from smartbft.core.serving import Serving
 from smartbft.core.state_transfer import StateTransfer, TransferMessage
 from smartbft.core.taking_part import LOST_VOTES, NO_KEY, TakingPart
 from smartbft.core.validation import Validator
@@ -74,7 +74,6 @@ from smartbft.messages import (
     FetchHeld,
     FetchStanding,
     Forward,
-    Gone,
     HeldRequests,
     Hold,
     KeyAnnouncement,
@@ -150,7 +149,7 @@ class Replica:
         kept = RECENT_DECISIONS_IN_MEMORY_MODE if level == MEMORY_LEVEL else LIVE_INSTANCES
         self._recent = RecentDecisions(kept, RECENT_DECISIONS_BYTES)
         self._last_proof: Proof | None = None
-        self._answered: dict[int, tuple[int, int]] = {}
+        self._serving = Serving(self, self._recent, has_log=level != MEMORY_LEVEL)
         self.catch_up = CatchUp(self)
         self.checkpoints = Checkpoints(self)
         self.transfer = StateTransfer(self, transfer_sources or len(view.ids))
@@ -232,7 +231,7 @@ class Replica:
             "executed": self.executed,
             "agreed_time": self.agreed_time,
             "checkpoint": self.checkpoints.newest,
-            "log_begins": self._first_served(),
+            "log_begins": self._serving.first(),
             "transferred": self.transfer.installed,
             "takes_part": not self.guard.suspended,
             "learns": self.learns,
@@ -359,20 +358,8 @@ class Replica:
     def _on_start_message(self, sender: int, message: FetchStanding | Standing) -> None:
         if isinstance(message, FetchStanding):
             self._taking_part.on_fetch_standing(sender, message)
-        elif message.accept is None or self.is_ours(message.accept) or not self._is_for_our_key(message.accept):
-            self._taking_part.on_standing(sender, message)
         else:
-            self.penalise(sender, "showed an ACCEPT that we did not sign")
-
-    def _is_for_our_key(self, accept: Accept) -> bool:
-        """Whether it is in an instance for which we have the key; another life may have signed it with another one."""
-        known = accept.instance <= self.keys.known
-        return known and self.keys.key_at(self.id, accept.instance) == self.signer.public_key
-
-    def is_ours(self, accept: Accept) -> bool:
-        """Signatures are deterministic: an ACCEPT of ours is what we would sign."""
-        payload = self.domains.accept_payload(accept.view, accept.regency, accept.instance, accept.digest)
-        return self.signer.sign(payload) == accept.signature
+            self._taking_part.on_standing(sender, message)
 
     def adopt(self, sender: int, data: bytes) -> None:
         """Requests that were not ordered in time; the pool parses all of them before it takes the first."""
@@ -594,44 +581,8 @@ class Replica:
 
     def answer_with_decision(self, to: int, instance: int) -> None:
         """Send a decided instance to a peer that lacks it, at most one per resend interval unless it moves on."""
-        if self.catch_up.claims(to) >= instance:
-            return
-        last, at = self._answered.get(to, (0, -self.parameters.resend_interval))
-        if instance == last and abs(self.now - at) < self.parameters.resend_interval:
-            return
-        self._answered[to] = (instance, self.now)
-        self.serve_decisions(to, instance, instance)
-
-    def _first_served(self) -> int:
-        """The first instance whose decision is here for others."""
-        if self._level == MEMORY_LEVEL:
-            return self._recent.first() or self.decided + 1
-        return self.checkpoints.first
+        self._serving.answer(to, instance)
 
     def serve_decisions(self, to: int, first: int, last: int) -> None:
-        """Send decisions `first` to `last`, as far as they are durable here: from memory if possible, else from the
-        log. If they are not here any more, say where ours begin.
-        """
-        begin = self._first_served()
-        if first < begin:
-            self.send(to, Gone(self.view.number, self.ordering.regency, begin))
-            return
-        for instance in range(first, last + 1):
-            known = self._recent.get(instance)
-            if known is None:
-                if self._level != MEMORY_LEVEL and 1 <= instance <= self.decided:
-                    self._effects.append(ServeDecisions(to, instance, min(last, self.decided)))
-                    return
-            elif known[1] <= self.durable:
-                decision = known[0]
-                self.send(
-                    to,
-                    Decision(
-                        self.view.number,
-                        self.ordering.regency,
-                        instance,
-                        decision.value,
-                        decision.data,
-                        decision.proof,
-                    ),
-                )
+        """Send decisions `first` to `last`, as far as they are durable here."""
+        self._serving.serve(to, first, last)

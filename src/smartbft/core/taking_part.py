@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from smartbft.core.effects import VotesOnRecord
-from smartbft.messages import FetchStanding, Standing
+from smartbft.messages import Accept, FetchStanding, Standing
 
 if TYPE_CHECKING:
     from smartbft.core.recovery import RecoveredState
@@ -114,6 +114,10 @@ class TakingPart:
 
     def on_standing(self, sender: int, message: Standing) -> None:
         """An answer; only those to the question of this life count."""
+        accept = message.accept
+        if accept is not None and self._is_for_our_key(accept) and not self._is_ours(accept):
+            self._replica.penalise(sender, "showed an ACCEPT that we did not sign")
+            return
         if self._starting and message.token == self._token:
             self._standings[sender] = message
             self.look()
@@ -147,10 +151,22 @@ class TakingPart:
         """Whether somebody shows a signed ACCEPT, or more than `f` have seen any vote, that is not in the log."""
         shown = [standing.accept for standing in self._standings.values() if standing.accept is not None]
         newer = [accept for accept in shown if (accept.instance, accept.regency) > self._recorded]
-        if any(self._replica.is_ours(accept) for accept in newer):
+        if any(self._is_ours(accept) for accept in newer):
             return True
         votes = [standing.vote for standing in self._standings.values() if standing.vote is not None]
         return sum(1 for vote in votes if (vote.instance, vote.regency) > self._recorded) > self._replica.view.f
+
+    def _is_for_our_key(self, accept: Accept) -> bool:
+        """Whether it is in an instance for which we have the key; another life may have signed it with another one."""
+        replica = self._replica
+        known = accept.instance <= replica.keys.known
+        return known and replica.keys.key_at(replica.id, accept.instance) == replica.signer.public_key
+
+    def _is_ours(self, accept: Accept) -> bool:
+        """Signatures are deterministic: an ACCEPT of ours is what we would sign."""
+        replica = self._replica
+        payload = replica.domains.accept_payload(accept.view, accept.regency, accept.instance, accept.digest)
+        return replica.signer.sign(payload) == accept.signature
 
     def waiting_for(self) -> str:
         """What the start waits for, and from whom; empty when this replica takes part or learns."""

@@ -1,0 +1,65 @@
+"""Giving decisions to peers that lack them: from memory if possible, else from the log."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from smartbft.core.decisions import RecentDecisions
+from smartbft.core.effects import ServeDecisions
+from smartbft.messages import Decision, Gone
+
+if TYPE_CHECKING:
+    from smartbft.core.replica import Replica
+
+
+class Serving:
+    """What one replica sends to those who are behind.
+
+    Args:
+        replica: whose decisions they are.
+        recent: those in memory.
+        has_log: False in memory mode: there is nothing else.
+    """
+
+    __slots__ = ("_answered", "_has_log", "_recent", "_replica")
+
+    def __init__(self, replica: Replica, recent: RecentDecisions, *, has_log: bool) -> None:
+        self._replica = replica
+        self._recent = recent
+        self._has_log = has_log
+        self._answered: dict[int, tuple[int, int]] = {}  # peer -> the instance it got, and when
+
+    def answer(self, to: int, instance: int) -> None:
+        """Send a decided instance to a peer that lacks it, at most one per resend interval unless it moves on."""
+        replica = self._replica
+        if replica.catch_up.claims(to) >= instance:
+            return
+        interval = replica.parameters.resend_interval
+        last, at = self._answered.get(to, (0, -interval))
+        if instance == last and abs(replica.now - at) < interval:
+            return
+        self._answered[to] = (instance, replica.now)
+        self.serve(to, instance, instance)
+
+    def first(self) -> int:
+        """The first instance whose decision is here for others."""
+        return self._replica.checkpoints.first if self._has_log else self._recent.first() or self._replica.decided + 1
+
+    def serve(self, to: int, first: int, last: int) -> None:
+        """Send decisions `first` to `last`, as far as they are durable here. If they are not here any more, say where
+        ours begin.
+        """
+        replica = self._replica
+        view, regency, begin = replica.view.number, replica.regency, self.first()
+        if first < begin:
+            replica.send(to, Gone(view, regency, begin))
+            return
+        for instance in range(first, last + 1):
+            known = self._recent.get(instance)
+            if known is None:
+                if self._has_log and 1 <= instance <= replica.decided:
+                    replica.emit(ServeDecisions(to, instance, min(last, replica.decided)))
+                    return
+            elif known[1] <= replica.durable:
+                decision = known[0]
+                replica.send(to, Decision(view, regency, instance, decision.value, decision.data, decision.proof))
