@@ -285,7 +285,7 @@ class Checkers:
         self.order = TotalOrder()
         self.validity = Validity(domains.chain_id)
         self.votes = Votes(view, forgetful)
-        self.regency_starts = RegencyStarts(view, domains, verifier, self.provability.check)
+        self.regency_starts = RegencyStarts(view, domains, verifier, self.provability.check, self.provability.key)
         self.durability = Durability(view, domains, check_votes=persistence != "memory", holders=holders)
         self.replies = Replies(self.validity)
         self.accusations = Accusations(view, domains, verifier, forgetful | byzantine)
@@ -305,7 +305,7 @@ class Checkers:
                 self.provability.saw(Value.decode(record.parts[1]))
             self.votes.recorded(replica, record)
             if record.kind == SYNC:
-                self.regency_starts.recorded(replica, parse_sync(b"".join(record.parts)))
+                self.regency_starts.recorded(replica, parse_sync(b"".join(record.parts)), record.instance)
 
     def sent(self, replica: int, message: Message) -> None:
         """A replica lets a message out to its peers."""

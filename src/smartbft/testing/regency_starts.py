@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from smartbft.crypto.domains import Domains
-from smartbft.crypto.signatures import MemberVerifier
+from smartbft.crypto.signatures import KeyVerifier
 from smartbft.messages import Proof, StopData, Sync, stop_data_statement, sync_statement
 from smartbft.testing.promises import PropertyViolation
 from smartbft.types import View
@@ -25,43 +25,62 @@ class RegencyStarts:
         view: the members.
         domains, verifier: to check signatures with.
         check_proof: ``check_proof(instance, digest, proof)`` raises if the proof proves nothing.
+        key: ``key(member, instance)`` is the member's consensus key in force.
     """
 
-    __slots__ = ("_check_proof", "_domains", "_known", "_verifier", "_view")
+    __slots__ = ("_check_proof", "_domains", "_key", "_known", "_taken", "_verifier", "_view")
 
-    def __init__(self, view: View, domains: Domains, verifier: MemberVerifier, check_proof: CheckProof) -> None:
+    def __init__(
+        self,
+        view: View,
+        domains: Domains,
+        verifier: KeyVerifier,
+        check_proof: CheckProof,
+        key: Callable[[int, int], bytes],
+    ) -> None:
         self._view = view
         self._domains = domains
         self._verifier = verifier
         self._check_proof = check_proof
-        self._known: set[bytes] = set()  # statements of SYNCs that were found right; membership tests only
+        self._key = key
+        # Statements of SYNCs that were found right, and the instance by whose keys; membership tests only.
+        self._known: set[tuple[bytes, int]] = set()
+        self._taken: dict[int, bytes] = {}  # what each replica has recorded last: it may record that again
 
-    def recorded(self, replica: int, sync: Sync) -> None:
-        """A replica wants this SYNC, which it has taken up, persisted."""
+    def recorded(self, replica: int, sync: Sync, instance: int) -> None:
+        """A replica wants this SYNC, which it has taken up before it decided `instance`, persisted.
+
+        Promises count with the keys in force in the next instance of who takes them up. A replica that comes back with
+        a new key has taken up the SYNC before, when it learned.
+        """
         statement = sync_statement(sync)
-        if statement in self._known:
+        comes_back = self._key(replica, instance) != self._key(replica, instance - 1)
+        highest = max((stop_data.instance for stop_data in sync.stop_data), default=0)
+        at = highest if comes_back else max(highest, instance)
+        again, self._taken[replica] = self._taken.get(replica) == statement, statement
+        if again or (statement, at) in self._known:
             return
         where = f"replica {replica} begins regency {sync.regency} with"
         leader = self._view.leader(sync.regency)
-        if not self._verifier.verify(leader, sync.signature, self._domains.sync_payload(statement)):
+        if not self._verifier.verify(self._key(leader, at), sync.signature, self._domains.sync_payload(statement)):
             raise _violation(f"{where} a SYNC that replica {leader} did not sign")
         signers = {stop_data.signer for stop_data in sync.stop_data}
         if len(signers) != len(sync.stop_data) or len(signers) < self._view.n - self._view.f:
             raise _violation(f"{where} STOPDATA of {len(signers)} signers in {len(sync.stop_data)} entries")
         for stop_data in sync.stop_data:
-            if wrong := self._wrong(sync, stop_data):
+            if wrong := self._wrong(sync, stop_data, at):
                 raise _violation(f"{where} a STOPDATA of replica {stop_data.signer} {wrong}")
         self._check_value(where, sync)
-        self._known.add(statement)
+        self._known.add((statement, at))
 
-    def _wrong(self, sync: Sync, stop_data: StopData) -> str:
+    def _wrong(self, sync: Sync, stop_data: StopData, at: int) -> str:
         """What is wrong with one STOPDATA by itself; empty if nothing is."""
         if stop_data.signer not in self._view.ids:
             return "who is no member"
         if (stop_data.view, stop_data.regency) != (sync.view, sync.regency):
             return f"that was made for regency {stop_data.regency}"
         payload = self._domains.stop_data_payload(stop_data_statement(stop_data))
-        if not self._verifier.verify(stop_data.signer, stop_data.signature, payload):
+        if not self._verifier.verify(self._key(stop_data.signer, at), stop_data.signature, payload):
             return "that it did not sign"
         if len({entry.digest for entry in stop_data.write_set}) != len(stop_data.write_set):
             return "that names a value twice"
