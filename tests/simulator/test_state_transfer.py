@@ -15,6 +15,7 @@ from smartbft.limits import SNAPSHOT_CHUNK_BYTES
 from smartbft.messages import (
     Accept,
     Checkpoint,
+    Message,
     Propose,
     SnapshotChunk,
     SnapshotManifest,
@@ -64,10 +65,13 @@ def replica(world: Simulation, id: int) -> SimulatedReplica:
 
 
 def wiped(
-    interval: int = 8, application: Callable[[], Any] = AppendLog, meanwhile: Callable[[Simulation], None] | None = None
+    interval: int = 8,
+    application: Callable[[], Any] = AppendLog,
+    meanwhile: Callable[[Simulation], None] | None = None,
+    **changes: Any,
 ) -> Simulation:
     """A run in which the victim has just come back with an empty disk, behind everybody's log."""
-    world = Simulation(options(interval), application=application)
+    world = Simulation(options(interval, **changes), application=application)
     until(world, 3 * interval)
     world.wipe(VICTIM, downtime=1_000)
     if meanwhile is not None:
@@ -87,20 +91,25 @@ def test_a_wiped_replica_comes_back(application: Callable[[], Any]) -> None:
     assert world.transfers >= 1
     back = replica(world, VICTIM)
     assert back.executed == world.decided
-    # Whoever lacks the record of its votes only learns.
-    assert back.core.guard.suspended
+    assert not back.core.guard.suspended, "with a new consensus key it votes again"
+    assert back.core.keys.changed(VICTIM)
 
 
-def test_the_wiped_replica_says_nothing_that_binds() -> None:
+def test_the_wiped_replica_says_nothing_that_binds_before_its_new_key_is_in_force() -> None:
     world = wiped()
-    said: list[type] = []
-    handlers = replica(world, VICTIM)._handlers
+    said: list[Message] = []
+    victim = replica(world, VICTIM)
     for kind in (Send, Broadcast):
-        carry_out = handlers[kind]
-        handlers[kind] = lambda effect, go_on=carry_out: (said.append(type(effect.message)), go_on(effect))
+        carry_out = victim._handlers[kind]
+        victim._handlers[kind] = lambda effect, go_on=carry_out: (said.append(effect.message), go_on(effect))
     world.run()
     assert said
-    assert not {Propose, Write, Accept, StopData, Checkpoint} & set(said)
+    entry = victim.core.keys.entry_at(VICTIM, world.decided + 1)
+    assert entry is not None
+    assert entry.statement is not None
+    binding = [message for message in said if isinstance(message, (Propose, Write, Accept, StopData))]
+    assert all(message.instance >= entry.first for message in binding)
+    assert all(message.instance >= entry.first - 1 for message in said if isinstance(message, Checkpoint))
 
 
 def test_chunks_come_from_several_at_once() -> None:
@@ -237,8 +246,8 @@ def forged_snapshot(liar: SimulatedReplica) -> tuple[Manifest, bytes]:
     application.length = 10**6
     proof = liar.core.last_proof()
     assert proof is not None
-    sessions = liar.pool.export_sessions(liar.executed)
-    forged = Snapshot(0, proof.instance, liar.core.agreed_time, proof.digest, b"", sessions, application.snapshot())
+    sessions, keys = liar.pool.export_sessions(liar.executed), liar.core.keys.encode()
+    forged = Snapshot(0, proof.instance, liar.core.agreed_time, proof.digest, keys, sessions, application.snapshot())
     data = forged.encode(liar._world.chain_id)
     return describe(liar._world.chain_id, proof.instance, data, encode_proof(proof)), data
 
@@ -246,6 +255,13 @@ def forged_snapshot(liar: SimulatedReplica) -> tuple[Manifest, bytes]:
 def vouch_for_forged(world: Simulation) -> None:
     """The liar signs, shows and serves a snapshot of its own making, and nobody else shows any."""
     liar = replica(world, LIAR)
+    interval = world.scenario.parameters.checkpoint_interval
+    while (
+        any(replica(world, id).core.checkpoints._writing for id in (0, 1, LIAR))
+        or liar.executed != liar.core.decided
+        or liar.executed % interval not in range(1, interval // 2)
+    ):
+        world.advance(1)  # else there is a true one, perhaps of the same instance
     manifest, data = forged_snapshot(liar)
     lie(
         world,
@@ -280,6 +296,6 @@ def test_the_word_of_one_installs_nothing() -> None:
 def test_installing_on_the_word_of_one_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted bug: state transfer installs before `f + 1` match."""
     monkeypatch.setattr(checkpoints, "weak_quorum", lambda n: 1)
-    world = wiped(meanwhile=vouch_for_forged)
+    world = wiped(meanwhile=vouch_for_forged, instances=26)  # no later checkpoint comes
     with pytest.raises(SmartBFTError, match=r"state|diverged|results|order"):
         world.run()
