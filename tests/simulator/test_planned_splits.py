@@ -99,7 +99,7 @@ class Split(Simulation):
 
         def report(accused: int, one: evidence.Statement, other: evidence.Statement) -> None:
             file = make_evidence(self.domains.chain_id, accused, one, other).encode()
-            verdict = verify(decode_evidence(file), self.view, self.domains, self.scheme.member_verifier(self.view))
+            verdict = verify(decode_evidence(file), self.view, self.domains, self.scheme.key_verifier())
             assert verdict.holds, verdict.reason
             convicted.add(accused)
 

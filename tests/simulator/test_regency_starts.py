@@ -9,7 +9,7 @@ from kit.statements import DIGESTS, DOMAINS, VALUES, VIEW, V, W, proof, signed, 
 from msgspec.structs import replace
 from oracles import epoch_change as oracle
 
-from smartbft.crypto.signatures import Ed25519MemberVerifier
+from smartbft.crypto.signatures import Ed25519KeyVerifier
 from smartbft.messages import Sync, Written
 from smartbft.testing.checkers import PropertyViolation, Provability
 from smartbft.testing.regency_starts import RegencyStarts
@@ -20,8 +20,9 @@ LOCKED = (stop_data(0, 1, 1, (0, V), ((V, 0),)), *(stop_data(signer, 1, 1, None,
 
 
 def checker() -> RegencyStarts:
-    verifier = Ed25519MemberVerifier(VIEW)
-    return RegencyStarts(VIEW, DOMAINS, verifier, Provability(VIEW, DOMAINS, verifier).check)
+    verifier = Ed25519KeyVerifier()
+    provability = Provability(VIEW, DOMAINS, verifier)
+    return RegencyStarts(VIEW, DOMAINS, verifier, provability.check, provability.key)
 
 
 @pytest.mark.parametrize(
@@ -38,8 +39,8 @@ def checker() -> RegencyStarts:
 )
 def test_what_the_rules_allow(message: Sync):
     judge = checker()
-    judge.recorded(0, message)
-    judge.recorded(1, message)
+    judge.recorded(0, message, 1)
+    judge.recorded(1, message, 1)
 
 
 FORGED = {
@@ -62,7 +63,7 @@ FORGED = {
 @pytest.mark.parametrize("words", FORGED)
 def test_what_the_rules_forbid(words: str):
     with pytest.raises(PropertyViolation, match=words):
-        checker().recorded(0, FORGED[words])
+        checker().recorded(0, FORGED[words], 1)
 
 
 @st.composite
@@ -87,7 +88,7 @@ def test_it_agrees_with_the_oracle(said: dict[int, oracle.Collect], proposed: in
     verdict, digest = oracle.verdict(said, 4, 1)
     allowed = verdict == "unbound" or (verdict == "bound" and digest == DIGESTS[proposed])
     try:
-        checker().recorded(0, sync(statements, VALUES[proposed], 3))
+        checker().recorded(0, sync(statements, VALUES[proposed], 3), 1)
     except PropertyViolation:
         assert not allowed
     else:
@@ -97,6 +98,6 @@ def test_it_agrees_with_the_oracle(said: dict[int, oracle.Collect], proposed: in
 def test_planted_bug_any_number_is_many(monkeypatch: pytest.MonkeyPatch):
     unsound = sync((stop_data(0, 1, 1, (0, V), ((V, 0),)), *FREE[1:]), VALUES[0])
     with pytest.raises(PropertyViolation, match="neither that a value binds"):
-        checker().recorded(0, unsound)
+        checker().recorded(0, unsound, 1)
     monkeypatch.setattr(RegencyStarts, "_many", lambda checker, signers: True)
-    checker().recorded(0, unsound)
+    checker().recorded(0, unsound, 1)
