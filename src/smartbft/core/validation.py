@@ -233,13 +233,16 @@ class Validator:
             self._check_value(Value.decode(message.value))
 
     def _check_checkpoint(self, sender: int, message: Checkpoint) -> None:
-        """Nobody passes a CHECKPOINT on: where the key that signed it cannot be known, the channel says whose it is."""
+        """Nobody passes a CHECKPOINT on: where the key that signed it cannot be known, the channel says whose it is.
+
+        A member signs with its newest key, for old instances too: one that fails here may be signed with a key to come.
+        """
         if message.instance >= self._keys.known or self._keys.changed(sender):
             return
         key = self._keys.latest(sender)
         payload = self._domains.checkpoint_payload(message.view, message.instance, message.size, message.digest)
         if key is None or not self._verifier.verify(key, message.signature, payload):
-            raise InvalidSignature(f"CHECKPOINT of replica {sender} for {message.instance} has a bad signature")
+            raise UnknownKey(f"CHECKPOINT of replica {sender} for {message.instance} has a bad signature")
 
     def _check_manifest(self, message: SnapshotManifest) -> None:
         """The list of hashes is what its digest says; whether anybody vouches for the digest is the core's business.

@@ -25,7 +25,7 @@ from smartbft.core.vouching import Vouching
 from smartbft.messages import FetchHeld, HeldRequests, Hold, Message, Proof
 from smartbft.protocols.vp_consensus import VPConsensus
 from smartbft.quorum import quorum
-from smartbft.testing import regency_mutants
+from smartbft.testing import key_mutants, regency_mutants
 from smartbft.testing.campaign import Failure, run_seed
 from smartbft.testing.options import SimulationOptions
 from smartbft.testing.planting import replaced
@@ -331,6 +331,27 @@ MUTANTS: Sequence[Mutant] = (
         ("equal state", "StateDiverged"),
         10,
         _captured_late,
+    ),
+    Mutant(
+        "first-keys-for-ever",
+        "votes count with the consensus keys of the genesis, whatever has been ordered since",
+        ("no false accusation",),
+        30,
+        key_mutants.first_keys_for_ever,
+    ),
+    Mutant(
+        "newest-keys-for-all",
+        "votes of old instances count with the consensus keys of now",
+        ("no false accusation",),
+        30,
+        key_mutants.newest_keys_for_all,
+    ),
+    Mutant(
+        "votes-before-its-key",
+        "a replica that has lost its votes uses its new consensus key before it is ordered",
+        ("no contradiction", "no false accusation"),
+        30,
+        key_mutants.votes_before_its_key,
     ),
     Mutant(
         "regency-not-persisted",
