@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from smartbft._fastpath.pool import EXECUTED, OVERLOADED, request_digests, split_requests
 from smartbft.core.effects import Record, ReportEvidence
-from smartbft.core.records import DECISION, SYNC, VALUE, parse_decision, parse_sync, parse_value
+from smartbft.core.records import DECISION, REGENCY, SYNC, VALUE, parse_decision, parse_sync, parse_value
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import KeyVerifier
 from smartbft.limits import DIGEST_BYTES
@@ -303,9 +303,15 @@ class Checkers:
         else:
             if record.kind == VALUE:
                 self.provability.saw(Value.decode(record.parts[1]))
+            if record.kind == REGENCY and self._has_new_key(replica, record.instance):
+                self.votes.forget_promises(replica)
             self.votes.recorded(replica, record)
             if record.kind == SYNC:
                 self.regency_starts.recorded(replica, parse_sync(b"".join(record.parts)), record.instance)
+
+    def _has_new_key(self, replica: int, instance: int) -> bool:
+        """Whether this is the first instance in which the replica votes with its key."""
+        return self.provability.key(replica, instance) != self.provability.key(replica, instance - 1)
 
     def sent(self, replica: int, message: Message) -> None:
         """A replica lets a message out to its peers."""
@@ -336,7 +342,7 @@ class Checkers:
 
     def wiped(self, replica: int) -> None:
         """A replica has lost its disk."""
-        self.votes.wiped(replica)
+        self.votes.forget_promises(replica)
         self.durability.wiped(replica)
 
     def installed(self, replica: int, instance: int) -> None:

@@ -109,8 +109,8 @@ class Votes:
         if installed:
             self._recorded[replica] = installed[-1]
 
-    def wiped(self, replica: int) -> None:
-        """The replica has lost its disk, and will vote with another key: what it promised, it may have forgotten.
+    def forget_promises(self, replica: int) -> None:
+        """The replica has lost its votes, and votes with another key: what it promised, it may have forgotten.
 
         Not what it voted: it votes in no instance again in which it may have voted before.
         """
