@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 SIMULATOR = "simulator/test_planted_bugs.py::test_a_planted_bug_is_found[{}]".format
 EXPLORATION = "simulator/test_exploration.py::test_planted_bug_is_found[{}]".format
 FORGERIES = "hostile/test_forged_regency_change.py::test_planted_bugs[{}]".format
+SLOW = "simulator/test_slow_leader.py::{}".format
 KNOWN = "protocols/test_known_failures.py::test_{}".format
 
 FOUND_BY = {
@@ -92,6 +93,13 @@ FOUND_BY = {
     "locked certificate left out, check skipped": [
         "core/test_witness.py::test_planted_bug_a_replica_that_forgets_its_lock_is_accused",
         SIMULATOR("lock-released"),
+    ],
+    # Slow leaders
+    "a leader is never too slow": [SLOW("test_planted_bug_a_leader_that_is_never_too_slow_is_found")],
+    "patience with slow leaders never grows": [SLOW("test_planted_bug_patience_that_never_grows_is_found")],
+    "a leader is late for what it cannot propose": [SLOW("test_planted_bug_a_leader_that_is_not_reminded_is_found")],
+    "our own verification is the leader's delay": [
+        "protocols/test_leader_watch.py::test_planted_bug_blaming_the_leader_for_our_verification_is_found"
     ],
     # Checkpoints and state transfer
     "checkpoint digest ignores the session table": [SIMULATOR("snapshot-without-sessions")],

@@ -193,7 +193,7 @@ class FetchSync(_Message, frozen=True, tag=13, gc=False):
 
 
 class FetchValue(_Message, frozen=True, tag=14, gc=False):
-    """Asks for the value with this digest, which was proposed in an instance: it binds there."""
+    """Asks for the value with this digest, proposed in an instance: it binds there, or the receiver writes it."""
 
     instance: Number
     digest: Digest
