@@ -104,6 +104,9 @@ FOUND_BY = {
     # Checkpoints and state transfer
     "checkpoint digest ignores the session table": [SIMULATOR("snapshot-without-sessions")],
     "application captured too late": [SIMULATOR("captured-late")],
+    # New consensus keys
+    "votes count with keys of another time": [SIMULATOR("first-keys-for-ever"), SIMULATOR("newest-keys-for-all")],
+    "a new key used before it is ordered": [SIMULATOR("votes-before-its-key")],
     # Requests and clients
     "predicate gamma skipped": [SIMULATOR("duplicate-executed")],
     "duplicate request applied after a regency change": [

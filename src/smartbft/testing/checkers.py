@@ -80,12 +80,18 @@ class Provability:
         """The key statements of the value with this digest."""
         return self._statements.get(digest, ())
 
-    def decided(self, instance: int, digest: bytes) -> None:
-        """What was decided here for the first time: keys give way to others from the next instance on."""
+    def decided(self, instance: int, digest: bytes) -> list[int]:
+        """What was decided here for the first time: keys give way to others from the next instance on.
+
+        Returns the members that have a new one.
+        """
+        renewed = []
         for statement in self.statements(digest):
             keys = self._keys[statement.member]
             if keys[-1][1] == statement.replaces and keys[-1][0] <= instance:
                 keys.append((instance + 1, statement.key))
+                renewed.append(statement.member)
+        return renewed
 
     def key(self, member: int, instance: int) -> bytes:
         """The consensus key of a member in an instance."""
@@ -299,7 +305,8 @@ class Checkers:
                 self.provability.saw(Value.decode(record.parts[2]))
             self.agreement.decided(replica, record.instance, proof.digest)
             self.provability.check(record.instance, proof.digest, proof)
-            self.provability.decided(record.instance, proof.digest)
+            for member in self.provability.decided(record.instance, proof.digest):
+                self.votes.forget_promises(member)  # those made with the old key are void
         else:
             if record.kind == VALUE:
                 self.provability.saw(Value.decode(record.parts[1]))
