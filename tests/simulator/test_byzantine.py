@@ -62,7 +62,7 @@ def test_at_most_f_replicas_are_faulty():
     for n, f in ((4, 1), (7, 2)):
         for seed in range(200):
             scenario = draw_scenario(SimulationOptions(seed=seed, n=n, byzantine="any"))
-            rotten = {one.replica for one in scenario.rot}
+            rotten = {one.replica for one in (*scenario.rot, *scenario.wipes)}
             faulty = scenario.byzantine | scenario.forgetful | rotten | set(scenario.left_out)
             assert 1 <= len(faulty) <= f
             twins = draw_scenario(SimulationOptions(seed=seed, n=n, twins=True))

@@ -240,6 +240,24 @@ def test_a_silent_sender_costs_patience_only() -> None:
     assert world.transfers >= 1
 
 
+def test_liars_of_every_kind_stop_no_transfer() -> None:
+    """Two of seven sign, serve and deny what is not so, all the time."""
+    runs = 0
+    for seed in range(12):
+        chosen = SimulationOptions(seed=seed, n=7, byzantine="lie-snapshots", faults="none", persistence="sync")
+        interval = _checkpoint_interval(chosen)
+        if interval > 8:
+            continue
+        runs += 1
+        world = Simulation(chosen)
+        until(world, 3 * interval)
+        victim = next(id for id in world.replica_ids if id not in world.byzantine)
+        world.wipe(victim)
+        world.run()
+        assert world.transfers >= 1, seed
+    assert runs
+
+
 def forged_snapshot(liar: SimulatedReplica) -> tuple[Manifest, bytes]:
     """A snapshot that gives the liar's friends all the money, later than anybody's."""
     application = AppendLog()

@@ -30,6 +30,7 @@ ATTACK_NAMES = (
     "lie-progress",
     "lie-decisions",
     "lie-clients",
+    "lie-snapshots",
     "flood-early",
     "mutate",
 )

@@ -23,6 +23,7 @@ from smartbft.testing.byzantine.normal_phase import (
     WrongDigest,
 )
 from smartbft.testing.byzantine.synchronization import BadSync, ForgedCollects, StaleCollects, StopStorm, TwoSyncs
+from smartbft.testing.byzantine.transfer import LieAboutSnapshots
 
 ANY = "any"
 
@@ -43,6 +44,7 @@ ATTACKS: dict[str, type[Attack]] = {
     "lie-progress": LieAboutProgress,
     "lie-decisions": LieAboutDecisions,
     "lie-clients": LieToClients,
+    "lie-snapshots": LieAboutSnapshots,
     "flood-early": FloodEarly,
     "mutate": Mutate,
 }
