@@ -307,8 +307,8 @@ class StateTransfer:
 
     def _lose_patience(self) -> None:
         for peer in list(self._asked):
-            self._quiet[peer] = self._quiet.get(peer, 0) + 1
-            if self._asked[peer] and self._quiet[peer] >= TRANSFER_PATIENCE_RESENDS:
+            self._quiet[peer] = self._quiet.get(peer, 0) + 1 if self._asked[peer] else 0
+            if self._quiet[peer] >= TRANSFER_PATIENCE_RESENDS:
                 self._pass_over(peer)
                 self._quiet[peer] = 0
                 self._slow[peer] = None
