@@ -8,10 +8,10 @@ from kit.requests import CHAIN, NOW, TestClient
 
 from smartbft._fastpath.pool import EXECUTED, OVERLOADED, REJECTED, join_requests, request_digests
 from smartbft.core.effects import Record
-from smartbft.core.records import PROPOSED, WRITTEN, accept_record, decision_record, regency_record, value_record
+from smartbft.core.records import PROPOSED, WRITTEN, accept_record, decision_record, value_record
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import Ed25519KeyVerifier, Ed25519Signer
-from smartbft.messages import Accept, Proof, Propose, StopData, Write
+from smartbft.messages import Accept, Proof, Propose, Write
 from smartbft.quorum import quorum
 from smartbft.testing.checkers import (
     Agreement,
@@ -184,25 +184,8 @@ def test_validity_refuses():
         Ordered().checker.ordered(1, 10, stranger)
 
 
-def one_key(member: int, instance: int) -> bytes:
-    return bytes([member])
-
-
-def a_promise(regency: int, instance: int) -> Record:
-    return regency_record(instance, StopData(0, regency, 0, instance, None, (), None, bytes(64)))
-
-
-def test_a_regency_is_promised_once_with_each_key():
-    checker = Votes(VIEW, NOBODY, lambda member, instance: bytes([instance >= 9]))
-    for record in (a_promise(2, 5), a_promise(2, 5), a_promise(3, 6), a_promise(3, 9), a_promise(3, 9)):
-        checker.recorded(0, record)
-    for contradiction in (a_promise(2, 11), a_promise(3, 11)):
-        with pytest.raises(PropertyViolation, match="installs regency"):
-            checker.recorded(0, contradiction)
-
-
 def test_votes_are_not_contradicted():
-    checker = Votes(VIEW, frozenset({3}), one_key)
+    checker = Votes(VIEW, frozenset({3}))
     for message, other in (
         (Write(0, 0, 1, A), Write(0, 0, 1, B)),
         (Propose(0, 0, 1, b"v" * 40), Propose(0, 0, 1, b"w" * 40)),
@@ -219,7 +202,7 @@ def test_votes_are_not_contradicted():
 
 
 def test_accept_needs_a_write_quorum():
-    checker = Votes(VIEW, NOBODY, one_key)
+    checker = Votes(VIEW, NOBODY)
     accept = Accept(0, 0, 1, A, bytes(64))
     checker.received(0, 1, Write(0, 0, 1, A))
     checker.received(0, 1, Write(0, 0, 1, A))
@@ -228,7 +211,7 @@ def test_accept_needs_a_write_quorum():
     checker.sent(0, Write(0, 0, 1, A))
     with pytest.raises(PropertyViolation, match="write quorum"):
         checker.sent(0, accept)
-    checker = Votes(VIEW, NOBODY, one_key)
+    checker = Votes(VIEW, NOBODY)
     for sender in (1, 2):
         checker.received(0, sender, Write(0, 0, 1, A))
     checker.sent(0, Write(0, 0, 1, A))

@@ -290,7 +290,7 @@ class Checkers:
         self.provability = Provability(view, domains, verifier)
         self.order = TotalOrder()
         self.validity = Validity(domains.chain_id)
-        self.votes = Votes(view, forgetful, self.provability.key)
+        self.votes = Votes(view, forgetful)
         self.regency_starts = RegencyStarts(view, domains, verifier, self.provability.check, self.provability.key)
         self.durability = Durability(view, domains, check_votes=persistence != "memory", holders=holders)
         self.replies = Replies(self.validity)

@@ -6,8 +6,6 @@ those of the invariants in docs/simulator.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from smartbft.core.effects import Record
 from smartbft.core.records import (
     ACCEPT,
@@ -67,27 +65,14 @@ class Votes:
     Args:
         view: the members.
         forgetful: replicas that restart without an intact vote record; they count as faulty and are not judged.
-        key: the consensus key of a member in an instance.
     """
 
-    __slots__ = (
-        "_accepted",
-        "_forgetful",
-        "_key",
-        "_quorum",
-        "_recorded",
-        "_said",
-        "_view",
-        "_writes",
-        "_written",
-        "regency",
-    )
+    __slots__ = ("_accepted", "_forgetful", "_quorum", "_recorded", "_said", "_view", "_writes", "_written", "regency")
 
-    def __init__(self, view: View, forgetful: frozenset[int], key: Callable[[int, int], bytes]) -> None:
+    def __init__(self, view: View, forgetful: frozenset[int]) -> None:
         self._view = view
         self._quorum = dissemination_quorum(len(view.ids))
         self._forgetful = forgetful
-        self._key = key
         self._said: dict[tuple[int, type, int, int], bytes] = {}
         self._writes: dict[tuple[int, int, int, bytes], int] = {}  # receiver, instance, regency, digest -> senders
         self._accepted: dict[tuple[int, int], int] = {}  # replica, instance -> newest regency accepted in
@@ -106,8 +91,8 @@ class Votes:
         if record.kind == REGENCY:
             promise = parse_regency(b"".join(record.parts))
             known = self._recorded.get(replica)
-            # The same promise is written again before the log's beginning goes; another one, with another key.
-            if known is not None and not self._may_follow(replica, known, promise):
+            # The same promise is written again before the log's beginning goes.
+            if known is not None and promise.regency <= known.regency and promise != known:
                 self._contradiction(replica, f"installs regency {promise.regency} after {known.regency}")
             self._recorded[replica] = promise
         elif record.kind in (VALUE, ACCEPT):
@@ -116,11 +101,6 @@ class Votes:
             known = self._recorded.get(replica)
             if known is not None and voted < known.regency:
                 self._contradiction(replica, f"votes in regency {voted} after it installed {known.regency}")
-
-    def _may_follow(self, replica: int, known: StopData, promise: StopData) -> bool:
-        if promise.regency != known.regency or promise == known:
-            return promise.regency >= known.regency
-        return self._key(replica, known.instance) != self._key(replica, promise.instance)
 
     def restarted(self, replica: int, records: list[tuple[int, int, bytes]]) -> None:
         """A replica took up its log: a regency that it installed and told nobody about may be gone."""
