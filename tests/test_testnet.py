@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import stat
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 pytest.importorskip("smartbft._fastpath.verify")
 
+from smartbft import testnet
 from smartbft.crypto.keys import load_replica_keys
 from smartbft.errors import ConfigError
 from smartbft.testnet import create_testnet, free_ports, load_testnet
@@ -49,5 +51,21 @@ def test_a_used_folder_or_an_impossible_number_is_refused(tmp_path: Path) -> Non
     assert not (tmp_path / "net").exists()
 
 
-def test_free_ports_are_different() -> None:
-    assert len(set(free_ports(16))) == 16
+def test_free_ports_are_different_and_none_that_an_outgoing_connection_could_take() -> None:
+    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    ports = free_ports(16)
+    assert len(set(ports)) == 16
+    assert [port for port in ports if first <= port <= last] == []
+
+
+def test_a_port_that_is_taken_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken, free = free_ports(2)
+    ranges = tmp_path / "range"
+    ranges.write_text(f"{min(taken, free) + 1} 65535")
+    monkeypatch.setattr(testnet, "_OUTGOING_PORTS", ranges)
+    monkeypatch.setattr(testnet, "_LOWEST_PORT", min(taken, free))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", min(taken, free)))
+        with pytest.raises(ConfigError, match="1 free ports are needed, and there are 0"):
+            free_ports(1)
+    assert free_ports(1) == [min(taken, free)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 import socket
 import time
 from collections.abc import Mapping
@@ -21,6 +23,9 @@ from smartbft.storage import mark_never_started
 from smartbft.types import Parameters
 
 HOST = "127.0.0.1"
+_LOWEST_PORT = 10_000  # below are those of well-known services
+_OUTGOING_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_USUAL_OUTGOING_PORTS = 32_768, 65_535
 
 
 @dataclass(frozen=True)
@@ -161,9 +166,35 @@ def _addresses(n: int, base_port: int | None) -> list[tuple[Address, Address]]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different TCP ports on loopback that nobody listens on now."""
+    """Different TCP ports on loopback that nobody listens on now.
+
+    None is one that the system gives to outgoing connections: such a connection could take the port of a replica that
+    is down for a while, or, while it dials that port, be connected to itself.
+
+    Raises:
+        ConfigError: there are not so many.
+    """
+    first, last = _outgoing_ports()
+    candidates = [port for port in range(_LOWEST_PORT, 65536) if not first <= port <= last]
+    secrets.SystemRandom().shuffle(candidates)
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) for _ in range(count)]
-        for listener in sockets:
-            listener.bind((HOST, 0))
-        return [listener.getsockname()[1] for listener in sockets]
+        found: list[int] = []
+        for port in candidates:
+            if len(found) == count:
+                break
+            listener = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            with contextlib.suppress(OSError):  # somebody listens there
+                listener.bind((HOST, port))
+                found.append(port)
+    if len(found) < count:
+        raise ConfigError(f"{count} free ports are needed, and there are {len(found)}: choose a base port")
+    return found
+
+
+def _outgoing_ports() -> tuple[int, int]:
+    """The first and the last port of outgoing connections."""
+    try:
+        first, last = _OUTGOING_PORTS.read_text().split()
+        return int(first), int(last)
+    except (OSError, ValueError):
+        return _USUAL_OUTGOING_PORTS

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from kit import behind_proxy
 from kit.processes import QUICK, Load, additions, assert_counted, assert_level, client_of, run
-from kit.proxy import Proxy, free_port
+from kit.proxy import Proxy
 
 from smartbft.config import ReplicaConfig
 from smartbft.measurement.processes import ProcessCluster
-from smartbft.testnet import Testnet, create_testnet
+from smartbft.testnet import Testnet, create_testnet, free_ports
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -26,7 +26,8 @@ class ProxiedCluster(ProcessCluster):
 
     def __init__(self, network: Testnet) -> None:
         super().__init__(network)
-        self.ports = {config.replica: free_port() for config in network.replicas}
+        replicas = [config.replica for config in network.replicas]
+        self.ports = dict(zip(replicas, free_ports(len(replicas)), strict=True))
         self.proxies = {
             member.id: Proxy(member.replica_address.port, self.ports[member.id], random.Random(member.id))
             for member in network.genesis.members

@@ -5,17 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import socket
 
 HOST = "127.0.0.1"
 _CHUNK = 65536
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 class Proxy:
