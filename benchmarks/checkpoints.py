@@ -13,7 +13,8 @@ import asyncio
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -26,14 +27,14 @@ from smartbft.cli.output import print_json, print_rows, print_table, say
 from smartbft.cli.progress import Progress
 from smartbft.cli.run import run
 from smartbft.measurement.chaos import ChaosRun
-from smartbft.measurement.cluster import Measurement, Run
+from smartbft.measurement.cluster import Measurement, Run, Until
 from smartbft.measurement.faults import CALM_SECONDS, HOLD_SECONDS, Faults
 from smartbft.measurement.machine import description
 from smartbft.measurement.processes import workspace
 from smartbft.measurement.report import context, mebibytes
 from smartbft.measurement.scenario import Scenario
 from smartbft.runtime.client import AsyncClient
-from smartbft.runtime.load import LoadGenerator, LoadResult
+from smartbft.runtime.load import LoadGenerator
 from smartbft.storage import SNAPSHOT_FOLDER
 from smartbft.testnet import Testnet
 from smartbft.types import Parameters
@@ -102,17 +103,13 @@ class Watched(Run):
 
     timeline: Timeline
 
-    async def _drive(
-        self,
-        generator: LoadGenerator,
-        client: AsyncClient,
-        at_boundary: Callable[[], None],
-        until: asyncio.Future[None] | None = None,
-    ) -> LoadResult:
+    @asynccontextmanager
+    async def _beside(self, generator: LoadGenerator, client: AsyncClient) -> AsyncIterator[Until]:
         self.timeline = Timeline()
         watching = asyncio.ensure_future(self.timeline.watch(self._network, generator))
         try:
-            return await super()._drive(generator, client, at_boundary, until)
+            async with super()._beside(generator, client) as until:
+                yield until
         finally:
             watching.cancel()
 

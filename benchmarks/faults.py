@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,14 @@ from smartbft.cli.progress import Progress
 from smartbft.cli.run import run
 from smartbft.config import ReplicaConfig
 from smartbft.measurement.chaos import ChaosRun
-from smartbft.measurement.cluster import Measurement, Run, as_dict
+from smartbft.measurement.cluster import Measurement, Run, Until, as_dict
 from smartbft.measurement.faults import Faults
 from smartbft.measurement.machine import description
 from smartbft.measurement.processes import ProcessCluster, workspace
 from smartbft.measurement.report import context, milliseconds
 from smartbft.measurement.scenario import Scenario
 from smartbft.runtime.client import AsyncClient
-from smartbft.runtime.load import LoadGenerator, LoadResult
+from smartbft.runtime.load import LoadGenerator
 from smartbft.testnet import Testnet
 from smartbft.types import Parameters
 
@@ -83,22 +83,16 @@ class BadClientRun(Run):
 
     attack = ""
 
-    async def _drive(
-        self,
-        generator: LoadGenerator,
-        client: AsyncClient,
-        at_boundary: Callable[[], None],
-        until: asyncio.Future[None] | None = None,
-    ) -> LoadResult:
+    @contextlib.asynccontextmanager
+    async def _beside(self, generator: LoadGenerator, client: AsyncClient) -> AsyncIterator[Until]:
         command = [sys.executable, str(HERE / "bad_clients.py"), str(self._network.folder / "genesis.toml")]
         attacker = await asyncio.create_subprocess_exec(*command, self.attack, stdout=asyncio.subprocess.PIPE)
         try:
             if attacker.stdout is not None:  # what its start costs is not part of the attack
                 await attacker.stdout.readline()
-            load = await super()._drive(generator, client, at_boundary, until)
+            yield None
             if attacker.returncode is not None:
                 raise click.ClickException(f"the attacker ended by itself, with {attacker.returncode}")
-            return load
         finally:
             with contextlib.suppress(ProcessLookupError):
                 attacker.kill()

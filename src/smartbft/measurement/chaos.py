@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from smartbft.errors import LocalProtocolError
-from smartbft.measurement.cluster import Report, Run
+from smartbft.measurement.cluster import Report, Run, Until
 from smartbft.measurement.faults import FaultFigures, Faults, Observer
 from smartbft.measurement.processes import Workspace
 from smartbft.measurement.scenario import Scenario
 from smartbft.quorum import max_faulty
 from smartbft.runtime.client import AsyncClient
 from smartbft.runtime.lanes import Traffic
-from smartbft.runtime.load import LoadGenerator, LoadResult, Pace
+from smartbft.runtime.load import LoadGenerator, Pace
 
 # A service is not run at its limit: the rest is for replicas that catch up while it goes on, on the same machine.
 _PART_OF_THE_MOST = 0.4
@@ -62,13 +63,8 @@ class ChaosRun(Run):
     def _generator(self, lanes: list[Traffic], window: int) -> LoadGenerator:
         return self._make_generator(lanes, window, persistent=True, pace=self._pace)
 
-    async def _drive(
-        self,
-        generator: LoadGenerator,
-        client: AsyncClient,
-        at_boundary: Callable[[], None],
-        until: asyncio.Future[None] | None = None,
-    ) -> LoadResult:
+    @asynccontextmanager
+    async def _beside(self, generator: LoadGenerator, client: AsyncClient) -> AsyncIterator[Until]:
         if self.cluster is None:
             raise LocalProtocolError("the replicas do not run")
         members = [member.id for member in self._network.genesis.members]
@@ -77,7 +73,7 @@ class ChaosRun(Run):
         looking = asyncio.ensure_future(observer.run())
         script = asyncio.ensure_future(self.faults(self._faults))
         try:
-            load = await super()._drive(generator, client, at_boundary, script)
+            yield script
             if not script.done():
                 raise LocalProtocolError("all transactions were sent before the last fault: let there be more")
             await script
@@ -86,7 +82,6 @@ class ChaosRun(Run):
             looking.cancel()
             await asyncio.gather(script, looking, return_exceptions=True)
         self._figures = self._faults.figures()
-        return load
 
     def _fault_figures(self) -> list[FaultFigures]:
         return self._figures

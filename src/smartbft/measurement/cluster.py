@@ -6,8 +6,8 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -29,6 +29,7 @@ from smartbft.testnet import Testnet, create_testnet
 
 # Called with a phase ("starting", "load", ...), the seconds in it, and the transactions completed so far.
 Report = Callable[[str, float, int], None]
+Until = asyncio.Future[None] | None
 
 _SETTLE_SECONDS = 20.0
 # Unsigned requests that all replicas together never exceeded, on two cores.
@@ -307,8 +308,17 @@ class Run:
     ) -> tuple[LoadResult, tuple[Sample, Sample]]:
         scenario = self._scenario
         sampling: list[asyncio.Task[Sample]] = []
-        async with self._generator(lanes, scenario.lane_window) as generator:
-            load = await self._drive(generator, client, lambda: sampling.append(_sample(cluster, client, generator)))
+        async with (
+            self._generator(lanes, scenario.lane_window) as generator,
+            self._beside(generator, client) as until,
+        ):
+            load = await generator.run(
+                scenario.seconds,
+                scenario.warm_up,
+                progress=lambda seconds, completed: self._report("load", seconds, completed),
+                at_boundary=lambda: sampling.append(_sample(cluster, client, generator)),
+                until=until,
+            )
         first, last = await asyncio.gather(*sampling)
         if not load.completed:
             raise LocalProtocolError("nothing was left after the warm-up: all signed traffic was used up; shorten it")
@@ -316,21 +326,10 @@ class Run:
             self._minted = load.results.get(native_coin.OK, 0)
         return load, (first, last)
 
-    async def _drive(
-        self,
-        generator: LoadGenerator,
-        client: AsyncClient,
-        at_boundary: Callable[[], None],
-        until: asyncio.Future[None] | None = None,
-    ) -> LoadResult:
-        """The load itself."""
-        return await generator.run(
-            self._scenario.seconds,
-            self._scenario.warm_up,
-            progress=lambda seconds, completed: self._report("load", seconds, completed),
-            at_boundary=at_boundary,
-            until=until,
-        )
+    @asynccontextmanager
+    async def _beside(self, generator: LoadGenerator, client: AsyncClient) -> AsyncIterator[Until]:
+        """What goes on while the load runs. Yields until when it runs at least; None: as long as the scenario says."""
+        yield None
 
     def _fault_figures(self) -> list[FaultFigures]:
         """What was done to the replicas, and to which of them: nothing."""
