@@ -15,6 +15,7 @@ from smartbft.core.records import REGENCY
 from smartbft.core.validation import Validator
 from smartbft.crypto.signatures import Ed25519Signer
 from smartbft.errors import InvalidSignature, UnknownKey
+from smartbft.limits import REQUEST_LOOKS_PER_TIMEOUT
 from smartbft.messages import Accept, KeyAnnouncement, Message, Propose, Standing, StopData, Write
 from smartbft.smr.application import ExecutionContext, execute_decided
 from smartbft.types import KeyStatement, Parameters, Value
@@ -117,9 +118,38 @@ def test_a_second_loss_needs_a_second_key(cluster: Cluster) -> None:
     pulse(cluster)
     pulse(cluster)
     node.make_key(1)
-    pulse(cluster)
+    rest(cluster)
     assert not node.replica.learns
     assert node.replica.keys.latest(LOST) == node.signers[-1].public_key
+
+
+def rest(cluster: Cluster) -> None:
+    """Time enough that keys which were replaced may be replaced again."""
+    pulse(cluster)
+    for _ in range(REQUEST_LOOKS_PER_TIMEOUT):
+        for node in cluster.nodes:
+            node.fire(Timer.REQUEST)
+    pulse(cluster)
+
+
+def test_keys_are_not_replaced_without_end(cluster: Cluster) -> None:
+    """Found by the simulator (511, 639 and 889 of the twins): two copies replaced each other's keys in every instance,
+    and instances followed each other although nobody asked for anything.
+    """
+    before = cluster.leader.replica.decided
+    made = [Ed25519Signer(bytes([number]) * 32) for number in range(1, 5)]
+    keys = [cluster.view.members[LOST].consensus_key, *(signer.public_key for signer in made)]
+    for replaced, signer in zip(keys, made, strict=False):
+        for node in cluster.nodes:
+            node.receive(3, KeyAnnouncement(0, 0, statement(LOST, replaced, signer).encode()))
+        cluster.run()
+    assert cluster.leader.replica.decided == before + 1
+    assert not cluster.leader.replica.key_changes.suspects
+    for node in cluster.nodes:
+        node.receive(3, KeyAnnouncement(0, 0, statement(LOST, keys[1], made[1]).encode()))
+    rest(cluster)
+    assert cluster.leader.replica.decided == before + 2
+    assert cluster.leader.replica.keys.latest(LOST) == keys[2]
 
 
 def test_a_voter_whose_key_is_replaced_by_another_life_learns(cluster: Cluster) -> None:
@@ -130,7 +160,7 @@ def test_a_voter_whose_key_is_replaced_by_another_life_learns(cluster: Cluster) 
     assert cluster.nodes[LOST].replica.learns == taking_part.REPLACED_KEY
     assert cluster.nodes[LOST].wants_key
     cluster.nodes[LOST].make_key()
-    pulse(cluster)
+    rest(cluster)
     assert not cluster.nodes[LOST].replica.learns
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from smartbft.core.effects import MakeConsensusKey
 from smartbft.core.forwarding import Deadline, Due
 from smartbft.crypto.signatures import Signer
-from smartbft.limits import LOOKS_FOR_SYNC
+from smartbft.limits import LOOKS_FOR_SYNC, REQUEST_LOOKS_PER_TIMEOUT
 from smartbft.messages import KeyAnnouncement
 from smartbft.types import KeyStatement
 
@@ -28,7 +28,7 @@ class KeyChanges:
             needs none, or the key is not here yet.
     """
 
-    __slots__ = ("_asked", "_deadline", "_looks", "_own", "_pending", "_replica", "made")
+    __slots__ = ("_asked", "_deadline", "_looks", "_own", "_pending", "_replica", "_resting", "made")
 
     def __init__(self, replica: Replica) -> None:
         self.made: Signer | None = None
@@ -37,6 +37,7 @@ class KeyChanges:
         self._looks = 0  # for the SYNC, since the key is here
         self._own: KeyStatement | None = None
         self._pending: dict[int, KeyStatement] = {}  # the newest of each member; who has waited longest comes first
+        self._resting: dict[int, int] = {}  # members whose key is new -> looks until the next may replace it
         self._deadline = Deadline(replica)
 
     # Of any member
@@ -51,11 +52,18 @@ class KeyChanges:
             self._replica.ordering.on_requests()
 
     def statements(self) -> tuple[KeyStatement, ...]:
-        """What one value may hold of them."""
-        return self._replica.keys.admitted(self._pending.values()) if self._pending else ()
+        """What one value may hold of them; not those of a member that had a new key a moment ago.
 
-    def on_keys_changed(self) -> None:
+        Else one that lies, or that runs twice with the same permanent key, has keys replaced in every instance, and
+        instances follow each other without end although nobody asks for anything.
+        """
+        if not self._pending:
+            return ()
+        return self._replica.keys.admitted(one for one in self._pending.values() if one.member not in self._resting)
+
+    def on_keys_changed(self, members: tuple[int, ...]) -> None:
         """Statements were ordered: what replaced the same keys is void, and the others' time begins."""
+        self._resting |= dict.fromkeys(members, REQUEST_LOOKS_PER_TIMEOUT)
         first = next(iter(self._pending), None)
         for member in [member for member, one in self._pending.items() if not self._replica.keys.admits(one)]:
             del self._pending[member]
@@ -65,7 +73,7 @@ class KeyChanges:
     @property
     def suspects(self) -> bool:
         """Whether a statement was passed on to everybody and is still not ordered."""
-        return bool(self._pending) and self._deadline.passed
+        return bool(self.statements()) and self._deadline.passed
 
     def watch_again(self) -> None:
         """A new regency: its leader has the whole timeout."""
@@ -74,16 +82,25 @@ class KeyChanges:
     def on_timer(self) -> None:
         """Look at the statement that has waited longest: the clock is that of requests."""
         replica = self._replica
-        if not self._pending or not replica.may_propose():
+        self._rest()
+        waiting = self.statements()
+        if not waiting or not replica.may_propose():
             self._deadline.hold()
         due = self._deadline.look()
-        if not self._pending:
+        if not waiting:
             return
         if due is Due.SUSPECT:
             replica.ordering.suspect(b"")
         elif due is Due.FORWARD:
-            for statement in self._pending.values():
+            for statement in waiting:
                 self._announce(statement)
+
+    def _rest(self) -> None:
+        """A part of the timeout has passed."""
+        left = {member: looks - 1 for member, looks in self._resting.items() if looks > 1}
+        rested, self._resting = len(left) < len(self._resting), left
+        if rested and self.statements():
+            self._replica.ordering.on_requests()
 
     def _announce(self, statement: KeyStatement) -> None:
         replica = self._replica

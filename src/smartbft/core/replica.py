@@ -543,7 +543,7 @@ class Replica:
             self._witness.forget(member)
         self.ordering.on_keys_changed(members)
         self.catch_up.on_keys_changed()
-        self.key_changes.on_keys_changed()
+        self.key_changes.on_keys_changed(members)
         self._taking_part.on_keys_changed(members)
 
     def _deliver(self, decision: Decided, token: int) -> tuple[int, ...]:
