@@ -120,10 +120,10 @@ def test_chaos_costs_a_pause_and_nothing_else(start) -> None:
     assert found["passed"]
     killed, frozen, wiped = found["faults"]
     assert len({fault["replica"] for fault in found["faults"]}) == 3
-    assert (killed["name"], killed["regency_before"]) == ("leader killed (SIGKILL)", 0)
-    assert killed["regency_after"] >= 1
+    assert killed["name"] == "leader killed (SIGKILL)"
+    assert killed["regency_after"] > killed["regency_before"]
     assert killed["without_progress"] > Parameters().request_timeout / 2_000_000  # somebody had to suspect it first
-    assert frozen["regency_before"] == killed["regency_after"]
+    assert frozen["regency_before"] >= killed["regency_after"]
     assert wiped["level_after"] > 0
     assert wiped["transferred"] > 0, "it has fetched all decisions instead of a snapshot"
     rebuilt = next(check for check in found["checks"] if check["name"].startswith("each log replays"))

@@ -25,6 +25,15 @@ def checker() -> RegencyStarts:
     return RegencyStarts(VIEW, DOMAINS, verifier, provability.check, provability.key)
 
 
+def objection(judge: RegencyStarts, replica: int, message: Sync) -> str:
+    """What the checker says when the replica takes up this SYNC; empty: nothing."""
+    try:
+        judge.recorded(replica, message, 1)
+    except PropertyViolation as violation:
+        return str(violation)
+    return ""
+
+
 @pytest.mark.parametrize(
     "message",
     [
@@ -39,8 +48,7 @@ def checker() -> RegencyStarts:
 )
 def test_what_the_rules_allow(message: Sync):
     judge = checker()
-    judge.recorded(0, message, 1)
-    judge.recorded(1, message, 1)
+    assert [objection(judge, replica, message) for replica in (0, 1)] == ["", ""]
 
 
 FORGED = {
@@ -62,8 +70,7 @@ FORGED = {
 
 @pytest.mark.parametrize("words", FORGED)
 def test_what_the_rules_forbid(words: str):
-    with pytest.raises(PropertyViolation, match=words):
-        checker().recorded(0, FORGED[words], 1)
+    assert words in objection(checker(), 0, FORGED[words])
 
 
 @st.composite
