@@ -2,6 +2,7 @@
 # Installs the wheel into a clean environment, hides every compiler, and runs the demo from an empty folder.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+unset PYTHONPATH  # what lies there is not what the wheel brings
 
 wheel=$(ls dist/smartbft-*-cp311-abi3-*.whl)
 [ "$(echo "$wheel" | wc -l)" = 1 ] || { echo "check-wheel: expected one abi3 wheel in dist/, found: $wheel"; exit 1; }
