@@ -164,6 +164,24 @@ def test_a_voter_whose_key_is_replaced_by_another_life_learns(cluster: Cluster) 
     assert not cluster.nodes[LOST].replica.learns
 
 
+def test_a_sync_whose_own_proof_changes_the_keys_is_not_taken_up(cluster: Cluster) -> None:
+    """Found by the simulator (2245, 9274, 13162 and 13308 of the twins): its statements were checked with the keys
+    before the decision that it proves, and that decision replaced the key of one of them.
+    """
+    behind = cluster.nodes[3]
+    first = behind.replica.last_proof()
+    other = statement(LOST, cluster.view.members[LOST].consensus_key, Ed25519Signer(b"other" * 6 + b"ab"))
+    cluster.leader.receive(3, KeyAnnouncement(0, 0, other.encode()))
+    cluster.run(lambda envelope: envelope[1] != behind.id or isinstance(envelope[2], (Propose, Write)))
+    proof = cluster.leader.replica.last_proof()
+    assert (behind.replica.decided, cluster.leader.replica.decided) == (1, 2)
+    old = stop_data(LOST, 1, 2, last=first)
+    behind.receive(NEXT_LEADER, sync(NEXT_LEADER, [old, *(stop_data(id, 1, 3, last=proof) for id in (1, NEXT_LEADER))]))
+    assert behind.replica.regency == 1
+    assert behind.replica.decided == 2
+    assert not behind.replica.guard.synchronized
+
+
 def test_the_marker_goes_when_decision_and_promise_are_on_disk(cluster: Cluster) -> None:
     for node in cluster.nodes:
         node.ordering.suspect(b"")

@@ -7,6 +7,7 @@ STOPDATA; from `n - f` of these the leader makes the SYNC that begins the regenc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -60,6 +61,7 @@ class Synchronization:
         self._stop_data: dict[int, StopData] = {}  # the newest of each signer
         self._sync: Sync | None = None  # of the installed regency
         self._sync_token = 0  # of its record
+        self._key_changes = 0
         self._postponed: Sync | None = None  # valid, but decisions that it proves are not here yet
         self._wanted: tuple[int, bytes] | None = None  # instance and digest of the value that binds
         self._questions = 0
@@ -225,9 +227,10 @@ class Synchronization:
         chassis = self._chassis
         if chassis.guard.synchronized or chassis.view.leader(self.regency) != chassis.id or chassis.guard.suspended:
             return
-        collected = [known for _, known in sorted(self._stop_data.items()) if known.regency == self.regency]
+        self._prove(self._collected())
+        collected = self._collected()  # without what was signed with other keys than those in force now
         outcome = evaluate(collected, chassis.view.n, chassis.view.f)
-        if outcome.verdict is Verdict.UNSOUND or not self._is_up_to(collected, outcome):
+        if chassis.guard.synchronized or outcome.verdict is Verdict.UNSOUND or not self._is_up_to(collected, outcome):
             return
         value, data = self._value_to_propose(outcome)
         if outcome.verdict is Verdict.BOUND and not value:
@@ -236,16 +239,25 @@ class Synchronization:
         unsigned = Sync(chassis.view.number, self.regency, tuple(collected), value, _UNSIGNED)
         self._take_up(_signed_sync(chassis, unsigned), outcome, data)
 
-    def _is_up_to(self, collected: list[StopData], outcome: Outcome) -> bool:
-        """Whether all decisions proven in the set are here; if not, fetch them from who proved them.
+    def _collected(self) -> list[StopData]:
+        """The STOPDATA of the installed regency, in the order of signers."""
+        return [known for _, known in sorted(self._stop_data.items()) if known.regency == self.regency]
 
-        A proof may decide the running instance, and that may already begin the regency: then there is nothing to do.
+    def _prove(self, collected: Sequence[StopData]) -> bool:
+        """A proof may decide the running instance, and that may already begin the regency.
+
+        Returns False if it has changed keys: what was checked with those before counts no more.
         """
+        changes = self._key_changes
         for stop_data in collected:
             if stop_data.proof is not None:
                 self._ordering.prove(stop_data.proof)
+        return changes == self._key_changes
+
+    def _is_up_to(self, collected: Sequence[StopData], outcome: Outcome) -> bool:
+        """Whether all decisions proven in the set are here; if not, fetch them from who proved them."""
         if outcome.instance <= self._chassis.decided + 1:
-            return not self._chassis.guard.synchronized
+            return True
         for stop_data in collected:
             if stop_data.signer != self._chassis.id:
                 self._chassis.note_progress(stop_data.signer, stop_data.instance - 1)
@@ -310,8 +322,10 @@ class Synchronization:
         if message.regency != self.regency or self._sync is not None:
             # Of an old regency, known already, or we may not install anything yet.
             return
+        if not self._prove(message.stop_data) or self._sync is not None:
+            return  # asked for again, and checked with the keys of now
         outcome = evaluate(message.stop_data, self._chassis.view.n, self._chassis.view.f)
-        if self._is_up_to(list(message.stop_data), outcome):
+        if self._is_up_to(message.stop_data, outcome):
             self._take_up(message, outcome, None)
         else:
             self._postponed = message
@@ -351,6 +365,7 @@ class Synchronization:
 
         Proofs for later instances are among it, so it is not only what these members signed.
         """
+        self._key_changes += 1
         own = self._stop_data.pop(self._chassis.id, None)
         self._stop_data.clear()
         if own is not None and self._chassis.id not in members:
