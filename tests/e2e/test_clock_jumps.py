@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from kit import jumping_clock
 from kit.processes import QUICK, additions, assert_counted, assert_level, client_of, run
 
+from smartbft import AsyncClient
 from smartbft.config import ReplicaConfig
 from smartbft.measurement.processes import ProcessCluster
 from smartbft.testnet import create_testnet
@@ -34,59 +37,59 @@ class JumpingCluster(ProcessCluster):
         next(running for running in self.replicas if running.replica == replica).process.send_signal(signal.SIGUSR1)
 
 
-def test_clocks_that_are_set_stop_nobody_for_long(tmp_path: Path) -> None:
-    network = create_testnet(tmp_path / "net", 4, application="counter", transport="plain", parameters=QUICK)
+@asynccontextmanager
+async def jumping(folder: Path) -> AsyncIterator[tuple[JumpingCluster, AsyncClient]]:
+    """Four running replicas and a client; all of them must be there at the end."""
+    network = create_testnet(folder, 4, application="counter", transport="plain", parameters=QUICK)
+    cluster = JumpingCluster(network)
+    try:
+        await cluster.start()
+        async with client_of(network) as client:
+            yield cluster, client
+    finally:
+        codes = await cluster.stop()
+    assert codes == dict.fromkeys(range(4), 0)
 
+
+def test_clocks_that_are_set_stop_nobody_for_long(tmp_path: Path) -> None:
     async def scenario() -> None:
         load = additions()
-        cluster = JumpingCluster(network)
-        try:
-            await cluster.start()
-            async with client_of(network) as client:
-                async with load.running(client):
-                    await load.more(50)
-                    for offset in (HOUR, -HOUR, 0):
-                        for replica in (network.genesis.view.leader(0), 3):
-                            cluster.set_clock(replica, offset)
-                            await load.more(50)
-                            cluster.set_clock(replica, 0)
-                            await load.more(50)
-                    before = (await client.status(0))["agreed_time"]
-                    for offset in (HOUR // 2, 0, 2 * HOUR, 0):  # all of them: time never goes back, and sessions last
-                        for replica in range(4):
-                            cluster.set_clock(replica, offset)
-                        await load.more(100)
-                    assert (await client.status(0))["agreed_time"] >= before + HOUR // 2 * 1_000_000
-                await assert_counted(client, load)
-                await assert_level(client, 4)
-        finally:
-            assert await cluster.stop() == dict.fromkeys(range(4), 0)
+        async with jumping(tmp_path / "net") as (cluster, client):
+            async with load.running(client):
+                await load.more(50)
+                for offset in (HOUR, -HOUR, 0):
+                    for replica in (cluster.network.genesis.view.leader(0), 3):
+                        cluster.set_clock(replica, offset)
+                        await load.more(50)
+                        cluster.set_clock(replica, 0)
+                        await load.more(50)
+                before = (await client.status(0))["agreed_time"]
+                for offset in (HOUR // 2, 0, 2 * HOUR, 0):  # all of them: time never goes back, and sessions last
+                    for replica in range(4):
+                        cluster.set_clock(replica, offset)
+                    await load.more(100)
+                assert (await client.status(0))["agreed_time"] >= before + HOUR // 2 * 1_000_000
+            await assert_counted(client, load)
+            await assert_level(client, 4)
 
     run(scenario)
 
 
 def test_a_leader_whose_clock_is_ahead_is_replaced_by_one_that_agrees_with_the_others(tmp_path: Path) -> None:
     """Nobody accepts a time that is far ahead: were it not looked at, the first leader would go on leading."""
-    network = create_testnet(tmp_path / "net", 4, application="counter", transport="plain", parameters=QUICK)
-
     async def scenario() -> None:
         load = additions()
-        cluster = JumpingCluster(network)
-        try:
-            await cluster.start()
-            async with client_of(network) as client:
-                async with load.running(client):
-                    await load.more(50)
-                    leader = network.genesis.view.leader(0)
-                    cluster.set_clock(leader, HOUR // 2)
-                    async with asyncio.timeout(30):
-                        while (await client.status(3))["regency"] == 0:
-                            await asyncio.sleep(0.05)
-                    await load.more(50)
-                    facts = await client.status(3)
-                    assert facts["leader"] != leader
-                await assert_counted(client, load)
-        finally:
-            assert await cluster.stop() == dict.fromkeys(range(4), 0)
+        async with jumping(tmp_path / "net") as (cluster, client):
+            async with load.running(client):
+                await load.more(50)
+                leader = cluster.network.genesis.view.leader(0)
+                cluster.set_clock(leader, HOUR // 2)
+                async with asyncio.timeout(30):
+                    while (await client.status(3))["regency"] == 0:
+                        await asyncio.sleep(0.05)
+                await load.more(50)
+                facts = await client.status(3)
+                assert facts["leader"] != leader
+            await assert_counted(client, load)
 
     run(scenario)

@@ -89,12 +89,14 @@ def test_matcher_follows_the_rule(seed):
 
 @pytest.mark.parametrize("mutant", [OneTooFew, CountsReplies])
 def test_planted_bug_is_found(mutant):
-    for seed in range(20):
+    def differs(seed):
         try:
             walk(seed, mutant)
         except AssertionError:
-            return
-    pytest.fail("no walk told this bug from the rule")
+            return True
+        return False
+
+    assert any(map(differs, range(20))), "no walk told this bug from the rule"
 
 
 def test_completion_reports_tag_reply_latency_and_code():

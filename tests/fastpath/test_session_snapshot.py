@@ -406,9 +406,11 @@ def importing(**changes: int) -> type[PoolOracle]:
     ],
 )
 def test_planted_bug_is_found(mutant):
-    for seed in range(60):
+    def differs(seed):
         try:
             lockstep_walk(seed, 250, Lockstep(AHEAD, mutant(AHEAD)), imports=4)
         except (AssertionError, KeyError, ValueError, LocalProtocolError):
-            return
-    pytest.fail("no walk told this bug from the rules")
+            return True
+        return False
+
+    assert any(map(differs, range(60))), "no walk told this bug from the rules"
