@@ -77,6 +77,7 @@ def test_clocks_that_are_set_stop_nobody_for_long(tmp_path: Path) -> None:
 
 def test_a_leader_whose_clock_is_ahead_is_replaced_by_one_that_agrees_with_the_others(tmp_path: Path) -> None:
     """Nobody accepts a time that is far ahead: were it not looked at, the first leader would go on leading."""
+
     async def scenario() -> None:
         load = additions()
         async with jumping(tmp_path / "net") as (cluster, client):

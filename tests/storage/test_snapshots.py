@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -279,3 +280,14 @@ def test_names() -> None:
     assert snapshot_instance(snapshot_name(77)) == 77
     for name in ("snapshot-4d.bin", "segment-000000000000004d.log", snapshot_name(1) + ".damaged", "snapshot.tmp"):
         assert snapshot_instance(name) is None
+
+
+# --- what the operating system says ---
+
+
+def test_a_full_disk_is_named_with_the_file(tmp_path: Path) -> None:
+    """Writes to an open file do not say by themselves which one it was."""
+    (tmp_path / "full").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left on device: '.*/full'") as caught:
+        FolderFiles(tmp_path).write("full", 0, b"bytes")
+    assert caught.value.errno == errno.ENOSPC

@@ -20,6 +20,7 @@ from smartbft.core.records import largest_body_bytes
 from smartbft.core.recovery import RecoveredState, recover
 from smartbft.core.replica import ASYNC_LEVEL, MEMORY_LEVEL, SYNC_LEVEL
 from smartbft.core.replica import Replica as Core
+from smartbft.core.validation import Validator
 from smartbft.core.vouching import pool_arguments
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import Ed25519KeyVerifier
@@ -41,6 +42,7 @@ from smartbft.smr.application import BatchStateMachine
 from smartbft.storage import (
     SNAPSHOT_FOLDER,
     ConsensusKeys,
+    Files,
     FolderFiles,
     Lives,
     MemoryFiles,
@@ -123,7 +125,7 @@ class RunningReplica:
         self._evidence = EvidenceDesk(config.evidence_folder, genesis.chain_id)
         self._desk = StatusDesk(self._facts, self._about_the_state)
         self._pump: VerificationPump | None = None
-        self._store = SnapshotStore(MemoryFiles(), genesis.chain_id)
+        self._store = self._snapshot_store(MemoryFiles())
         self._keeper: SnapshotKeeper | None = None
         self._replay_until = 0
         self._lives = Lives(config.home, config.data_folder, config.run_folder)
@@ -176,7 +178,7 @@ class RunningReplica:
         config = self._config
         _check_segment_size(config, self._genesis)
 
-        store = SnapshotStore(FolderFiles(config.data_folder / SNAPSHOT_FOLDER), self._genesis.chain_id)
+        store = self._snapshot_store(FolderFiles(config.data_folder / SNAPSHOT_FOLDER))
 
         def read() -> tuple[ReplicaLog, RecoveredState]:
             log = ReplicaLog(
@@ -204,6 +206,12 @@ class RunningReplica:
             self._fail,
         )
         return state
+
+    def _snapshot_store(self, files: Files) -> SnapshotStore:
+        """Snapshots are read and written on other threads than the loop's, so what checks their proofs is its own."""
+        genesis = self._genesis
+        validator = Validator(genesis.view, self._domains, Ed25519KeyVerifier(), genesis.parameters)
+        return SnapshotStore(files, genesis.chain_id, validator.check_snapshot)
 
     def _make_driver(self, executor: ThreadExecutor | SliceExecutor, keeper: SnapshotKeeper) -> Driver:
         log: Log | None = self._log

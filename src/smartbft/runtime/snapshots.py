@@ -32,6 +32,9 @@ from smartbft.storage import SnapshotStore
 
 logger = logging.getLogger(__name__)
 
+# No space, no quota, or no file of that size: there may be room again later.
+_NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+
 
 class Application(Protocol):
     """The executor, as far as snapshots need it."""
@@ -97,6 +100,7 @@ class SnapshotKeeper:
         self._serving: list[asyncio.Task[None]] = []
         self._turn = asyncio.Lock()
         self._closed = False
+        self._broken = False  # a write failed: what follows it must not be taken for whole
 
     def actions(self) -> dict[type[Any], Callable[[Any], None]]:
         """Who carries out which effect."""
@@ -136,7 +140,7 @@ class SnapshotKeeper:
         try:
             manifest = self._store.write(snapshot, effect.proof, effect.keep)
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in _NO_ROOM:
                 raise
             logger.warning("no room for the snapshot after instance %d: %s", effect.instance, error)
             return SnapshotSkipped(effect.instance)
@@ -157,20 +161,20 @@ class SnapshotKeeper:
     # One that arrives
 
     def _begin(self, effect: BeginTransfer) -> None:
-        self._on_writer(lambda: self._store.begin_transfer(effect.manifest))
+        self._on_writer(_arriving(lambda: self._store.begin_transfer(effect.manifest)))
 
     def _put(self, effect: StoreChunk) -> None:
-        self._on_writer(lambda: self._store.put_chunk(effect.index, effect.data))
+        self._on_writer(_arriving(lambda: self._store.put_chunk(effect.index, effect.data)))
 
     def _finish(self, effect: FinishTransfer) -> None:
         def finish() -> Input:
             try:
                 return SnapshotLoaded(*self._store.finish_transfer())
             except CorruptSnapshot as error:
-                logger.warning("the snapshot that arrived is damaged on disk: %s", error)
+                logger.warning("the snapshot that arrived is of no use, and is asked for again: %s", error)
                 return SnapshotLost()
 
-        self._on_writer(finish)
+        self._on_writer(_arriving(finish))
 
     def _install(self, effect: InstallSnapshot) -> None:
         logger.info("the state is that of a snapshot after instance %d", effect.instance)
@@ -180,21 +184,31 @@ class SnapshotKeeper:
     # The writer's thread
 
     def _on_writer(self, job: Callable[[], Input | None]) -> None:
-        """Run a job after those before it; an input that it returns goes to the core."""
+        """Run a job after those before it, unless one of them failed; an input that it returns goes to the core."""
+
+        def run() -> Input | None:
+            if self._broken or self._closed:
+                return None
+            try:
+                return job()
+            except BaseException:
+                self._broken = True
+                raise
+
         if not self._closed:
-            future = self._loop.run_in_executor(self._writer, job)
+            future = self._loop.run_in_executor(self._writer, run)
             future.add_done_callback(self._written)
 
     def _written(self, future: asyncio.Future[Input | None]) -> None:
+        error = None if future.cancelled() else future.exception()
         if future.cancelled() or self._closed:
             return
-        error = future.exception()
         if error is None:
             event = future.result()
             if event is not None:
                 self._take_input(event)
         elif isinstance(error, OSError):
-            self._failed(DurabilityLost(f"a snapshot could not be written: {error}"))
+            self._failed(DurabilityLost(f"a snapshot could not be written: {error}: is the disk failing?"))
         else:
             self._failed(error)
 
@@ -252,3 +266,23 @@ class SnapshotKeeper:
             return None
         chunk = SnapshotChunk(self._view, regency, effect.instance, effect.digest, effect.chunk, data)
         return frame(MESSAGE, encode(chunk))
+
+
+def _arriving(job: Callable[[], Input | None]) -> Callable[[], Input | None]:
+    """A job that stores what arrives: without room for it the replica cannot go on, but loses nothing by waiting.
+
+    Unlike a snapshot of its own, which may be left out, it has no other way to the decisions that are gone.
+    """
+
+    def run() -> Input | None:
+        try:
+            return job()
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            raise DurabilityLost(
+                f"no room for the snapshot that arrives: {error}; make room for the state and start the replica again: "
+                "the transfer goes on with what is there"
+            ) from error
+
+    return run

@@ -47,9 +47,13 @@ class FolderFiles:
 
     def read(self, name: str, offset: int = 0, size: int = -1) -> bytes:
         """As `Files.read`."""
-        with (self._folder / name).open("rb", buffering=0) as file:
-            file.seek(offset)
-            return file.readall() if size < 0 else _read_exactly(file.fileno(), size)
+        path = self._folder / name
+        with path.open("rb", buffering=0) as file:
+            try:
+                file.seek(offset)
+                return file.readall() if size < 0 else _read_exactly(file.fileno(), size)
+            except OSError as error:
+                raise _named(error, path) from None
 
     def write(self, name: str, offset: int, data: bytes) -> None:
         """As `Files.write`."""
@@ -60,6 +64,8 @@ class FolderFiles:
             while view:
                 written = os.pwrite(descriptor, view, offset)
                 view, offset = view[written:], offset + written
+        except OSError as error:
+            raise _named(error, self._folder / name) from None
         finally:
             os.close(descriptor)
 
@@ -132,5 +138,12 @@ def _sync(path: Path, flags: int) -> None:
     descriptor = os.open(path, flags | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        raise _named(error, path) from None
     finally:
         os.close(descriptor)
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    """The same error; what fails on an open file does not say by itself which one it was."""
+    return OSError(error.errno, error.strerror, str(path))

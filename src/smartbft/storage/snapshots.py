@@ -6,14 +6,15 @@ is used. A transfer's file has the same form and fills up in any order; what is 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from blake3 import blake3
 
-from smartbft.errors import CorruptSnapshot, LocalProtocolError
+from smartbft.errors import CorruptSnapshot, LocalProtocolError, RemoteProtocolError
 from smartbft.limits import DIGEST_BYTES, MAX_SNAPSHOT_BYTES, SNAPSHOT_CHUNK_BYTES, SNAPSHOTS_KEPT
 from smartbft.snapshots import FoundSnapshots, Manifest, Partial, Snapshot, chunk_count, describe, snapshot_digest
 from smartbft.storage.files import Files, FolderFiles
@@ -66,11 +67,17 @@ class SnapshotStore:
     Args:
         files: the folder.
         chain_id: 32 bytes; snapshots of other chains are refused.
+        check: whether a snapshot's proof holds (`Validator.check_snapshot`), which others may have sent; raises
+            RemoteProtocolError. Called when one is about to be taken up, before it takes the place of another; on the
+            thread of the caller.
     """
 
-    def __init__(self, files: Files, chain_id: bytes) -> None:
+    def __init__(
+        self, files: Files, chain_id: bytes, check: Callable[[Manifest, Snapshot], None] = lambda *_: None
+    ) -> None:
         self._files = files
         self._chain_id = chain_id
+        self._check = check
         self._manifests: dict[int, Manifest] = {}
         self._arriving: Manifest | None = None
 
@@ -84,7 +91,7 @@ class SnapshotStore:
                 manifest, data = self._read_whole(snapshot_name(instance))
                 if manifest.instance != instance:
                     raise CorruptSnapshot(f"it is of instance {manifest.instance}")
-                snapshot = Snapshot.decode(data, self._chain_id)
+                snapshot = self._decode(manifest, data)
             except CorruptSnapshot as error:
                 self._set_aside(snapshot_name(instance), error)
                 found.damaged.append(snapshot_name(instance))
@@ -109,17 +116,25 @@ class SnapshotStore:
 
         Raises:
             CorruptSnapshot: it is too large.
-            OSError: the disk failed.
+            OSError: the disk failed; what was written of it is gone, so that it takes no room from the log.
         """
         data = snapshot.encode(self._chain_id)
         manifest = describe(self._chain_id, snapshot.instance, data, proof)
         self._files.remove(_TEMPORARY)
+        try:
+            self._write_temporary(manifest, data)
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._files.remove(_TEMPORARY)
+            raise
+        self._keep(_TEMPORARY, manifest, keep)
+        return manifest
+
+    def _write_temporary(self, manifest: Manifest, data: bytes) -> None:
         start = self._write_manifest(_TEMPORARY, manifest)
         for at in range(0, len(data), _SYNC_EVERY_BYTES):
             self._files.write(_TEMPORARY, start + at, data[at : at + _SYNC_EVERY_BYTES])
             self._files.sync(_TEMPORARY)
-        self._keep(_TEMPORARY, manifest, keep)
-        return manifest
 
     def manifest(self, instance: int, digest: bytes) -> Manifest | None:
         """The manifest of a snapshot that is here."""
@@ -127,7 +142,7 @@ class SnapshotStore:
         return known if known is not None and known.digest == digest else None
 
     def chunk(self, instance: int, digest: bytes, index: int) -> bytes | None:
-        """A chunk of a snapshot; None: it is not here, or not intact (then the file is set aside)."""
+        """A chunk of a snapshot; None: it is not here, or cannot be read whole (then the file is set aside)."""
         manifest = self.manifest(instance, digest)
         if manifest is None or not 0 <= index < manifest.count:
             return None
@@ -136,11 +151,21 @@ class SnapshotStore:
             chunk = self._files.read(name, _offset(manifest, index), manifest.length(index))
         except FileNotFoundError:
             return None
+        except OSError as error:
+            self._give_up(instance, CorruptSnapshot(f"chunk {index} cannot be read: {error}"))
+            return None
         if not manifest.matches(self._chain_id, index, chunk):
-            self._manifests.pop(instance, None)
-            self._set_aside(name, CorruptSnapshot(f"chunk {index} is damaged"))
+            self._give_up(instance, CorruptSnapshot(f"chunk {index} is damaged"))
             return None
         return chunk
+
+    def _give_up(self, instance: int, error: CorruptSnapshot) -> None:
+        """Serve a snapshot no more. It may have been dropped meanwhile, and a bad disk is no reason to stop serving."""
+        self._manifests.pop(instance, None)
+        try:
+            self._set_aside(snapshot_name(instance), error)
+        except OSError as problem:
+            logger.warning("%s stays where it is: %s", snapshot_name(instance), problem)
 
     # A snapshot that arrives
 
@@ -160,7 +185,7 @@ class SnapshotStore:
         """All chunks are here: check the whole once more, and keep it as a snapshot; it is durable on return.
 
         Raises:
-            CorruptSnapshot: what was stored is not what was checked: the transfer begins again.
+            CorruptSnapshot: what was stored is not what was checked, or its proof is bad: the transfer begins again.
             OSError: the disk failed.
         """
         self._transfer()
@@ -168,7 +193,7 @@ class SnapshotStore:
         self._files.sync(_PARTIAL)
         try:
             manifest, data = self._read_whole(_PARTIAL)
-            snapshot = Snapshot.decode(data, self._chain_id)
+            snapshot = self._decode(manifest, data)
         except CorruptSnapshot:
             self._files.remove(_PARTIAL)
             raise
@@ -176,6 +201,15 @@ class SnapshotStore:
         return manifest, snapshot
 
     # Files
+
+    def _decode(self, manifest: Manifest, data: bytes) -> Snapshot:
+        """Raises CorruptSnapshot: it is none, or its proof does not hold."""
+        snapshot = Snapshot.decode(data, self._chain_id)
+        try:
+            self._check(manifest, snapshot)
+        except RemoteProtocolError as error:
+            raise CorruptSnapshot(f"its proof does not hold: {error}") from None
+        return snapshot
 
     def _transfer(self) -> Manifest:
         if self._arriving is None:
@@ -188,7 +222,7 @@ class SnapshotStore:
         self._manifests[manifest.instance] = manifest
         for instance in sorted(self._manifests)[:-SNAPSHOTS_KEPT]:
             if instance not in keep:
-                del self._manifests[instance]
+                self._manifests.pop(instance, None)  # the thread that serves may have given it up meanwhile
                 self._files.remove(snapshot_name(instance))
 
     def _write_manifest(self, name: str, manifest: Manifest) -> int:

@@ -14,8 +14,8 @@ from smartbft.core.effects import (
     StoreChunk,
     TakeSnapshot,
 )
-from smartbft.core.inputs import SnapshotLoaded, SnapshotSkipped, SnapshotTaken
-from smartbft.errors import LocalProtocolError
+from smartbft.core.inputs import SnapshotLoaded, SnapshotLost, SnapshotSkipped, SnapshotTaken
+from smartbft.errors import CorruptSnapshot, LocalProtocolError
 from smartbft.messages import Message, SnapshotChunk, SnapshotManifest, decode_proof
 from smartbft.snapshots import FoundSnapshots
 from smartbft.storage import MemoryFiles, SnapshotStore
@@ -41,7 +41,8 @@ class SimulatedSnapshots:
         self._world = world
         self._scheduler = world.scheduler
         self._replica = replica
-        self._store = SnapshotStore(MemoryFiles() if in_memory else host.disk.snapshots, world.chain_id)
+        files = MemoryFiles() if in_memory else host.disk.snapshots
+        self._store = SnapshotStore(files, world.chain_id, replica.core.validator.check_snapshot)
 
     def actions(self) -> dict[type, Callable[[Any], None]]:
         """Who carries out which effect."""
@@ -111,8 +112,14 @@ class SimulatedSnapshots:
         self._scheduler.after(self._scheduler.between(1, self._world.scenario.disk.sync_delay), self._on_arrived)
 
     def _on_arrived(self, _: None) -> None:
-        if not self._replica.dead:
-            self._replica.step(SnapshotLoaded(*self._store.finish_transfer()))
+        if self._replica.dead:
+            return
+        try:
+            arrived = self._store.finish_transfer()
+        except CorruptSnapshot:
+            self._replica.step(SnapshotLost())
+        else:
+            self._replica.step(SnapshotLoaded(*arrived))
 
     def _install(self, effect: InstallSnapshot) -> None:
         world, replica = self._world, self._replica
