@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from smartbft.core.inputs import Timer
 from smartbft.core.naming import name_members
 from smartbft.limits import FETCH_DECISIONS_AT_ONCE
-from smartbft.messages import Decision, FetchDecisions, Gone
+from smartbft.messages import Decision, FetchDecisions, Gone, Progress
 from smartbft.quorum import weak_quorum
 
 if TYPE_CHECKING:
@@ -45,10 +45,10 @@ class CatchUp:
         """How far `peer` says, or shows, that it has decided."""
         return self._claims[peer]
 
-    def heard(self, peer: int, decided: int) -> None:
+    def on_progress(self, peer: int, message: Progress) -> None:
         """`peer` says how far it is. The newest word counts: a replica that lost its memory is behind again."""
         self._claims[peer] = 0
-        self.note(peer, decided)
+        self.note(peer, message.decided)
 
     def note(self, peer: int, decided: int) -> None:
         """A hint that `peer` has decided up to `decided`. One instance behind is normal; the timer tells whether it

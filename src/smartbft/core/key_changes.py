@@ -42,8 +42,8 @@ class KeyChanges:
 
     # Of any member
 
-    def on_announcement(self, message: KeyAnnouncement) -> None:
-        """A verified statement; one that does not replace the key in force is out of date."""
+    def on_announcement(self, sender: int, message: KeyAnnouncement) -> None:
+        """A verified statement, whoever passes it on; one that does not replace the key in force is out of date."""
         statement = KeyStatement.decode(message.statement)
         if self._replica.keys.admits(statement) and self._pending.get(statement.member) != statement:
             if not self._pending:

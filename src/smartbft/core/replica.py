@@ -1,36 +1,22 @@
 """One replica as a pure object: `step(input, now)` returns the effects, in order.
 
 This is the chassis: it decides nothing about ordering (that is the protocol's business) and touches no socket, disk
-or clock. Here live the delivery of decisions in order, execution and replies, catching up with the others, and the
-timers.
+or clock. It holds the parts together: each input, message and timer goes to the part whose it is, and what concerns
+several parts (a decision, new keys, a snapshot) is told to them here, in a fixed order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, get_args
 
 from smartbft._fastpath.pool import RequestPool
 from smartbft.core.catch_up import CatchUp
 from smartbft.core.chassis import Chassis, Ordering
 from smartbft.core.checkpoints import Checkpoints, Mark
 from smartbft.core.decisions import RecentDecisions
-from smartbft.core.effects import (
-    Broadcast,
-    CancelTimer,
-    Effect,
-    Execute,
-    InstallSnapshot,
-    MakeConsensusKey,
-    Penalise,
-    Persist,
-    Record,
-    Reply,
-    ReportEvidence,
-    Send,
-    SetTimer,
-    VotesOnRecord,
-)
+from smartbft.core.delivery import Delivery
+from smartbft.core.effects import Effect, InstallSnapshot, ReportEvidence
 from smartbft.core.evidence import Statement
 from smartbft.core.forwarding import Forwarding
 from smartbft.core.inputs import (
@@ -47,9 +33,11 @@ from smartbft.core.inputs import (
 )
 from smartbft.core.key_changes import KeyChanges
 from smartbft.core.member_keys import MemberKeys
+from smartbft.core.outbox import Outbox
 from smartbft.core.records import decision_record
 from smartbft.core.recovery import Decided, RecoveredState, RecoveredVotes
 from smartbft.core.regency_changes import RegencyChanges
+from smartbft.core.repetition import Repetition
 from smartbft.core.safety import VoteGuard
 from smartbft.core.serving import Serving
 from smartbft.core.state_transfer import StateTransfer, TransferMessage
@@ -59,7 +47,7 @@ from smartbft.core.vouching import Vouching
 from smartbft.core.witness import Witness
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import KeyVerifier, Signer
-from smartbft.errors import LocalProtocolError, RemoteProtocolError, invariant
+from smartbft.errors import LocalProtocolError, RemoteProtocolError
 from smartbft.limits import (
     LIVE_INSTANCES,
     MAX_EXECUTION_BACKLOG,
@@ -81,17 +69,18 @@ from smartbft.messages import (
     Progress,
     Proof,
     Standing,
-    decode_proof,
 )
 from smartbft.snapshots import Manifest, Snapshot
-from smartbft.types import KeyStatement, Parameters, Value, View
+from smartbft.types import KeyStatement, Parameters, View
 
 MEMORY_LEVEL = 0
 ASYNC_LEVEL = 1
 SYNC_LEVEL = 2
 
+MessageHandler = Callable[[int, Any], None]  # takes the sender and a message of the class it stands for in the table
 
-class Replica:
+
+class Replica(Outbox):
     """A replica of the view, driven by `step`.
 
     Args:
@@ -125,6 +114,7 @@ class Replica:
         record_votes: bool = True,
         transfer_sources: int = 0,
     ) -> None:
+        super().__init__(record_votes=record_votes)
         self.id = id
         self.view = view
         self.domains = domains
@@ -135,21 +125,14 @@ class Replica:
         self.guard = VoteGuard()
         self.keys = MemberKeys(view)
         self.validator = Validator(view, domains, verifier, parameters, self.keys)
-        self._sections: dict[int, bytes] = {}  # for the snapshots of instances that are not executed yet
-        self.record_votes = record_votes
         self.now = 0
         self.decided = 0
         self.executed = 0
         self.agreed_time = 0
         self.durable = 0
-        self._level = level
-        self._token = 0
-        self._effects: list[Effect] = []
-        self._executing: dict[int, tuple[Decided, Value, int]] = {}
         kept = RECENT_DECISIONS_IN_MEMORY_MODE if level == MEMORY_LEVEL else LIVE_INSTANCES
-        self._recent = RecentDecisions(kept, RECENT_DECISIONS_BYTES)
-        self._last_proof: Proof | None = None
-        self._serving = Serving(self, self._recent, has_log=level != MEMORY_LEVEL)
+        self._delivery = Delivery(self, RecentDecisions(kept, RECENT_DECISIONS_BYTES), level)
+        self._serving = Serving(self, self._delivery.recent, has_log=level != MEMORY_LEVEL)
         self.catch_up = CatchUp(self)
         self.checkpoints = Checkpoints(self)
         self.transfer = StateTransfer(self, transfer_sources or len(view.ids))
@@ -158,9 +141,36 @@ class Replica:
         self._taking_part = TakingPart(self)
         self._witness = Witness(view, self._accuse)
         self._vouching = Vouching(self)
-        self._seen_by_resend = (0, False)
+        self._repetition = Repetition(self, self._taking_part, self._vouching)
         self._started = False
         self.ordering = ordering(self)
+        self._message_handlers = self._common_messages()
+        self._timer_handlers = self._common_timers()
+
+    def _common_messages(self) -> dict[type[Message], MessageHandler]:
+        """Who takes a message that is none of the ordering protocol's."""
+        return {
+            Decision: self.catch_up.on_decision,
+            Progress: self.catch_up.on_progress,
+            FetchDecisions: self.catch_up.on_fetch,
+            Forward: lambda sender, message: self.adopt(sender, message.data),
+            KeyAnnouncement: self.key_changes.on_announcement,
+            FetchStanding: self._taking_part.on_fetch_standing,
+            Standing: self._taking_part.on_standing,
+            **dict.fromkeys((Hold, FetchHeld, HeldRequests), self._vouching.on_message),
+            **dict.fromkeys(get_args(TransferMessage), self.transfer.on_message),
+        }
+
+    def _common_timers(self) -> dict[Timer, Callable[[], None]]:
+        """Who takes a timer that is none of the ordering protocol's."""
+        return {
+            Timer.RESEND: self._repetition.on_resend,
+            Timer.PROGRESS: self._repetition.on_progress,
+            Timer.REQUEST: self._on_request_timer,
+            Timer.CATCH_UP: self.catch_up.on_timer,
+            Timer.VOUCH: self._vouching.on_timer,
+            Timer.TRANSFER: self.transfer.on_timer,
+        }
 
     @property
     def regency(self) -> int:
@@ -201,19 +211,19 @@ class Replica:
             self.checkpoints.on_persisted()
             self._taking_part.on_persisted(self.durable)
         elif type(event) is Executed:
-            self._on_executed(event.instance, event.results)
+            if self._delivery.executed(event.instance, event.results):
+                self.ordering.on_requests()
         elif type(event) is TimerFired:
             self._on_timer(event.timer)
         elif type(event) is PeerConnected:
-            self._on_peer_connected(event.peer)
+            self._repetition.to_connected(event.peer)
         elif type(event) is ConsensusKeyMade:
             self.key_changes.on_made(event.signer)
         elif type(event) is Start:
             self._start(event.recovered)
         else:
             self.transfer.on_event(event)
-        effects, self._effects = self._effects, []
-        return effects
+        return self._taken()
 
     @property
     def changes(self) -> RegencyChanges:
@@ -277,48 +287,29 @@ class Replica:
         self._taking_part.begin(recovered, lost)
         if recovered.sync is not None and not self.keys.any_changed():
             self._witness.saw_sync(recovered.sync, self.decided)
-        self._repeat(None)
-        self.set_timer(Timer.RESEND, self.parameters.resend_interval)
-        self.set_timer(Timer.PROGRESS, self.parameters.progress_interval)
+        self._repetition.begin()
         self.set_timer(Timer.REQUEST, self.parameters.request_timeout // REQUEST_LOOKS_PER_TIMEOUT)
 
     def _begin_with(self, recovered: RecoveredState) -> None:
         """The runtime has restored the application from the newest snapshot."""
         found = recovered.snapshots
         if found.newest is not None:
-            self._become(found.newest, found.manifests[-1])
+            self._delivery.begin_after(found.newest, found.manifests[-1])
         marks = [Mark(manifest.instance, manifest.size, manifest.digest) for manifest in found.manifests]
         self.checkpoints.recovered(marks, recovered.first)
         self.transfer.recovered(found.partial)
 
     def section(self, instance: int) -> bytes:
-        """What the core keeps from instance to instance beside the sessions, for the snapshot of an executed instance:
-        canonical bytes, the same on all replicas. These are the members' consensus keys, as of its decision.
-        """
-        section = self._sections[instance]
-        self._sections = {other: kept for other, kept in self._sections.items() if other > instance}
-        return section
-
-    def _become(self, snapshot: Snapshot, manifest: Manifest) -> tuple[int, ...]:
-        """Everything up to the snapshot's instance is settled. Returns the members that vote with other keys since."""
-        self._sections.clear()
-        changed = self.keys.restore(snapshot.core)
-        self.guard.settled(snapshot.instance)
-        self.pool.import_sessions(snapshot.sessions, snapshot.agreed_time, self._level)
-        self.decided = self.executed = snapshot.instance
-        self.agreed_time = snapshot.agreed_time
-        self._last_proof = decode_proof(manifest.proof)
-        self._executing.clear()
-        self._recent.clear()
-        return changed
+        """What the core keeps beside the sessions, for the snapshot of an executed instance."""
+        return self._delivery.section(instance)
 
     # What arrives
 
     def install(self, manifest: Manifest, snapshot: Snapshot) -> None:
         """A transferred snapshot takes the place of the instances that are gone."""
-        if changed := self._become(snapshot, manifest):
+        if changed := self._delivery.begin_after(snapshot, manifest):
             self._on_keys_changed(changed)
-        self._effects.append(InstallSnapshot(snapshot.instance, snapshot.state))
+        self.emit(InstallSnapshot(snapshot.instance, snapshot.state))
         self.checkpoints.installed(Mark(manifest.instance, manifest.size, manifest.digest))
         self.ordering.on_installed(snapshot.instance)
         self.catch_up.on_decided()
@@ -326,40 +317,12 @@ class Replica:
 
     def _on_message(self, sender: int, message: Message) -> None:
         self._witness.saw(sender, message, self.decided)
-        if isinstance(message, TransferMessage):
-            self.ordering.heard(sender, message.regency)
-            self.transfer.on_message(sender, message)
-        elif isinstance(message, (Decision, Progress, FetchDecisions, Forward, KeyAnnouncement)):
-            self._on_common_message(sender, message)
-        elif isinstance(message, (FetchStanding, Standing)):
-            self.ordering.heard(sender, message.regency)
-            self._on_start_message(sender, message)
-        elif isinstance(message, (Hold, FetchHeld, HeldRequests)):
-            self.ordering.heard(sender, message.regency)
-            self._vouching.on_message(sender, message)
-        else:
+        handler = self._message_handlers.get(type(message))
+        if handler is None:
             self.ordering.on_message(sender, message)
-
-    def _on_common_message(
-        self, sender: int, message: Decision | Progress | FetchDecisions | Forward | KeyAnnouncement
-    ) -> None:
-        self.ordering.heard(sender, message.regency)
-        if isinstance(message, Decision):
-            self.catch_up.on_decision(sender, message)
-        elif isinstance(message, Progress):
-            self.catch_up.heard(sender, message.decided)
-        elif isinstance(message, FetchDecisions):
-            self.catch_up.on_fetch(sender, message)
-        elif isinstance(message, KeyAnnouncement):
-            self.key_changes.on_announcement(message)
         else:
-            self.adopt(sender, message.data)
-
-    def _on_start_message(self, sender: int, message: FetchStanding | Standing) -> None:
-        if isinstance(message, FetchStanding):
-            self._taking_part.on_fetch_standing(sender, message)
-        else:
-            self._taking_part.on_standing(sender, message)
+            self.ordering.heard(sender, message.regency)
+            handler(sender, message)
 
     def adopt(self, sender: int, data: bytes) -> None:
         """Requests that were not ordered in time; the pool parses all of them before it takes the first."""
@@ -368,122 +331,18 @@ class Replica:
         except RemoteProtocolError as error:
             self.penalise(sender, f"passed on requests that are no request list: {error}")
 
-    def _on_executed(self, instance: int, results: bytes) -> None:
-        """Algorithm 2, lines 16-17: replies exist now; they leave when the decision is durable."""
-        if instance <= self.executed and instance not in self._executing:
-            return  # a snapshot was installed meanwhile
-        invariant(instance == self.executed + 1, f"instance {instance} executed after instance {self.executed}")
-        decision, value, token = self._executing.pop(instance)
-        self.pool.executed(
-            value.digests, decision.data, results, instance, self.view.number, value.timestamp, self._level
-        )
-        self.executed = instance
-        self.checkpoints.executed(instance, value.timestamp, decision.proof)
-        self._effects.append(Reply(instance, value.digests, decision.data, token))
-        self.ordering.on_requests()
-
     def _on_timer(self, timer: Timer) -> None:
-        if timer == Timer.RESEND:
-            self._on_resend()
-        elif timer == Timer.PROGRESS:
-            self._say_progress()
-        elif timer == Timer.REQUEST:
-            self._forwarding.on_timer()
-            self.key_changes.on_timer()
-        elif timer == Timer.CATCH_UP:
-            self.catch_up.on_timer()
-        elif timer == Timer.VOUCH:
-            self._vouching.on_timer()
-        elif timer == Timer.TRANSFER:
-            self.transfer.on_timer()
-        else:
+        handler = self._timer_handlers.get(timer)
+        if handler is None:
             self.ordering.on_timer(timer)
-
-    def _say_progress(self) -> None:
-        self.broadcast(self._progress())
-        self.checkpoints.insist()
-        self.set_timer(Timer.PROGRESS, self.parameters.progress_interval)
-
-    def _on_resend(self) -> None:
-        """Repeat ourselves if the same instance was running at the last look and still is, or the regency changes."""
-        now_at = (self.decided, self.ordering.running())
-        insists = self.ordering.changing() or bool(self._taking_part.waiting_for())
-        if (now_at == self._seen_by_resend and now_at[1]) or insists:
-            self._repeat(None)
-        self._seen_by_resend = now_at
-        self._vouching.repeat(None)
-        self.key_changes.repeat()
-        self.set_timer(Timer.RESEND, self.parameters.resend_interval)
-
-    def _on_peer_connected(self, peer: int) -> None:
-        self._repeat(peer)
-        self._vouching.repeat(peer)
-
-    def _repeat(self, to: int | None) -> None:
-        """Say how far we are, then again what binds us: in this order, so that nobody sends us what we have."""
-        self.tell(to, self._progress())
-        if to is not None:
-            self.checkpoints.resend(to)
-        self._taking_part.ask(to)
-        self.ordering.resend(to)
-
-    def _progress(self) -> Progress:
-        return Progress(self.view.number, self.ordering.regency, self.decided)
-
-    # The chassis: what the ordering protocol asks for
-
-    def emit(self, effect: Effect) -> None:
-        """Have something done, after what was asked for before."""
-        self._effects.append(effect)
-
-    def persist(self, records: tuple[Record, ...], then: Sequence[Send | Broadcast] = ()) -> int:
-        """Append records to the log; `then` leaves once they are durable. Returns the token."""
-        self._token += 1
-        self._effects.append(Persist(self._token, records, tuple(then)))
-        return self._token
-
-    @property
-    def last_token(self) -> int:
-        """The token of the last record."""
-        return self._token
-
-    def persist_promise(self, record: Record, then: Sequence[Send | Broadcast] = ()) -> int:
-        """As `persist`, for what binds this replica; where votes are not recorded, `then` leaves at once (token 0)."""
-        if self.record_votes:
-            return self.persist((record,), then)
-        self._effects.extend(then)
-        return 0
-
-    def send(self, to: int, message: Message) -> None:
-        """Send something that does not bind."""
-        self._effects.append(Send(to, message))
-
-    def broadcast(self, message: Message) -> None:
-        """Send something that does not bind to every other member."""
-        self._effects.append(Broadcast(message))
-
-    def tell(self, to: int | None, message: Message) -> None:
-        """Send something that does not bind to one member, or to every other one."""
-        if to is None:
-            self.broadcast(message)
         else:
-            self.send(to, message)
+            handler()
 
-    def ask_for(self, effect: MakeConsensusKey | VotesOnRecord) -> None:
-        """Have the runtime do something about our keys."""
-        self._effects.append(effect)
+    def _on_request_timer(self) -> None:
+        self._forwarding.on_timer()
+        self.key_changes.on_timer()
 
-    def set_timer(self, timer: Timer, delay: int) -> None:
-        """Start or restart a timer; `delay` in microseconds."""
-        self._effects.append(SetTimer(timer, delay))
-
-    def cancel_timer(self, timer: Timer) -> None:
-        """Stop a timer."""
-        self._effects.append(CancelTimer(timer))
-
-    def penalise(self, peer: int, reason: str) -> None:
-        """Report a peer that broke the protocol."""
-        self._effects.append(Penalise(peer, reason))
+    # The chassis: what the ordering protocol asks for, beside the effects
 
     def _accuse(self, accused: int, first: Statement, second: Statement) -> None:
         """A member has signed two statements that contradict each other."""
@@ -491,16 +350,15 @@ class Replica:
         instance = first.instance if isinstance(first, Accept) and isinstance(second, Accept) else self.keys.known
         entry = self.keys.entry_at(accused, instance)
         key = entry.statement.encode() if entry is not None and entry.statement is not None else b""
-        self._effects.append(ReportEvidence(accused, first, second, key))
+        self.emit(ReportEvidence(accused, first, second, key))
 
     def last_proof(self) -> Proof | None:
         """The proof of the last decision; None before the first one."""
-        return self._last_proof
+        return self._delivery.last_proof
 
     def decided_value(self, instance: int) -> bytes:
         """The encoded value of a decided instance, or b"" if it is not in memory any more."""
-        known = self._recent.get(instance)
-        return known[0].value if known is not None else b""
+        return self._delivery.decided_value(instance)
 
     def overdue(self) -> bytes:
         """The pending requests that were not ordered in time, as a bounded request list."""
@@ -525,7 +383,7 @@ class Replica:
 
     def may_propose(self) -> bool:
         """Not while too many decided batches wait for the application."""
-        return len(self._executing) < MAX_EXECUTION_BACKLOG
+        return self._delivery.backlog < MAX_EXECUTION_BACKLOG
 
     def decide(self, instance: int, value: bytes, data: bytes, proof: Proof, logged: bool) -> None:
         """Deliver a decision: log it, execute it in parallel with the logging, go on with the next instance."""
@@ -547,26 +405,8 @@ class Replica:
         self._taking_part.on_keys_changed(members)
 
     def _deliver(self, decision: Decided, token: int) -> tuple[int, ...]:
-        """Algorithm 2, lines 11-16: the decided prefix grows, and the batch goes to the application.
-
-        Returns the members that vote with other keys from the next instance on.
-        """
-        invariant(decision.instance == self.decided + 1, f"instance {decision.instance} decided after {self.decided}")
-        value = Value.decode(decision.value)
-        invariant(value.timestamp > self.agreed_time, f"agreed time went back in instance {decision.instance}")
-        self.guard.decided(decision.instance)
-        changed = self.keys.decided(decision.instance, value.statements)
-        if decision.instance % self.parameters.checkpoint_interval == 0:
-            self._sections[decision.instance] = self.keys.encode()
-        self.pool.decide(value.digests, decision.data, decision.instance, value.timestamp)
-        self.decided = decision.instance
-        self.agreed_time = value.timestamp
-        self._recent.add(decision, token)
-        self._last_proof = decision.proof
+        changed = self._delivery.deliver(decision, token)
         self._witness.decided(decision.proof)
-        self._executing[decision.instance] = (decision, value, token)
-        seed = self.domains.seed(decision.instance, decision.proof.digest)
-        self.checkpoints.execute(Execute(decision.instance, value.timestamp, seed, decision.data))
         return changed
 
     def fetch_decision(self, instance: int, holders: tuple[int, ...]) -> None:
