@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import get_args
 
 import msgspec
 import pytest
@@ -14,7 +15,7 @@ from smartbft.core.validation import Validator, Verified
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import Ed25519KeyVerifier, Ed25519Signer
 from smartbft.errors import InvalidSignature, InvariantViolation, RemoteProtocolError
-from smartbft.messages import Accept, Decision, FetchRequests, Progress, Proof, Propose
+from smartbft.messages import Accept, Decision, FetchRequests, Message, Progress, Proof, Propose
 from smartbft.types import Parameters, Value
 
 VIEW = make_view()
@@ -55,6 +56,18 @@ def test_good_messages_pass() -> None:
 def test_only_the_validator_makes_verified_messages() -> None:
     with pytest.raises(InvariantViolation):
         Verified(0, Progress(0, 0, 1), object())
+
+
+def test_every_class_of_messages_has_its_check() -> None:
+    assert set(validator()._checks) == set(get_args(Message))
+
+
+def test_a_class_without_a_check_is_refused() -> None:
+    """As if somebody had added it to the wire, and not to the table."""
+    careless = validator()
+    del careless._checks[Progress]
+    with pytest.raises(RemoteProtocolError, match="a Progress, which nobody here can check"):
+        careless.validate(2, Progress(0, 0, 7))
 
 
 FORGERIES = {

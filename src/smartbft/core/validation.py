@@ -13,6 +13,9 @@ anybody (`UnknownKey`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from smartbft._fastpath.pool import request_digests
 from smartbft.core.epoch_change import Verdict, evaluate
 from smartbft.core.member_keys import MemberKeys
@@ -24,25 +27,41 @@ from smartbft.messages import (
     Accept,
     Checkpoint,
     Decision,
+    FetchCheckpoints,
+    FetchChunk,
+    FetchDecisions,
     FetchHeld,
+    FetchManifest,
     FetchRequests,
+    FetchStanding,
+    FetchSync,
+    FetchValue,
+    Forward,
+    Gone,
     HeldRequests,
     Hold,
     KeyAnnouncement,
     Message,
+    Progress,
     Proof,
     Propose,
+    ProposedValue,
+    RequestBodies,
+    SnapshotChunk,
     SnapshotManifest,
     Standing,
     Stop,
     StopData,
     Sync,
+    Write,
     decode_proof,
     stop_data_statement,
     sync_statement,
 )
 from smartbft.snapshots import Manifest, Snapshot, chunk_count, snapshot_digest
 from smartbft.types import CHANNEL, KeyStatement, Parameters, Value, View
+
+Check = Callable[[int, Any], None]  # of a message of the class it stands for in the table, from a sender
 
 
 class Verified:
@@ -57,6 +76,29 @@ class Verified:
 
 
 _TOKEN = object()
+
+# Nothing in them can be wrong that their schema allows: votes without a signature, questions, hints, and answers whose
+# content is compared with what was asked for.
+_COMPLETE_IN_THEMSELVES = (
+    Write,
+    RequestBodies,
+    Forward,
+    FetchDecisions,
+    Progress,
+    FetchSync,
+    FetchValue,
+    ProposedValue,
+    FetchCheckpoints,
+    Gone,
+    FetchManifest,
+    FetchChunk,
+    SnapshotChunk,
+    FetchStanding,
+)
+
+
+def _check_nothing(_: int, __: Message) -> None:
+    return None
 
 
 class Validator:
@@ -83,6 +125,25 @@ class Validator:
         self._verifier = verifier
         self._parameters = parameters
         self._keys = keys or MemberKeys(view)
+        self._checks = self._checks_by_class()
+
+    def _checks_by_class(self) -> dict[type[Message], Check]:
+        """What is checked beside the sender and the view; a class that is not here is refused."""
+        return {
+            Propose: self._check_propose,
+            Accept: self._check_accept,
+            Decision: self._check_decision,
+            FetchRequests: self._check_fetch_requests,
+            Stop: self._check_stop,
+            StopData: self._check_stop_data_from,
+            Sync: lambda _, message: self.check_sync(message),
+            **dict.fromkeys((Hold, FetchHeld, HeldRequests), self._check_hold),
+            Checkpoint: self._check_checkpoint,
+            SnapshotManifest: self._check_manifest,
+            Standing: self._check_standing,
+            KeyAnnouncement: self._check_key_announcement,
+            **dict.fromkeys(_COMPLETE_IN_THEMSELVES, _check_nothing),
+        }
 
     def validate(self, sender: int, message: Message) -> Verified:
         """Pass a decoded message from `sender` (the id the channel has authenticated).
@@ -98,42 +159,24 @@ class Validator:
             raise RemoteProtocolError(
                 f"a message for view {message.view}, but the view in force is {self._view.number}"
             )
-        if type(message) is Propose:
-            self._check_propose(sender, message)
-        elif type(message) is Accept:
-            self._check_accept(sender, message)
-        elif type(message) is Decision:
-            self._check_decision(message)
-        elif type(message) is StopData:
-            self._check_stop_data_from(sender, message)
-        elif type(message) is Sync:
-            self.check_sync(message)
-        else:
-            self._check_other(sender, message)
+        check = self._checks.get(type(message))
+        if check is None:
+            raise RemoteProtocolError(f"a {type(message).__name__}, which nobody here can check")
+        check(sender, message)
         return Verified(sender, message, _TOKEN)
 
-    def _check_other(self, sender: int, message: Message) -> None:
-        if type(message) is Standing:
-            self._check_standing(message)
-        elif type(message) is Checkpoint:
-            self._check_checkpoint(sender, message)
-        elif type(message) is SnapshotManifest:
-            self._check_manifest(message)
-        else:
-            self._check_unsigned(message)
-
-    def _check_unsigned(self, message: Message) -> None:
-        """Messages that their sender has not signed."""
-        if type(message) is Stop and message.target <= message.regency:
+    def _check_stop(self, _: int, message: Stop) -> None:
+        if message.target <= message.regency:
             raise MalformedMessage(f"a STOP for regency {message.target} from one who is in {message.regency}")
-        if type(message) is KeyAnnouncement:
-            self.check_statement(KeyStatement.decode(message.statement))
-        elif isinstance(message, (Hold, FetchHeld, HeldRequests)):
-            self._check_hold(message)
-        elif type(message) is FetchRequests and len(message.digests) % DIGEST_BYTES:
+
+    def _check_fetch_requests(self, _: int, message: FetchRequests) -> None:
+        if len(message.digests) % DIGEST_BYTES:
             raise MalformedMessage("FETCH-REQUESTS holds a partial digest")
 
-    def _check_hold(self, message: Hold | FetchHeld | HeldRequests) -> None:
+    def _check_key_announcement(self, _: int, message: KeyAnnouncement) -> None:
+        self.check_statement(KeyStatement.decode(message.statement))
+
+    def _check_hold(self, _: int, message: Hold | FetchHeld | HeldRequests) -> None:
         if self._parameters.request_authentication != CHANNEL:
             raise RemoteProtocolError(f"a {type(message).__name__}, but the requests of this chain are signed")
         if isinstance(message, (Hold, FetchHeld)) and len(message.digests) % DIGEST_BYTES:
@@ -151,7 +194,7 @@ class Validator:
         payload = self._domains.accept_payload(message.view, message.regency, message.instance, message.digest)
         self._check_vote(sender, message.instance, message.signature, payload, "ACCEPT")
 
-    def _check_decision(self, message: Decision) -> None:
+    def _check_decision(self, _: int, message: Decision) -> None:
         value = Value.decode(message.value)
         if message.proof.instance != message.instance:
             raise MalformedMessage(
@@ -244,7 +287,7 @@ class Validator:
         if key is None or not self._verifier.verify(key, message.signature, payload):
             raise UnknownKey(f"CHECKPOINT of replica {sender} for {message.instance} has a bad signature")
 
-    def _check_manifest(self, message: SnapshotManifest) -> None:
+    def _check_manifest(self, _: int, message: SnapshotManifest) -> None:
         """The list of hashes is what its digest says; whether anybody vouches for the digest is the core's business.
 
         The proof is judged together with the snapshot, which tells the keys in force (`check_snapshot`).
@@ -304,7 +347,7 @@ class Validator:
         if not self._verifier.verify(statement.key, statement.possession, payload):
             raise InvalidSignature(f"a key statement of replica {statement.member} for a key that it does not have")
 
-    def _check_standing(self, message: Standing) -> None:
+    def _check_standing(self, _: int, message: Standing) -> None:
         """Whose ACCEPT it is only the asker knows: the core compares it with its own signature."""
         if message.proof is not None:
             self.check_proof(message.proof)
