@@ -158,7 +158,7 @@ def state(node: Node) -> tuple[object, ...]:
     guard = node.replica.guard
     synchronization = node.ordering._synchronization
     promises = (guard._written, guard._accepted, guard._bound)
-    collected = (synchronization._stop_data, synchronization._sync, synchronization._postponed)
+    collected = (synchronization._collecting._stop_data, synchronization._sync, synchronization._postponed)
     return (guard.regency, guard.synchronized, node.replica.decided, *map(repr, promises), *map(repr, collected))
 
 
@@ -199,7 +199,7 @@ def test_the_real_thing_works_after_all_the_forgeries() -> None:
                 with pytest.raises(RemoteProtocolError):
                     node.receive(sender, message)
     leader.receive(3, GOOD_STOP_DATA)
-    assert leader.ordering._synchronization._stop_data[3] == GOOD_STOP_DATA
+    assert leader.ordering._synchronization._collecting._stop_data[3] == GOOD_STOP_DATA
     follower.receive(2, GOOD_SYNC)
     assert (follower.replica.regency, follower.replica.guard.synchronized) == (1, True)
     assert follower.ordering.current.proposal == VALUES[0]

@@ -116,15 +116,16 @@ def sizes(node: Node) -> dict[str, int]:
     ordering = node.ordering
     live = [consensus for consensus in (ordering.current, ordering.previous) if consensus is not None]
     synchronization = ordering._synchronization
+    suspicions = synchronization._stopping._suspicions
     return {
         "votes": sum(len(consensus._voters) for consensus in live),
         "writes": sum(len(consensus._writes) for consensus in live),
         "accepts": sum(len(consensus._accepts) for consensus in live),
         "values": sum(len(consensus._known) for consensus in live),
         "early": len(ordering._early),
-        "promises": len(synchronization._stop_data),
+        "promises": len(synchronization._collecting._stop_data),
         "answered": len(synchronization._answered) + len(node.replica._serving._answered),
-        "suspicions": len(synchronization._suspicions._asked) + len(synchronization._suspicions._reached),
+        "suspicions": len(suspicions._asked) + len(suspicions._reached),
         "standings": len(node.replica._taking_part._standings),
         "decisions": len(node.replica.catch_up._fetched),
     }

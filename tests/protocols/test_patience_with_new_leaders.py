@@ -10,7 +10,7 @@ from kit.requests import TestClient
 from smartbft.core.inputs import Timer
 from smartbft.limits import REQUEST_LOOKS_PER_TIMEOUT
 from smartbft.messages import FetchStanding, Standing, Stop, Sync
-from smartbft.protocols.mod_smart.synchronization import Synchronization
+from smartbft.protocols.mod_smart.stopping import Stopping
 from smartbft.types import Parameters
 
 
@@ -59,5 +59,5 @@ def test_a_timer_that_fires_while_the_replica_starts_is_set_again(cluster: Clust
 
 
 def test_planted_bug_a_suspicion_that_goes_on_is_found(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Synchronization, "suspect", lambda self, why, data: self._stop(self.regency + 1, data, why))
+    monkeypatch.setattr(Stopping, "suspect", lambda self, why, data: self.stop(self._phase.regency + 1, data, why))
     assert looks(cluster.nodes[0], 3 * REQUEST_LOOKS_PER_TIMEOUT)

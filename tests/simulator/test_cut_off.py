@@ -14,7 +14,7 @@ import pytest
 from smartbft.core import epoch_change
 from smartbft.core.catch_up import CatchUp
 from smartbft.messages import Accept, Message, Propose, Stop, StopData, Sync, Write
-from smartbft.protocols.mod_smart import synchronization
+from smartbft.protocols.mod_smart import collecting
 from smartbft.testing import PropertyViolation, Simulation, SimulationOptions
 from smartbft.testing.checkers import Checkers
 
@@ -163,7 +163,7 @@ def _waits_for_all(patch: pytest.MonkeyPatch) -> None:
     def evaluate(collected: list[StopData], n: int, f: int) -> epoch_change.Outcome:
         return epoch_change.evaluate(collected if len(collected) == n else [], n, f)
 
-    patch.setattr(synchronization, "evaluate", evaluate)
+    patch.setattr(collecting, "evaluate", evaluate)
 
 
 def _decides_with_all(patch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from smartbft.core.records import accept_record
 from smartbft.core.safety import VoteGuard
 from smartbft.core.validation import Validator
 from smartbft.messages import StopData, Sync
-from smartbft.protocols.mod_smart import synchronization
+from smartbft.protocols.mod_smart import collecting, synchronization
 from smartbft.protocols.vp_consensus import VPConsensus
 from smartbft.quorum import quorum
 from smartbft.testing.exploration import Search, adversary, machine
@@ -144,7 +144,7 @@ def settled_collects_count(patch: pytest.MonkeyPatch) -> None:
         instance = max(statement.instance for statement in statements)
         return evaluate([msgspec.structs.replace(each, instance=instance) for each in statements], n, f)
 
-    for module in (epoch_change, validation, synchronization, machine, adversary):
+    for module in (epoch_change, validation, collecting, synchronization, machine, adversary):
         patch.setattr(module, "evaluate", evaluate_all)
 
 

@@ -51,6 +51,9 @@ class Chassis(Protocol):
     def broadcast(self, message: Message) -> None:
         """Send something that does not bind to every other member."""
 
+    def tell(self, to: int | None, message: Message) -> None:
+        """Send something that does not bind to one member, or (None) to every other one."""
+
     def set_timer(self, timer: Timer, delay: int) -> None:
         """Start or restart a timer; `delay` in microseconds."""
 

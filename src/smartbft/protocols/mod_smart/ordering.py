@@ -8,6 +8,9 @@ context buffer; messages about older ones are answered with the decision.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from smartbft.core.chassis import Chassis
 from smartbft.core.effects import Record
 from smartbft.core.inbox import Inbox
@@ -43,6 +46,12 @@ class ModSmart:
         self._seen: dict[int, Vote] = {}
         self._seen_accepts: dict[int, Accept] = {}
         self._early: Inbox[ConsensusMessage] = Inbox(chassis.view.ids, MAX_EARLY_MESSAGES_PER_SENDER)
+        self._handlers: dict[type[Message], Callable[[int, Any], None]] = {
+            **dict.fromkeys((Propose, Write, Accept), self._on_vote),
+            FetchRequests: self._on_fetch_requests,
+            RequestBodies: self._on_request_bodies,
+            **self._synchronization.handlers(),
+        }
 
     @property
     def regency(self) -> int:
@@ -77,21 +86,16 @@ class ModSmart:
         """A verified consensus message, one about request bodies, or one of the synchronization phase."""
         if message.regency != self.regency:
             self._synchronization.heard(sender, message.regency)
-        if isinstance(message, (Propose, Write, Accept)):
-            self._note_vote(sender, message)
-            self._on_consensus(sender, message)
-        elif isinstance(message, FetchRequests):
-            self._on_fetch_requests(sender, message)
-        elif isinstance(message, RequestBodies):
-            if message.instance == self.current.instance:
-                self.current.on_bodies(sender, message)
-        else:
-            self._synchronization.on_message(sender, message)
+        self._handlers[type(message)](sender, message)
 
     def heard(self, sender: int, regency: int) -> None:
         """`sender` shows that it is in `regency`."""
         if regency != self.regency:
             self._synchronization.heard(sender, regency)
+
+    def _on_vote(self, sender: int, message: ConsensusMessage) -> None:
+        self._note_vote(sender, message)
+        self._on_consensus(sender, message)
 
     def _note_vote(self, sender: int, message: ConsensusMessage) -> None:
         seen = self._seen.get(sender)
@@ -157,6 +161,10 @@ class ModSmart:
             data = self.current.bodies(message.digests)
             if data:
                 chassis.send(sender, RequestBodies(chassis.view.number, self.regency, message.instance, data))
+
+    def _on_request_bodies(self, sender: int, message: RequestBodies) -> None:
+        if message.instance == self.current.instance:
+            self.current.on_bodies(sender, message)
 
     # Algorithm 2
 
@@ -319,10 +327,7 @@ class ModSmart:
             return
         for consensus in (self.previous, self.current):
             for message in consensus.sent_messages() if consensus else ():
-                if to is None:
-                    self._chassis.broadcast(message)
-                else:
-                    self._chassis.send(to, message)
+                self._chassis.tell(to, message)
 
     def running(self) -> bool:
         """Whether an instance has begun and is not decided, or a regency change is under way."""

@@ -168,6 +168,9 @@ class Bench:
     def broadcast(self, message: Message) -> None:
         self.said.append(message)
 
+    def tell(self, to: int | None, message: Message) -> None:
+        self.said.append(message)
+
     def decide(self, instance: int, value: bytes, data: bytes, proof: Proof, logged: bool) -> None:
         self.guard.decided(instance)
         self.keys.decided(instance, ())
@@ -209,10 +212,10 @@ class Bench:
 
 # What is the same about two replicas: everything the protocol keeps, but for the attributes below.
 
-_OUTSIDE = {"_chassis", "_ordering"}
+_OUTSIDE = {"_chassis", "_ordering", "_phase", "_handlers"}
 _REPEATS = {"_sent", "_own", "_answered", "_fetches", "_questions", "_logged"}  # what may be said again
-_LIVENESS = {"_suspicions", "_overdue", "_failures", "_progress", "asked", "_last_batch", "_batch_due", "_watch"}
-_HEARD = {"_seen", "_seen_accepts", "changes"}  # told to replicas that start, and to operators
+_LIVENESS = {"_stopping", "_patience", "_last_batch", "_batch_due", "_watch"}
+_HEARD = {"_seen", "_seen_accepts"}  # told to replicas that start, and to operators
 # Votes and statements that have come. What had no effect was not delivered (see `machine`), what had one is told by it.
 _COUNTS = {"_writes", "_accepts", "_voters", "_early", "_stop_data", "_missing"}
 _IGNORED = frozenset(_OUTSIDE | _REPEATS | _LIVENESS | _HEARD | _COUNTS)
