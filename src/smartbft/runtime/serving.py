@@ -1,10 +1,11 @@
-"""Serves decided batches from the log to peers that are behind, one request at a time, no faster than they read."""
+"""Serves decided batches from the log to peers that are behind, to each no faster than it reads."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Protocol
 
 from smartbft._fastpath.frames import MESSAGE, frame
 from smartbft.core.effects import ServeDecisions
@@ -12,13 +13,22 @@ from smartbft.core.recovery import decisions_in
 from smartbft.crypto.domains import Domains
 from smartbft.errors import SmartBFTError
 from smartbft.messages import Decision, encode
-from smartbft.runtime.peers import PeerChannels
 from smartbft.storage import ReplicaLog
 
 logger = logging.getLogger(__name__)
 
-# Requests that wait to be served; a peer that is behind asks again anyway.
-_MAX_QUEUED = 64
+# Ranges of one peer that wait to be served; a peer that is behind asks again anyway.
+_MAX_QUEUED = 4
+
+
+class Channels(Protocol):
+    """The channels to the other replicas."""
+
+    def send(self, to: int, frame: bytes) -> None:
+        """Send to one; lost if the channel is down."""
+
+    async def writable(self, peer: int) -> bool:
+        """Wait until `peer` has taken what we wrote; False if it is not connected any more."""
 
 
 class DecisionServer:
@@ -39,7 +49,7 @@ class DecisionServer:
         domains: Domains,
         view: int,
         regency: Callable[[], int],
-        peers: PeerChannels,
+        peers: Channels,
         failed: Callable[[BaseException], None],
     ) -> None:
         self._log = log
@@ -48,28 +58,30 @@ class DecisionServer:
         self._regency = regency
         self._peers = peers
         self._failed = failed
-        self._queue: asyncio.Queue[ServeDecisions] = asyncio.Queue(_MAX_QUEUED)
+        self._queues: dict[int, asyncio.Queue[ServeDecisions]] = {}
         self._queued: set[ServeDecisions] = set()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     def serve(self, effect: ServeDecisions) -> None:
         """Queue a range; one that waits already is not queued twice."""
-        if effect in self._queued or self._queue.full():
-            return
-        self._queued.add(effect)
-        self._queue.put_nowait(effect)
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run())
+        queue = self._queues.get(effect.to)
+        if queue is None:
+            queue = self._queues[effect.to] = asyncio.Queue(_MAX_QUEUED)
+            self._tasks.append(asyncio.get_running_loop().create_task(self._run(queue)))
+        if effect not in self._queued and not queue.full():
+            self._queued.add(effect)
+            queue.put_nowait(effect)
 
     async def close(self) -> None:
         """Stop serving."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _run(self) -> None:
+    async def _run(self, queue: asyncio.Queue[ServeDecisions]) -> None:
+        """Serve one peer: another that asks and does not read must not hold it up."""
         while True:
-            effect = await self._queue.get()
+            effect = await queue.get()
             self._queued.discard(effect)
             try:
                 await self._serve(effect)
@@ -81,8 +93,10 @@ class DecisionServer:
     async def _serve(self, effect: ServeDecisions) -> None:
         for instance in range(effect.first, effect.last + 1):
             # One decision in memory at a time: batches are large, and the peer may be slow.
+            if not await self._peers.writable(effect.to):
+                return
             payload = await asyncio.to_thread(self._load, instance)
-            if payload is None or not await self._peers.writable(effect.to):
+            if payload is None:
                 return
             self._peers.send(effect.to, payload)
 
