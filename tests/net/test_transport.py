@@ -383,6 +383,27 @@ def test_who_does_not_read_is_not_read_and_at_last_closed() -> None:
     run(scenario)
 
 
+def test_what_is_sent_within_one_iteration_of_the_loop_is_bounded_too() -> None:
+    """One socket read may bring thousands of questions, and each answer may be large."""
+    few = ConnectionLimits(handshake_timeout=30.0, write_high_water=1 << 16, write_limit=1 << 20)
+
+    async def scenario() -> None:
+        async with Pair(limits=few) as pair:
+            pair.dial()
+            there = await pair.accepting.opened_now.get()
+            answer = frame(MESSAGE, bytes(1 << 18))
+            for _ in range(10_000):
+                there.send(answer)
+            assert there.failed
+            assert sum(len(waiting) for waiting in there._outgoing) <= few.write_high_water + len(answer)
+            assert there._transport is not None
+            assert there._transport.get_write_buffer_size() <= few.write_limit + 2 * len(answer)
+            _, error = await pair.accepting.closed_now.get()
+            assert "does not read what is sent to it" in str(error)
+
+    run(scenario)
+
+
 def test_pausing_stops_reading_until_resumed() -> None:
     async def scenario() -> None:
         async with Pair() as pair:

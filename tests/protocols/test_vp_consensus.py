@@ -340,6 +340,7 @@ def test_a_restarted_leader_serves_the_bodies_of_its_recorded_proposal(cluster: 
     leader.receive(follower.id, FetchRequests(0, 0, 1, fetch.digests[32:]))
     [bodies] = sent(leader, RequestBodies)
     assert bodies.data == data[len(data) // 2 :]
+    leader.now += cluster.parameters.resend_interval
     leader.receive(follower.id, fetch)
     follower.receive(leader.id, sent(leader, RequestBodies)[1])
     assert sent(follower, Write)

@@ -21,13 +21,14 @@ class Serving:
         has_log: False in memory mode: there is nothing else.
     """
 
-    __slots__ = ("_answered", "_has_log", "_recent", "_replica")
+    __slots__ = ("_answered", "_has_log", "_recent", "_replica", "_served")
 
     def __init__(self, replica: Replica, recent: RecentDecisions, *, has_log: bool) -> None:
         self._replica = replica
         self._recent = recent
         self._has_log = has_log
         self._answered: dict[int, tuple[int, int]] = {}  # peer -> the instance it got, and when
+        self._served: dict[int, tuple[int, int]] = {}  # peer -> the last instance it got lately, and since when
 
     def answer(self, to: int, instance: int) -> None:
         """Send a decided instance to a peer that lacks it, at most one per resend interval unless it moves on."""
@@ -54,6 +55,7 @@ class Serving:
         if first < begin:
             replica.send(to, Gone(view, regency, begin))
             return
+        first = self._first_to_serve(to, first, last)
         for instance in range(first, last + 1):
             known = self._recent.get(instance)
             if known is None:
@@ -63,3 +65,15 @@ class Serving:
             elif known[1] <= replica.durable:
                 decision = known[0]
                 replica.send(to, Decision(view, regency, instance, decision.value, decision.data, decision.proof))
+
+    def _first_to_serve(self, to: int, first: int, last: int) -> int:
+        """What a peer got a moment ago it does not get again, as often as it may ask: a few bytes must not be answered
+        with megabytes without end. Who catches up asks for later and later decisions, and again when time has passed.
+        """
+        replica = self._replica
+        pause = replica.parameters.resend_interval // 2
+        got, since = self._served.get(to, (0, -pause))
+        if abs(replica.now - since) >= pause:
+            got, since = 0, replica.now
+        self._served[to] = (max(got, last), since)
+        return max(first, got + 1)

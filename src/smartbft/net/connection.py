@@ -97,6 +97,7 @@ class Connection(asyncio.BufferedProtocol):
         self._reader: Reader | None = None
         self._received = 0
         self._outgoing: list[bytes] = []
+        self._queued = 0  # bytes of them
         self._pauses = 0
         self._drained = asyncio.Event()
         self._drained.set()
@@ -167,10 +168,18 @@ class Connection(asyncio.BufferedProtocol):
     # --- for the owner ---
 
     def send(self, frame: bytes) -> None:
-        """Queue a frame; everything queued in one iteration of the loop leaves in one write."""
+        """Queue a frame; what is queued in one iteration of the loop leaves in one write, or in a few large ones.
+
+        The limits hold within an iteration too: what one socket read brought may ask for more than memory holds.
+        """
+        if self._error is not None:
+            return
         if not self._outgoing:
             self._loop.call_soon(self._flush)
         self._outgoing.append(frame)
+        self._queued += len(frame)
+        if self._queued > self._limits.write_high_water:
+            self._flush()
 
     def write(self, frames: bytes) -> None:
         """Write frames that are already put together."""
@@ -200,6 +209,11 @@ class Connection(asyncio.BufferedProtocol):
     def resume(self) -> None:
         """Read again."""
         self._resume(_OWNER)
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is being closed because of an error: what came with what caused it does not count."""
+        return self._error is not None
 
     def look(self, now: float) -> None:
         """Close the connection if it is idle or drips; called now and then with the loop's time."""
@@ -269,6 +283,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._outgoing:
             frames = b"".join(self._outgoing)
             self._outgoing.clear()
+            self._queued = 0
             self.write(frames)
 
     def _pause(self, reason: int) -> None:

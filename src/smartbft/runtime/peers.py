@@ -85,9 +85,11 @@ class PeerChannels:
         return FrameReader({MESSAGE: MAX_MESSAGE_BYTES})
 
     def received(self, connection: Connection, frames: list[tuple[int, bytes]]) -> None:
-        """Protocol messages of one socket read."""
+        """Protocol messages of one socket read, until one of them closes the channel."""
         peer = self._peer_of(connection)
         for _, payload in frames:
+            if connection.failed:
+                return
             self._message(peer, payload)
 
     def closed(self, connection: Connection, error: Exception | None) -> None:

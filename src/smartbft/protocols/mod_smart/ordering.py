@@ -43,6 +43,7 @@ class ModSmart:
         self._watch = LeaderWatch(chassis, self)
         self._last_batch = 0  # requests in our last proposal
         self._batch_due = 0  # when a wait for more requests ends; 0: nobody waits
+        self._bodies_sent: dict[int, tuple[int, int]] = {}  # peer -> the instance it asked about, and when it was told
         self._seen: dict[int, Vote] = {}
         self._seen_accepts: dict[int, Accept] = {}
         self._early: Inbox[ConsensusMessage] = Inbox(chassis.view.ids, MAX_EARLY_MESSAGES_PER_SENDER)
@@ -157,14 +158,21 @@ class ModSmart:
         if message.instance < self.current.instance:
             chassis.answer_with_decision(sender, message.instance)
             return
-        if message.instance == self.current.instance:
+        if message.instance == self.current.instance and self._may_ask_again(sender):
             data = self.current.bodies(message.digests)
             if data:
+                self._bodies_sent[sender] = (message.instance, chassis.now)
                 chassis.send(sender, RequestBodies(chassis.view.number, self.regency, message.instance, data))
 
     def _on_request_bodies(self, sender: int, message: RequestBodies) -> None:
         if message.instance == self.current.instance:
             self.current.on_bodies(sender, message)
+
+    def _may_ask_again(self, peer: int) -> bool:
+        """Whether a peer has not had bodies of this instance a moment ago: whoever misses some asks others in turn."""
+        instance, at = self._bodies_sent.get(peer, (0, 0))
+        pause = self._chassis.parameters.resend_interval // 2
+        return instance != self.current.instance or abs(self._chassis.now - at) >= pause
 
     # Algorithm 2
 
