@@ -119,6 +119,8 @@ _SIMULATED = {
     "honest-7": ("A1", SimulationOptions(n=7, instances=15)),
     "byzantine": ("A1", SimulationOptions(instances=10, byzantine="any")),
     "byzantine-7": ("A1", SimulationOptions(n=7, instances=8, byzantine="any")),
+    "keys": ("A1", SimulationOptions(instances=10, byzantine="keys")),
+    "keys-7": ("A1", SimulationOptions(n=7, instances=8, byzantine="keys")),
     "twins": ("A2", SimulationOptions(instances=6, clients=2, twins=True)),
     "mutations": ("A3", SimulationOptions(instances=8, mutations=True)),
 }

@@ -107,6 +107,12 @@ FOUND_BY = {
     # New consensus keys
     "votes count with keys of another time": [SIMULATOR("first-keys-for-ever"), SIMULATOR("newest-keys-for-all")],
     "a new key used before it is ordered": [SIMULATOR("votes-before-its-key")],
+    "keys of other members stated": [SIMULATOR("keys-of-anybody")],
+    "a key replaced that is not in force": [SIMULATOR("any-key-replaced")],
+    "promises count with keys that were replaced": [
+        SIMULATOR("old-promises-count"),
+        "protocols/test_new_consensus_keys.py::test_planted_bug_promises_with_the_first_keys",
+    ],
     # Requests and clients
     "predicate gamma skipped": [SIMULATOR("duplicate-executed")],
     "duplicate request applied after a regency change": [

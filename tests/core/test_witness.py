@@ -119,6 +119,23 @@ def test_repetition_is_reported_once_and_one_member_a_few_times_at_most() -> Non
     assert len(watch(*many, (1, accept(1)), (1, accept(1, digest=W)))) == WITNESSED_OFFENCES_PER_MEMBER + 1
 
 
+def test_statements_under_different_keys_do_not_contradict_each_other() -> None:
+    """A promise under the new key about an instance of the old one: a lie, but no file of evidence can show it."""
+    conceals_a_decision = stop_data(3, instance=1)
+    seen = (3, accept(3, instance=2)), (3, conceals_a_decision)
+    assert offences(watch(*seen)) == [(3, Offence.FORGOTTEN_DECISION)]
+    reports: Reports = []
+    keys = {Accept: b"old", StopData: b"new"}
+    witness = Witness(VIEW, lambda *report: reports.append(report), lambda _, statement: keys[type(statement)])
+    for sender, message in (*seen, (3, stop_data(3, accepted=(0, V), instance=1))):
+        witness.saw(sender, message, 0)
+    assert offences(reports) == [(3, Offence.TWO_STOP_DATA)]
+    forgotten = Witness(VIEW, lambda *report: reports.append(report), lambda *_: None)
+    for sender, message in seen:
+        forgotten.saw(sender, message, 0)
+    assert len(reports) == 1, "nobody can say any more under which key it was signed"
+
+
 def flood(witness: Witness) -> None:
     """Everything that member 3 can sign, and more of it than anybody remembers."""
     for number in range(200):

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import pytest
 from kit.cluster import Cluster, Node, secret
-from kit.regencies import accept, pulse, refused, second_timeout, sent, stop_data, sync, value_of, wait, without
+from kit.regencies import (
+    DOMAINS,
+    accept,
+    pulse,
+    refused,
+    second_timeout,
+    sent,
+    stop_data,
+    sync,
+    value_of,
+    wait,
+    without,
+)
 from kit.requests import NOW, TestClient
+from msgspec.structs import replace
 
 from smartbft.core import taking_part
-from smartbft.core.effects import Execute
+from smartbft.core.effects import Execute, ReportEvidence
 from smartbft.core.inputs import Timer
 from smartbft.core.member_keys import MemberKeys
 from smartbft.core.records import REGENCY
@@ -16,7 +29,16 @@ from smartbft.core.validation import Validator
 from smartbft.crypto.signatures import Ed25519Signer
 from smartbft.errors import InvalidSignature, UnknownKey
 from smartbft.limits import REQUEST_LOOKS_PER_TIMEOUT
-from smartbft.messages import Accept, KeyAnnouncement, Message, Propose, Standing, StopData, Write
+from smartbft.messages import (
+    Accept,
+    KeyAnnouncement,
+    Message,
+    Propose,
+    Standing,
+    StopData,
+    Write,
+    stop_data_statement,
+)
 from smartbft.smr.application import ExecutionContext, execute_decided
 from smartbft.types import KeyStatement, Parameters, Value
 
@@ -393,6 +415,56 @@ def test_statements_of_its_earlier_life_are_no_evidence(cluster: Cluster) -> Non
     assert not [
         effect for node in cluster.nodes for effect in node.effects if type(effect).__name__ == "ReportEvidence"
     ]
+
+
+def test_a_promise_with_the_new_key_that_conceals_a_decision_of_the_old_one_is_no_evidence(cluster: Cluster) -> None:
+    """It is a lie; but the file would have to show two keys, and a member may lose what it said with the first."""
+    node = came_back(cluster)
+    assert node.replica.last_proof() is not None
+    unsigned = stop_data(LOST, 1, 1)
+    payload = node.domains.stop_data_payload(stop_data_statement(unsigned))
+    lie = replace(unsigned, signature=node.signers[-1].sign(payload))
+    for other in cluster.nodes[1:]:
+        other.receive(LOST, lie)
+        assert not [effect for effect in other.effects if isinstance(effect, ReportEvidence)]
+
+
+def test_a_learner_writes_no_promise_again_that_it_has_not_made(cluster: Cluster) -> None:
+    """Found by the simulator (keys, seed 34): the SYNC of a regency that it followed came after its old promise, and
+    with that log it could not start any more.
+    """
+    for node in cluster.nodes:
+        node.ordering.suspect(b"")
+    pulse(cluster)
+    node = cluster.nodes[LOST]
+    other = statement(LOST, cluster.view.members[LOST].consensus_key, Ed25519Signer(b"other" * 6 + b"ab"))
+    cluster.leader.receive(3, KeyAnnouncement(0, 1, other.encode()))
+    cluster.run()
+    assert node.replica.learns == taking_part.REPLACED_KEY
+    for voter in cluster.nodes[1:]:
+        voter.ordering.suspect(b"")
+    pulse(cluster)
+    assert (node.replica.regency, node.replica.guard.synchronized) == (2, True)
+    node.log.extend(node.ordering.standing_records())
+    state = node.recovered()
+    assert state.stop_data is not None
+    assert state.stop_data.regency == 1
+
+
+def test_who_passes_on_a_sync_is_not_blamed_for_a_key_to_come(cluster: Cluster) -> None:
+    """Found by the simulator (keys, seven replicas, seed 204): a liar's STOPDATA claims that nothing is decided, and
+    is signed with its new key, of which a replica that is behind knows nothing.
+    """
+    came_back(cluster)
+    unsigned = stop_data(LOST, 1, 1)
+    signer = cluster.nodes[LOST].signers[-1]
+    lie = replace(unsigned, signature=signer.sign(DOMAINS.stop_data_payload(stop_data_statement(unsigned))))
+    proof = cluster.nodes[1].replica.last_proof()
+    message = sync(NEXT_LEADER, [lie, *(stop_data(id, 1, 3, last=proof) for id in (1, NEXT_LEADER))])
+    assert not refused(cluster.nodes[3], NEXT_LEADER, message)
+    behind = cluster.wipe(3)
+    with pytest.raises(UnknownKey):
+        behind.receive(NEXT_LEADER, message)
 
 
 def test_after_a_regency_change_with_the_new_key(cluster: Cluster) -> None:

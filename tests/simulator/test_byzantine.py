@@ -29,6 +29,27 @@ def test_any_attacks_of_f_replicas(n: int):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("n", [4, 7])
+def test_attacks_on_keys(n: int):
+    """With seven replicas one of the faulty ones is often correct, and has lost its disk: it needs a new key."""
+    seeds = SEEDS if n == 4 else SEEDS // 2
+    result = run_campaign(SimulationOptions(n=n, instances=10, byzantine="keys"), seeds, keep_going=True)
+    assert result.failures == []
+
+
+def test_attacks_on_keys_change_keys_beside_replicas_that_need_them():
+    liars, correct = 0, 0
+    for seed in range(12):
+        run = Simulation(SimulationOptions(seed=seed, n=7, instances=8, byzantine="keys"))
+        run.run()
+        last = run.decided + 1
+        changed = {id for id in run.replica_ids if run.checkers.provability.since(id, last)}
+        liars += len(changed & run.byzantine)
+        correct += len(changed - run.byzantine)
+    assert min(liars, correct) > 0
+
+
+@pytest.mark.slow
 def test_twins():
     """A2."""
     result = run_campaign(SimulationOptions(instances=6, clients=2, twins=True), 4 * SEEDS, keep_going=True)
@@ -61,10 +82,11 @@ def test_attacks_that_nobody_tolerates_are_refused():
 def test_at_most_f_replicas_are_faulty():
     for n, f in ((4, 1), (7, 2)):
         for seed in range(200):
-            scenario = draw_scenario(SimulationOptions(seed=seed, n=n, byzantine="any"))
-            rotten = {one.replica for one in (*scenario.rot, *scenario.wipes)}
-            faulty = scenario.byzantine | scenario.forgetful | rotten | set(scenario.left_out)
-            assert 1 <= len(faulty) <= f
+            for attacks in ("any", "keys"):
+                scenario = draw_scenario(SimulationOptions(seed=seed, n=n, byzantine=attacks))
+                rotten = {one.replica for one in (*scenario.rot, *scenario.wipes)}
+                faulty = scenario.byzantine | scenario.forgetful | rotten | set(scenario.left_out)
+                assert 1 <= len(faulty) <= f
             twins = draw_scenario(SimulationOptions(seed=seed, n=n, twins=True))
             assert 1 <= len(twins.twins) <= f
             assert 1 <= len(twins.rounds) <= 12

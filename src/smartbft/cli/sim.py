@@ -32,6 +32,10 @@ ATTACK_NAMES = (
     "lie-clients",
     "lie-snapshots",
     "flood-early",
+    "change-keys",
+    "lie-keys",
+    "propose-keys",
+    "old-keys",
     "mutate",
 )
 
@@ -88,7 +92,7 @@ _BESIDE_A_SCHEDULE = {"schedule", "trace", "mutant", "as_json"}
     "--byzantine",
     default="",
     metavar="ATTACK[,...]",
-    help=f"Up to f replicas attack: any (the seed chooses), {', '.join(ATTACK_NAMES)}.",
+    help=f"Up to f replicas attack: any (the seed chooses), keys, {', '.join(ATTACK_NAMES)}.",
 )
 @click.option("--twins", is_flag=True, help="f replicas run twice with the same keys, through drawn partitions.")
 @click.option("--mutations", is_flag=True, help="Up to f replicas change three messages each by one small step.")

@@ -32,7 +32,7 @@ from smartbft.core.inputs import (
     TimerFired,
 )
 from smartbft.core.key_changes import KeyChanges
-from smartbft.core.member_keys import MemberKeys
+from smartbft.core.member_keys import KeyInForce, MemberKeys
 from smartbft.core.outbox import Outbox
 from smartbft.core.records import decision_record
 from smartbft.core.recovery import Decided, RecoveredState, RecoveredVotes
@@ -139,7 +139,7 @@ class Replica(Outbox):
         self._forwarding = Forwarding(self)
         self.key_changes = KeyChanges(self)
         self._taking_part = TakingPart(self)
-        self._witness = Witness(view, self._accuse)
+        self._witness = Witness(view, self._accuse, self._key_of)
         self._vouching = Vouching(self)
         self._repetition = Repetition(self, self._taking_part, self._vouching)
         self._started = False
@@ -346,11 +346,13 @@ class Replica(Outbox):
 
     def _accuse(self, accused: int, first: Statement, second: Statement) -> None:
         """A member has signed two statements that contradict each other."""
-        # Two ACCEPTs that contradict each other are of one instance; promises count with the key of now.
-        instance = first.instance if isinstance(first, Accept) and isinstance(second, Accept) else self.keys.known
-        entry = self.keys.entry_at(accused, instance)
+        entry = self._key_of(accused, first)
         key = entry.statement.encode() if entry is not None and entry.statement is not None else b""
         self.emit(ReportEvidence(accused, first, second, key))
+
+    def _key_of(self, member: int, statement: Statement) -> KeyInForce | None:
+        """Under which key of a member its statement counts: promises with the key of now."""
+        return self.keys.entry_at(member, statement.instance if isinstance(statement, Accept) else self.keys.known)
 
     def last_proof(self) -> Proof | None:
         """The proof of the last decision; None before the first one."""

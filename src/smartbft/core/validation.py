@@ -263,8 +263,16 @@ class Validator:
         for stop_data in message.stop_data:
             if stop_data.regency != message.regency:
                 raise MalformedMessage(f"a SYNC of regency {message.regency} with STOPDATA of {stop_data.regency}")
-            self.check_stop_data(stop_data)
+            self._check_in_sync(stop_data, instance)
         self._check_sync_value(message)
+
+    def _check_in_sync(self, stop_data: StopData, instance: int) -> None:
+        """A STOPDATA for a SYNC of this instance, with the keys of which its leader has checked it."""
+        try:
+            self.check_stop_data(stop_data)
+        except InvalidSignature as error:
+            # Its signer may have claimed less than it had decided; with which key, others cannot know yet.
+            raise UnknownKey(str(error)) if instance > self._keys.known else error from None
 
     def _check_sync_value(self, message: Sync) -> None:
         outcome = evaluate(message.stop_data, self._view.n, self._view.f)

@@ -22,6 +22,7 @@ from smartbft.messages import Accept, Decision, Message, Proof, Standing, StopDa
 from smartbft.types import View
 
 Report = Callable[[int, Statement, Statement], None]
+KeyOf = Callable[[int, Statement], object]
 
 
 class Witness:
@@ -30,13 +31,17 @@ class Witness:
     Args:
         view: its members sign; all messages have passed validation against it.
         report: called with the accused and two statements that contradict each other; a few times per member at most.
+        key_of: under which key of the member a statement counts; None: nobody can say any more. Two keys of one member
+            contradict each other in nothing: with the first one it may have lost what it had promised. By default
+            everything is signed with one key.
     """
 
-    __slots__ = ("_accepts", "_offences", "_proofs", "_report", "_stop_data", "_syncs", "_view")
+    __slots__ = ("_accepts", "_key_of", "_offences", "_proofs", "_report", "_stop_data", "_syncs", "_view")
 
-    def __init__(self, view: View, report: Report) -> None:
+    def __init__(self, view: View, report: Report, key_of: KeyOf | None = None) -> None:
         self._view = view
         self._report = report
+        self._key_of = key_of or (lambda member, _: member)
         self._accepts: dict[int, dict[tuple[int, int], Accept]] = {member: {} for member in view.ids}
         self._stop_data: dict[int, dict[int, StopData]] = {member: {} for member in view.ids}
         self._syncs: dict[int, Sync] = {}  # by regency
@@ -131,13 +136,17 @@ class Witness:
 
     def _compare(self, accused: int, one: Statement, other: Statement) -> None:
         offence = contradiction(one, other)
-        if offence is None:
+        if offence is None or not self._same_key(accused, one, other):
             return
         offences = self._offences[accused]
         key = (offence, max(one.regency, other.regency))
         if key not in offences and len(offences) < WITNESSED_OFFENCES_PER_MEMBER:
             offences[key] = None
             self._report(accused, one, other)
+
+    def _same_key(self, signer: int, one: Statement, other: Statement) -> bool:
+        key = self._key_of(signer, one)
+        return key is not None and key == self._key_of(signer, other)
 
 
 def _accept(proof: Proof, signature: bytes) -> Accept:

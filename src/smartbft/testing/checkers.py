@@ -95,7 +95,14 @@ class Provability:
 
     def key(self, member: int, instance: int) -> bytes:
         """The consensus key of a member in an instance."""
-        return [key for first, key in self._keys[member] if first <= instance][-1]
+        return self._in_force(member, instance)[1]
+
+    def since(self, member: int, instance: int) -> int:
+        """The first instance in which the member votes with the key that it has in this one; 0: it is the first key."""
+        return self._in_force(member, instance)[0]
+
+    def _in_force(self, member: int, instance: int) -> tuple[int, bytes]:
+        return [entry for entry in self._keys[member] if entry[0] <= instance][-1]
 
     def check(self, instance: int, digest: bytes, proof: Proof) -> None:
         """Check the proof of a decision."""
@@ -255,6 +262,7 @@ class Checkers:
     """All checkers of one run."""
 
     __slots__ = (
+        "_spoke",
         "accusations",
         "agreement",
         "channel",
@@ -296,6 +304,7 @@ class Checkers:
         self.replies = Replies(self.validity)
         self.accusations = Accusations(view, domains, verifier, forgetful | byzantine)
         self.vouching = VouchingChecker(n, domains)
+        self._spoke: dict[int, int] = {}  # replica -> instance of its last vote, or SYNC
 
     def recorded(self, replica: int, record: Record) -> None:
         """A replica wants a record persisted: decisions are judged here, with their proofs."""
@@ -310,15 +319,15 @@ class Checkers:
         else:
             if record.kind == VALUE:
                 self.provability.saw(Value.decode(record.parts[1]))
-            if record.kind == REGENCY and self._has_new_key(replica, record.instance):
+            comes_back = self.provability.since(replica, record.instance) > self._spoke.get(replica, 0)
+            if record.kind == REGENCY and comes_back:
                 self.votes.forget_promises(replica)
             self.votes.recorded(replica, record)
             if record.kind == SYNC:
-                self.regency_starts.recorded(replica, parse_sync(b"".join(record.parts)), record.instance)
-
-    def _has_new_key(self, replica: int, instance: int) -> bool:
-        """Whether this is the first instance in which the replica votes with its key."""
-        return self.provability.key(replica, instance) != self.provability.key(replica, instance - 1)
+                sync = parse_sync(b"".join(record.parts))
+                self.regency_starts.recorded(replica, sync, record.instance, comes_back=comes_back)
+            if record.kind != REGENCY:
+                self._spoke[replica] = record.instance
 
     def sent(self, replica: int, message: Message) -> None:
         """A replica lets a message out to its peers."""

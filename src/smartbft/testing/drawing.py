@@ -7,7 +7,7 @@ import random
 from dataclasses import replace
 
 from smartbft.quorum import max_faulty
-from smartbft.testing.byzantine import ANY, ATTACKS
+from smartbft.testing.byzantine import ANY, ATTACKS, KEY_ATTACKS, KEYS
 from smartbft.testing.disk import FAILURES, DiskOptions
 from smartbft.testing.network import NetworkOptions
 from smartbft.testing.options import SimulationOptions
@@ -117,7 +117,9 @@ def _with_adversary(draw: random.Random, options: SimulationOptions, scenario: S
 
 def _attackers(draw: random.Random, options: SimulationOptions, f: int) -> tuple[Attacker, ...]:
     """Who attacks, and how: accomplices make the same attacks, or each its own."""
-    replicas = draw.sample(range(options.n), f)
+    # Attacks on keys want a correct replica that needs a new one: it counts towards f.
+    fewer = int(KEYS in options.attacks and f > 1 and draw.random() < 0.7)
+    replicas = draw.sample(range(options.n), f - fewer)
     if draw.random() < FIRST_LEADER_RATE and 1 not in replicas:
         replicas[0] = 1
     names = list(options.attacks) + (["mutate"] if options.mutations else [])
@@ -132,7 +134,10 @@ def _attackers(draw: random.Random, options: SimulationOptions, f: int) -> tuple
 
 def _choose_attacks(draw: random.Random, names: list[str]) -> list[str]:
     drawn = draw.sample(sorted(ATTACKS), draw.randint(1, 3)) if ANY in names else []
-    return [name for name in names if name != ANY] + drawn
+    if KEYS in names:
+        drawn += draw.sample(KEY_ATTACKS, draw.randint(2, 3))
+        drawn += draw.sample([name for name in sorted(ATTACKS) if name not in KEY_ATTACKS], draw.randint(0, 2))
+    return list(dict.fromkeys([name for name in names if name not in (ANY, KEYS)] + drawn))
 
 
 def _rounds(draw: random.Random, n: int, twins: int, parameters: Parameters) -> tuple[Round, ...]:
@@ -163,7 +168,8 @@ def _wipes(options: SimulationOptions, scenario: Scenario, correct: list[int], b
     if scenario.persistence == "memory" or options.faults not in ("all", "crashes") or options.twins or budget < 1:
         return ()
     replica = draw.choice(correct)
-    instances = sorted(draw.randrange(options.instances) for _ in range(draw.choice((0, 0, 0, 1, 2))))
+    times = (1, 1, 2) if KEYS in options.attacks else (0, 0, 0, 1, 2)
+    instances = sorted(draw.randrange(options.instances) for _ in range(draw.choice(times)))
     return tuple(Wipe(replica, instance, _log_uniform(draw, 1_000, 1_000_000)) for instance in instances)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from zlib import crc32
 
+from smartbft.core.inputs import ConsensusKeyMade
+from smartbft.core.member_keys import MemberKeys
 from smartbft.crypto.signatures import Signer
 from smartbft.errors import CorruptLog
 from smartbft.messages import Message, encode
-from smartbft.testing.byzantine import Attack
+from smartbft.testing.byzantine import Attack, KeyRing
 from smartbft.testing.checkers import PropertyViolation
 from smartbft.testing.disk import SimulatedDisk
 from smartbft.testing.replica import SimulatedReplica
@@ -87,6 +89,20 @@ class Host:
             self.replica.set_clock(offset)
 
     # What an attacker changes
+
+    def key_ring(self, permanent: Signer, first: Signer) -> KeyRing:
+        """The keys of this machine, for whoever takes it over."""
+        return KeyRing(permanent, first, self.signers, self.make_key, self._adopt_later, self._key_table)
+
+    def _key_table(self) -> MemberKeys | None:
+        return self.replica.core.keys if self.replica is not None else None
+
+    def _adopt_later(self, signer: Signer) -> None:
+        self._scheduler.after(1, self._adopt, signer)
+
+    def _adopt(self, signer: Signer) -> None:
+        if self.replica is not None:
+            self.replica.step(ConsensusKeyMade(signer))
 
     def hears(self, sender: int, message: Message) -> Message | None:
         """What the attacks on this replica let it hear."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from smartbft.errors import LocalProtocolError
 from smartbft.limits import MAX_MEMBERS, MAX_WINDOW
 from smartbft.quorum import max_faulty
-from smartbft.testing.byzantine import ANY, ATTACKS
+from smartbft.testing.byzantine import ANY, ATTACKS, KEYS
 from smartbft.types import CHANNEL, SIGNATURES
 
 PERSISTENCE_LEVELS = {"memory": 0, "async": 1, "sync": 2}
@@ -29,7 +29,8 @@ class SimulationOptions:
             application needs signatures.
         faults: "all", "network" (no crashes), "crashes" (a quiet network, honest clients) or "none".
         patience: virtual seconds that the healed cluster has to finish everything.
-        byzantine: attacks that up to `f` replicas make, separated by commas, or "any": some that the seed draws.
+        byzantine: attacks that up to `f` replicas make, separated by commas; "any": some that the seed draws; "keys":
+            some on consensus keys and some others, often beside a correct replica that has lost its disk.
         twins: `f` replicas run twice, with the same keys, through partitions that the seed draws.
         mutations: up to `f` replicas change at most three messages each by one small step.
         faulty: replicas that the caller makes faulty by means of its own: the seed draws fewer.
@@ -58,7 +59,7 @@ class SimulationOptions:
         _choose("authentication", self.authentication, ("auto", SIGNATURES, CHANNEL))
         _choose("faults", self.faults, ("all", "network", "crashes", "none"))
         for attack in self.attacks:
-            _choose("byzantine", attack, (ANY, *ATTACKS))
+            _choose("byzantine", attack, (ANY, KEYS, *ATTACKS))
         if (self.twins or self.attacks or self.mutations) and max_faulty(self.n) == 0:
             raise LocalProtocolError(f"{self.n} replicas tolerate no Byzantine one: n must be 4 or more")
         _bound("n", self.n, 1, MAX_MEMBERS)

@@ -6,6 +6,7 @@ signers, so that nothing can be counted twice.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from smartbft.crypto.domains import Domains
@@ -47,18 +48,27 @@ class RegencyStarts:
         self._known: set[tuple[bytes, int]] = set()
         self._taken: dict[int, bytes] = {}  # what each replica has recorded last: it may record that again
 
-    def recorded(self, replica: int, sync: Sync, instance: int) -> None:
+    def recorded(self, replica: int, sync: Sync, instance: int, *, comes_back: bool = False) -> None:
         """A replica wants this SYNC, which it has taken up before it decided `instance`, persisted.
 
-        Promises count with the keys in force in the next instance of who takes them up. A replica that comes back with
-        a new key has taken up the SYNC before, when it learned.
+        Promises count with the keys in force in the next instance of who takes them up. A replica that `comes_back`
+        with a new key may have taken up the SYNC before, when it learned.
         """
         statement = sync_statement(sync)
-        comes_back = self._key(replica, instance) != self._key(replica, instance - 1)
-        highest = max((stop_data.instance for stop_data in sync.stop_data), default=0)
-        at = highest if comes_back else max(highest, instance)
         again, self._taken[replica] = self._taken.get(replica) == statement, statement
-        if again or (statement, at) in self._known:
+        if again:
+            return
+        highest = max((stop_data.instance for stop_data in sync.stop_data), default=0)
+        latest = max(highest, instance)
+        for at in range(highest, latest) if comes_back else ():
+            with contextlib.suppress(PropertyViolation):
+                self._check(replica, sync, statement, at)
+                return
+        self._check(replica, sync, statement, latest)
+
+    def _check(self, replica: int, sync: Sync, statement: bytes, at: int) -> None:
+        """Whether the SYNC could be taken up as long as instance `at` was the next one."""
+        if (statement, at) in self._known:
             return
         where = f"replica {replica} begins regency {sync.regency} with"
         leader = self._view.leader(sync.regency)

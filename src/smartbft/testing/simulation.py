@@ -196,7 +196,7 @@ class Simulation:
                 self.view,
                 self.domains,
                 self.scenario.parameters,
-                self._signers[host.id],
+                host.key_ring(self._permanent[host.id], self._signers[host.id]),
                 self._draw,
                 attacker.rate,
                 attacker.victim,

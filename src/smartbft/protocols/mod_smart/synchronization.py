@@ -330,12 +330,15 @@ class Synchronization:
     # Restarts
 
     def standing_records(self) -> tuple[Record, ...]:
-        """The promise of the installed regency, and its SYNC if it has come, as they are in the log already."""
+        """The promise of the installed regency, and its SYNC if it has come, as they are in the log already.
+
+        A replica that learns follows regencies which it has not promised: these are not in the log.
+        """
         if self._own is None:
             return ()
-        instance = self._chassis.decided + 1
-        records = [regency_record(instance, self._own[1])]
-        if self._sync is not None:
+        instance, promise = self._chassis.decided + 1, self._own[1]
+        records = [regency_record(instance, promise)]
+        if self._sync is not None and self._sync.regency == promise.regency:
             records.append(sync_record(instance, self._sync))
         return tuple(records)
 

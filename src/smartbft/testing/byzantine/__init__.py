@@ -6,7 +6,8 @@ attack of one's own is a subclass of `Attack`, added to the table.
 
 from __future__ import annotations
 
-from smartbft.testing.byzantine.base import Attack, Powers
+from smartbft.testing.byzantine.base import Attack, KeyRing, Powers
+from smartbft.testing.byzantine.keys import ChangeKeys, LieAboutKeys, OldKeys, ProposeKeys
 from smartbft.testing.byzantine.mutations import Mutate
 from smartbft.testing.byzantine.normal_phase import (
     Censor,
@@ -26,6 +27,7 @@ from smartbft.testing.byzantine.synchronization import BadSync, ForgedCollects, 
 from smartbft.testing.byzantine.transfer import LieAboutSnapshots
 
 ANY = "any"
+KEYS = "keys"
 
 ATTACKS: dict[str, type[Attack]] = {
     "silent": Silent,
@@ -46,7 +48,13 @@ ATTACKS: dict[str, type[Attack]] = {
     "lie-clients": LieToClients,
     "lie-snapshots": LieAboutSnapshots,
     "flood-early": FloodEarly,
+    "change-keys": ChangeKeys,
+    "lie-keys": LieAboutKeys,
+    "propose-keys": ProposeKeys,
+    "old-keys": OldKeys,
     "mutate": Mutate,
 }
 
-__all__ = ["ANY", "ATTACKS", "Attack", "Powers"]
+KEY_ATTACKS = ("change-keys", "lie-keys", "propose-keys", "old-keys")
+
+__all__ = ["ANY", "ATTACKS", "KEYS", "KEY_ATTACKS", "Attack", "KeyRing", "Powers"]

@@ -9,12 +9,43 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
+from smartbft.core.member_keys import MemberKeys
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import Signer
-from smartbft.messages import Accept, Message, StopData, Sync, stop_data_statement, sync_statement
-from smartbft.types import Parameters, Value, View
+from smartbft.messages import Accept, Checkpoint, Message, StopData, Sync, stop_data_statement, sync_statement
+from smartbft.types import KeyStatement, Parameters, View
 
 M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRing:
+    """The keys of a replica that was taken over: it signs with the consensus key in force, unless an attack wants else.
+
+    Attributes:
+        permanent: signs with its permanent key.
+        first: signs with the consensus key that the view names.
+        made: those that were made later, the oldest first.
+        make: makes one more, kept by the replica.
+        adopt: ``adopt(signer)``: have the replica itself go on with this key as soon as it is in force.
+        table: the keys of all members, as the replica knows them; None while it is down.
+    """
+
+    permanent: Signer
+    first: Signer
+    made: Sequence[Signer]
+    make: Callable[[], Signer]
+    adopt: Callable[[Signer], None]
+    table: Callable[[], MemberKeys | None]
+
+    @property
+    def all(self) -> tuple[Signer, ...]:
+        """Every consensus key that it ever had."""
+        return (self.first, *self.made)
+
+    def signer_of(self, key: bytes | None) -> Signer:
+        """Signs with this key, if it is one of them; else with the first one."""
+        return next((one for one in self.made if one.public_key == key), self.first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +55,7 @@ class Powers:
     Attributes:
         id: the replica that it has taken over.
         view, domains, parameters: the chain's.
-        signer: the replica's consensus key.
+        ring: the replica's keys.
         draw: the randomness of the run.
         rate: how often it does its deed when it could.
         victim: a number that it may pick its victims by.
@@ -35,7 +66,7 @@ class Powers:
     view: View
     domains: Domains
     parameters: Parameters
-    signer: Signer
+    ring: KeyRing
     draw: random.Random
     rate: float
     victim: int
@@ -46,26 +77,45 @@ class Powers:
         """Everybody else."""
         return tuple(id for id in self.view.ids if id != self.id)
 
+    @property
+    def signer(self) -> Signer:
+        """Signs with the replica's consensus key in force."""
+        return self.ring.signer_of(self.key_of(self.id))
+
+    def key_of(self, member: int) -> bytes | None:
+        """A member's consensus key in force, as far as the replica knows; None while it is down."""
+        table = self.ring.table()
+        return table.latest(member) if table is not None else None
+
     def feels_like_it(self) -> bool:
         """Whether to do the deed this time."""
         return self.draw.random() < self.rate
 
-    def signed(self, message: M) -> M:
-        """The message with a fresh signature, where it is this replica's to sign."""
+    def signed(self, message: M, signer: Signer | None = None) -> M:
+        """The message with a fresh signature, where it is this replica's to sign; by default with its key in force."""
         if isinstance(message, Accept):
             payload = self.domains.accept_payload(message.view, message.regency, message.instance, message.digest)
         elif isinstance(message, StopData) and message.signer == self.id:
             payload = self.domains.stop_data_payload(stop_data_statement(message))
         elif isinstance(message, Sync):
             payload = self.domains.sync_payload(sync_statement(message))
+        elif isinstance(message, Checkpoint):
+            payload = self.domains.checkpoint_payload(message.view, message.instance, message.size, message.digest)
         else:
             return message
-        return replace(message, signature=self.signer.sign(payload))
+        return replace(message, signature=(signer or self.signer).sign(payload))
+
+    def key_statement(self, key: Signer, replaces: bytes, member: int | None = None) -> KeyStatement:
+        """A key statement of this replica; it can also put its name to one of another member, which nobody believes."""
+        content = (self.id if member is None else member, replaces, key.public_key)
+        possession = key.sign(self.domains.possession_payload(self.view.number, *content))
+        signature = self.ring.permanent.sign(self.domains.key_payload(self.view.number, *content))
+        return KeyStatement(*content, possession, signature)
 
     def other_value(self, value: bytes) -> bytes:
-        """A value that is as good as this one, and different: the same requests a microsecond later."""
-        decoded = Value.decode(value)
-        return Value(decoded.timestamp + 1, decoded.digests).encode()
+        """A value that is as good as this one, and different: the same a microsecond later."""
+        timestamp, rest = int.from_bytes(value[:8], "little"), value[8:]  # it need not be one that decodes
+        return (timestamp + 1).to_bytes(8, "little") + rest
 
     def other_half(self, to: int, regency: int, instance: int) -> bool:
         """Whether `to` is on the other side of a split of the replicas; accomplices split them in the same way."""

@@ -36,9 +36,7 @@ class LieAboutSnapshots(Attack):
             replace(message, size=message.size + 1),
             replace(message, instance=message.instance + powers.parameters.checkpoint_interval),
         )
-        lie = powers.draw.choice(lies)
-        payload = powers.domains.checkpoint_payload(lie.view, lie.instance, lie.size, lie.digest)
-        return replace(lie, signature=powers.signer.sign(payload))
+        return powers.signed(powers.draw.choice(lies))
 
     def _other_manifest(self, message: SnapshotManifest) -> SnapshotManifest:
         lies = (
