@@ -30,7 +30,7 @@ from smartbft.crypto.domains import Domains
 from smartbft.errors import CorruptLog
 from smartbft.limits import MAX_MEMBERS
 from smartbft.messages import Proof
-from smartbft.types import Parameters, Value
+from smartbft.types import KeyStatement, Parameters, Value
 
 DOMAINS = Domains(CHAIN)
 value_bytes = st.builds(
@@ -72,11 +72,13 @@ def test_decision_record_round_trip(value: bytes, data: bytes) -> None:
 
 
 def test_no_body_is_larger_than_the_bound() -> None:
-    parameters = Parameters(max_batch_requests=3, max_batch_bytes=1000)
-    value = Value(2**64 - 1, bytes(96)).encode()
+    n, size = 7, 100_000  # so much that a decision is larger than a SYNC
+    parameters = Parameters(max_batch_requests=3, max_batch_bytes=size)
+    statements = tuple(KeyStatement(member, bytes(32), bytes(32), bytes(64), bytes(64)) for member in range(n))
+    value = Value(2**64 - 1, bytes(96), statements).encode()
     proof = Proof(2**62, 2**62, 2**62, bytes(32), tuple((2**16 - 1, bytes(64)) for _ in range(MAX_MEMBERS)))
-    data = bytes(1000)
-    bound = largest_body_bytes(parameters, 0)
+    data = bytes(size)
+    bound = largest_body_bytes(parameters, n)
     assert bound - 300 < len(body(decision_record(1, proof, value, data))) <= bound
     assert len(body(value_record(1, 2**62, 2**62, 3, value, data))) <= bound
 

@@ -13,7 +13,13 @@ from typing import TypeVar
 
 from smartbft.core.effects import Record
 from smartbft.errors import CorruptLog, MalformedMessage
-from smartbft.limits import DIGEST_BYTES, MAX_PROOF_BYTES, MAX_STOP_DATA_BYTES, VALUE_HEADER_BYTES
+from smartbft.limits import (
+    DIGEST_BYTES,
+    KEY_STATEMENT_BYTES,
+    MAX_PROOF_BYTES,
+    MAX_STOP_DATA_BYTES,
+    VALUE_HEADER_BYTES,
+)
 from smartbft.messages import Proof, StopData, Sync, decode, decode_proof, encode, encode_proof
 from smartbft.types import Parameters, Value
 
@@ -68,7 +74,8 @@ def largest_body_bytes(parameters: Parameters, n: int) -> int:
 
     It is a DECISION with proof, value and requests, or a SYNC; a segment of the log must be able to hold it.
     """
-    value = VALUE_HEADER_BYTES + DIGEST_BYTES * parameters.max_batch_requests
+    statements = KEY_STATEMENT_BYTES * n + 1
+    value = VALUE_HEADER_BYTES + DIGEST_BYTES * parameters.max_batch_requests + statements
     decision = _VALUE.size + MAX_PROOF_BYTES + value + parameters.max_batch_bytes
     return max(decision, n * MAX_STOP_DATA_BYTES + value + 256)
 
