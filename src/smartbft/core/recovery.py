@@ -115,7 +115,7 @@ def recover(
             begins_with.append(domains.value_digest(parse_value(body).value))
         if kind == DECISION:
             # At the beginning of what is left of a log, and after a gap, the value of a decision may be gone.
-            is_whole = instance == last + 1 and (last > 0 or not base or _has_value(body, begins_with, domains))
+            is_whole = instance == last + 1 and (last > 0 or not base or _has_value(body, begins_with))
             state.first = state.first if is_whole else instance + 1
             last = instance
     if not last:
@@ -123,7 +123,7 @@ def recover(
     return state
 
 
-def _has_value(body: bytes, digests: list[bytes], domains: Domains) -> bool:
+def _has_value(body: bytes, digests: list[bytes]) -> bool:
     """Whether a decision's value is in its record, or among those written before it."""
     record = parse_decision(body)
     return bool(record.value) or record.proof.digest in digests

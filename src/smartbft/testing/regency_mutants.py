@@ -47,11 +47,6 @@ def old_collects_count() -> AbstractContextManager[None]:
     return _lets_pass("check_sync", "with STOPDATA of")
 
 
-def collects_of_strangers() -> AbstractContextManager[None]:
-    """B1: STOPDATA of who is no member count, whoever signed them."""
-    return _lets_pass("check_stop_data", "its signer is no member")
-
-
 def future_votes_in_collects() -> AbstractContextManager[None]:
     """B4: a write set may name a value twice, and hold votes of regencies to come."""
     return _lets_pass("check_stop_data", "names a value twice", "that regency or later")

@@ -57,10 +57,6 @@ class Scheduler:
             action(argument)
         return True
 
-    def next_time(self) -> int | None:
-        """When the earliest action is due, or None when there is none."""
-        return self._heap[0][0] if self._heap else None
-
     def __len__(self) -> int:
         """How many actions wait."""
         return len(self._heap)

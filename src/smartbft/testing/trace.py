@@ -24,7 +24,6 @@ class Kind(enum.IntEnum):
     TIMER = 4
     RELEASED = 5
     EXECUTED = 6
-    REPLIES = 7
     CONNECTED = 8
     CRASHED = 9
     STARTED = 10

@@ -116,7 +116,6 @@ class Bench:
         self.said: list[Message] = []
         self.log: list[Record] = []
         self.decision: tuple[bytes, Proof] | None = None
-        self.lacks: int | None = None  # an instance known to be decided, whose value is not here
         self.ordering = ModSmart(self)
 
     # What the exploration does to it
@@ -179,9 +178,6 @@ class Bench:
         self.decision = (value, proof)
         self.ordering.on_decided(instance)
 
-    def fetch_decision(self, instance: int, holders: tuple[int, ...]) -> None:
-        self.lacks = instance
-
     def last_proof(self) -> Proof | None:
         return self.decision[1] if self.decision else None
 
@@ -200,6 +196,7 @@ class Bench:
     def overdue(self) -> bytes:
         return b""
 
+    def fetch_decision(self, instance: int, holders: tuple[int, ...]) -> None: ...
     def set_timer(self, timer: Timer, delay: int) -> None: ...
     def cancel_timer(self, timer: Timer) -> None: ...
     def penalise(self, peer: int, reason: str) -> None: ...

@@ -84,7 +84,6 @@ class Machine:
         self._numbers: dict[object, int] = {}
         self._steps: dict[tuple[int, Name], int] = {}
         self._made: dict[Name, Input] = {}
-        self.driven = 0
         self.forgetful: int | None = None
         self._enter(Bench(id, view), ())
 
@@ -98,7 +97,6 @@ class Machine:
         return after
 
     def _drive(self, state: int, name: Name, deliveries: Input) -> int:
-        self.driven += 1
         history = self.facts[state].inputs
         bench = Bench(self.id, self._view)
         for earlier in history:
