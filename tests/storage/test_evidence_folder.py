@@ -30,7 +30,7 @@ def test_there_is_enough_against_one_member_but_room_for_the_others(tmp_path: Pa
     assert folder.put(11, "11-0", b"content") is not None
 
 
-@pytest.mark.parametrize("call", ["fsync", "rename"])
+@pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_what_fails_half_way_leaves_no_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     def broken(*_: object) -> None:
         raise OSError(28, "No space left on device")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from smartbft.config.units import parse_duration, parse_size
+from smartbft.disk import write_file
 from smartbft.errors import ConfigError, LocalProtocolError
 
 # A configuration is read whole: a larger file is not one of ours.
@@ -75,22 +75,6 @@ def write_toml(path: Path, tree: Mapping[str, Any], *, comment: str = "", mode: 
     """Write `tree` to a new or existing file: complete and synced, or not at all."""
     text = "".join(f"# {line}\n" for line in comment.splitlines()) + format_toml(tree)
     write_file(path, text.encode(), mode)
-
-
-def write_file(path: Path, content: bytes, mode: int) -> None:
-    """Write, sync, rename, sync the folder: after a crash the old content is there, or the new one."""
-    temporary = path.with_name(path.name + ".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def format_toml(tree: Mapping[str, Any]) -> str:

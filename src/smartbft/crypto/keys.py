@@ -17,6 +17,7 @@ from nacl.utils import random
 from smartbft.config import Genesis, ReplicaConfig
 from smartbft.crypto.certificates import fingerprint
 from smartbft.crypto.signatures import Ed25519Signer
+from smartbft.disk import sync_folder
 from smartbft.errors import ConfigError
 
 _HEADER = "smartbft ed25519 secret"
@@ -70,11 +71,7 @@ def write_secret(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
 
 
 def read_secret(path: Path) -> bytes:

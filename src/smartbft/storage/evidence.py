@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from smartbft.disk import write_file
 from smartbft.errors import StorageError
 from smartbft.limits import MAX_EVIDENCE_FILES_PER_MEMBER
 
 SUFFIX = ".evidence"
-_UNFINISHED = ".unfinished"
 
 
 class EvidenceFolder:
@@ -55,21 +54,7 @@ class EvidenceFolder:
             known = [file for file in self.files() if file.name.startswith(f"{accused}-")]
             if path in known or len(known) >= MAX_EVIDENCE_FILES_PER_MEMBER:
                 return None
-            unfinished = path.with_suffix(_UNFINISHED)
-            with unfinished.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.rename(path)
-            _sync_folder(self.folder)
+            write_file(path, content, 0o644)
         except OSError as error:
             raise StorageError(f"{path}: evidence cannot be written: {error.strerror}") from None
         return path
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from smartbft.disk import sync_folder
 from smartbft.storage.recovery import segment_number
 
 NEVER_STARTED = "never-started"
@@ -57,19 +58,19 @@ class Lives:
         self._boot.write_text(_boot_id())
         if self._fresh:
             self._marker.unlink()
-            _sync_folder(self._marker.parent)
+            sync_folder(self._marker.parent)
 
     def lose(self) -> None:
         """The record is lost, for all lives to come; before the log is opened, which would look like a record."""
         if not self._lost.exists():
             self._lost.touch(mode=0o600)
-            _sync_folder(self._lost.parent)
+            sync_folder(self._lost.parent)
 
     def find(self) -> None:
         """Votes are on record again, under a key that never signed a forgotten one, and the log shows it."""
         if self._lost.exists():
             self._lost.unlink()
-            _sync_folder(self._lost.parent)
+            sync_folder(self._lost.parent)
 
 
 def mark_never_started(home: Path) -> None:
@@ -88,11 +89,3 @@ def _read(path: Path) -> str:
             return file.read(64).decode("ascii", "replace").strip()
     except OSError:
         return ""
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
