@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import ssl
@@ -20,7 +21,7 @@ from smartbft.net.connection import Connection, ReadBuffer
 from smartbft.net.handshake import NO_CHANNEL, ClientDialer, Identity
 from smartbft.net.penalties import Penalties
 from smartbft.net.tls import acceptor_context, dialer_context
-from smartbft.net.transport import Dialer, Listener, Target
+from smartbft.net.transport import Dialer, Listener, Target, plain
 from smartbft.net.watch import ConnectionLimits
 
 CHAIN = bytes(32)
@@ -249,10 +250,44 @@ def test_an_address_in_use_is_a_configuration_error() -> None:
     async def scenario() -> None:
         async with Pair() as pair:
             second = Listener(CHAIN, Identity(1, SIGNERS[1], 0, 2), {}, Owner(), ReadBuffer())
-            with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{pair.port}"):
+            with pytest.raises(ConfigError, match=f"127.0.0.1:{pair.port}: address already in use "):
                 await second.start("127.0.0.1", pair.port)
 
     run(scenario)
+
+
+def test_a_dialer_says_in_plain_words_why_there_is_no_connection() -> None:
+    async def scenario() -> None:
+        async with Pair() as pair:
+            pair.dial()
+            await pair.dialing.opened_now.get()
+            assert pair.dialer is not None
+            await pair.listener.close()
+            seen = []
+            while "connection refused" not in seen:
+                await asyncio.sleep(0)
+                seen.append(pair.dialer.problem)
+            assert seen[0] == ""
+            assert not any("Errno" in problem for problem in seen)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.EADDRINUSE, "error while attempting to bind on address ('127.0.0.1', 1)"), "address already in"),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed ('127.0.0.1', 1)"), "connection refused"),
+        (TimeoutError(), "no answer in time"),
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "Name or service not known"),
+        (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"), "does not speak TLS"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, OSError) else None,
+)
+def test_errors_of_sockets_are_plain_words(error: OSError, words: str) -> None:
+    assert words in plain(error)
+    assert "Errno" not in plain(error)
+    assert "bind" not in plain(error)
 
 
 # --- hostile other ends ---

@@ -10,9 +10,11 @@ import click
 
 from smartbft.cli.output import examples, json_option, print_json, print_table
 from smartbft.cli.parameters import HEX_KEY, profile_option, timeout_option
+from smartbft.cli.patience import patience
 from smartbft.cli.run import run
 from smartbft.config import ClientProfile
 from smartbft.errors import Rejected
+from smartbft.runtime.problems import name_problems
 
 if TYPE_CHECKING:
     from smartbft.apps.coin import Coin
@@ -89,7 +91,7 @@ def spend(
         created = coins.decode_created(await client.invoke(operation, seconds)).coin_ids
         return [coins.Coin(id, value) for id, (_, value) in zip(created, outputs, strict=True)]
 
-    _print_coins(_with_client(profile, key_name, timeout, invoke), as_json)
+    _print_coins(_with_client(profile, key_name, timeout, invoke), as_json, ("paid", "change"))
 
 
 @coin.command(
@@ -168,16 +170,31 @@ def _with_client(
     async def main() -> Result:
         client = AsyncClient.from_profile(ClientProfile.load(profile_path), key_name)
         try:
-            await client.connect(timeout / 1_000_000)
-            return await invoke(client)
+            async with patience(lambda: _waiting_for(client)):
+                await client.connect(timeout / 1_000_000)
+                return await invoke(client)
         finally:
             await client.aclose()
 
     return run(main())
 
 
-def _print_coins(coins: Sequence[Coin], as_json: bool) -> None:
+def _waiting_for(client: AsyncClient) -> str:
+    connected, members = client.connected, len(client.genesis.members)
+    if len(connected) < client.needed:
+        problems = name_problems(client.problems)
+        return f"still waiting: {len(connected)} of {members} replicas connected, {client.needed} needed ({problems})"
+    return f"still waiting for {client.needed} equal replies: 'smartbft status' tells what keeps the replicas"
+
+
+def _print_coins(coins: Sequence[Coin], as_json: bool, purposes: Sequence[str] = ()) -> None:
+    """Coins on stdout; in the table also what each is for, if that is known."""
     if as_json:
         print_json([{"coin": coin.id, "value": coin.value} for coin in coins])
+    elif purposes:
+        print_table(
+            ("coin", "value", "what"),
+            [(coin.id.hex(), coin.value, purpose) for coin, purpose in zip(coins, purposes, strict=False)],
+        )
     else:
         print_table(("coin", "value"), [(coin.id.hex(), coin.value) for coin in coins])

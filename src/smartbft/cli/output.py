@@ -10,8 +10,12 @@ import msgspec
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+# Where no terminal says how wide it is: tables are as wide as what they hold.
+_WIDTH = 200
 
 
 def json_option(function: Function) -> Function:
@@ -46,28 +50,36 @@ def say(text: str) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> None:
-    """A table on stdout; numbers to the right."""
+    """A table on stdout; numbers to the right, also in columns that have no number in some rows."""
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for index, name in enumerate(columns):
-        numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
+        cells = [row[index] for row in rows if row[index] != ""]
+        numeric = bool(cells) and all(isinstance(cell, int | float) for cell in cells)
         table.add_column(name, justify="right" if numeric else "left", no_wrap=numeric)
     for row in rows:
         table.add_row(*map(_cell, row))
-    console().print(table)
+    _print_titled(table, title)
 
 
 def print_rows(rows: Sequence[tuple[str, str]], title: str) -> None:
     """Names and values on stdout."""
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", show_header=False)
+    table = Table(show_header=False)
     table.add_column(no_wrap=True)
     table.add_column()
     for name, value in rows:
         table.add_row(name, value)
-    console().print(table)
+    _print_titled(table, title)
+
+
+def _print_titled(table: Table, title: str | None) -> None:
+    out = console()
+    if title is not None:
+        click.echo(title)  # a title of the table itself would be filled up with spaces
+    out.print(table)
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -76,7 +88,7 @@ def console(*, stderr: bool = False) -> Console:
 
     made = Console(stderr=stderr, highlight=False, soft_wrap=False)
     if not made.is_terminal:
-        made = Console(stderr=stderr, highlight=False, width=140)
+        made = Console(stderr=stderr, highlight=False, width=_WIDTH)
     return made
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +14,13 @@ import click
 from smartbft.cli.exit_codes import CheckFailed
 from smartbft.cli.output import clear_screen, examples, json_option, print_json, print_json_line, print_table
 from smartbft.cli.parameters import DURATION, profile_option, timeout_option
+from smartbft.cli.patience import patience
 from smartbft.cli.run import run
 from smartbft.config import ClientProfile
-from smartbft.errors import NotEnoughReplies
-from smartbft.measurement.status import Facts, all_well, connect_to_any
+from smartbft.core.naming import name_members
+from smartbft.errors import HandshakeError, NotEnoughReplies
+from smartbft.measurement.status import Facts, all_well, ask_all, connect_to_any, level
+from smartbft.runtime.problems import name_problems, problem_lines
 
 if TYPE_CHECKING:
     from smartbft.runtime.client import AsyncClient
@@ -31,10 +36,24 @@ _COLUMNS = (
     "pending",
     "evidence",
     "last sync",
-    "waiting for",
 )
 _WATCH_SECONDS = 1.0
 _LOOK_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What came of asking every replica.
+
+    Attributes:
+        facts: what each replica that answered says of itself, by id.
+        problems: why the others did not, in words, by id.
+        refusal: why so many refuse this client that the others are no quorum; None if they do not.
+    """
+
+    facts: dict[int, Facts]
+    problems: dict[int, str]
+    refusal: HandshakeError | None = None
 
 
 @click.command(
@@ -59,25 +78,46 @@ def status(profile: Path, timeout: int, digest: bool, watch: bool, wait: int | N
     """Ask every replica where it stands, and what it is waiting for.
 
     A replica that does not answer is shown as unreachable. Exit code 4 when fewer than a quorum answer, or not all are
-    well after --wait; with --digest, 7 when two replicas have different states after the same instance.
+    well after --wait; 9 when they refuse this client, being on another chain; with --digest, 7 when two replicas have
+    different states after the same instance.
     """
     loaded = ClientProfile.load(profile)
     within = timeout / 1_000_000
     if watch:
         run(_watch(loaded, within, digest, as_json))
         return
-    facts, well = run(_ask(loaded, within, digest, None if wait is None else wait / 1_000_000))
-    _print(loaded, facts, digest, as_json)
-    different = differing(facts)
+    answers, well = run(_ask(loaded, within, digest, None if wait is None else wait / 1_000_000))
+    _print(loaded, answers, digest, as_json)
+    different = differing(answers.facts)
     if different:
         raise CheckFailed(f"replicas have different states after the same instance: {different}")
-    members, quorum = loaded.genesis.members, loaded.genesis.view.quorum
-    if len(facts) < quorum:
-        raise NotEnoughReplies(
-            f"{len(facts)} of {len(members)} replicas answered; {quorum} are needed to make progress"
-        )
+    if answers.refusal is not None:
+        raise answers.refusal
+    few = _too_few(loaded, answers)
+    if few:
+        raise NotEnoughReplies(few)
     if not well:
-        raise NotEnoughReplies("not every replica answers, takes part and is level with the others")
+        raise NotEnoughReplies(_not_well(loaded, answers))
+
+
+def _too_few(profile: ClientProfile, answers: Answers) -> str:
+    """What to say when no quorum answers; empty if one does."""
+    members, quorum = profile.genesis.members, profile.genesis.view.quorum
+    if len(answers.facts) >= quorum:
+        return ""
+    return f"{len(answers.facts)} of {len(members)} replicas answered; {quorum} are needed to make progress"
+
+
+def _not_well(profile: ClientProfile, answers: Answers) -> str:
+    """Who keeps the cluster from being well, and why."""
+    most = _most_decided(answers)
+    problems = dict(answers.problems)
+    for replica, facts in answers.facts.items():
+        if not facts["takes_part"]:
+            problems[replica] = f"{_state(facts)} ({facts['waiting_for']})" if facts["waiting_for"] else _state(facts)
+        elif not level(facts, most):
+            problems[replica] = f"{most - facts['executed']:,} behind"
+    return f"not every replica answers, takes part and is level with the others ({name_problems(problems)})"
 
 
 def differing(facts: dict[int, Facts]) -> str:
@@ -93,61 +133,101 @@ def differing(facts: dict[int, Facts]) -> str:
     )
 
 
-async def _ask(
-    profile: ClientProfile, within: float, digest: bool, wait: float | None
-) -> tuple[dict[int, Facts], bool]:
+async def _ask(profile: ClientProfile, within: float, digest: bool, wait: float | None) -> tuple[Answers, bool]:
     """What each replica says, and whether all is well (True if nobody asked to wait for it)."""
-    from smartbft.measurement.status import ask_all
     from smartbft.runtime.client import AsyncClient
 
     client = AsyncClient.from_profile(profile)
     deadline = asyncio.get_running_loop().time() + (wait or 0.0)
     members = [member.id for member in profile.genesis.members]
+    missing = ""
+
+    def waiting_for() -> str:
+        return "" if wait is None else f"still waiting: {missing or name_problems(client.problems)}"
+
     try:
-        await connect_to_any(client, max(within, wait or 0.0))
-        while True:
-            facts = await ask_all(client, digest=digest, within=within)
-            well = all_well(facts, members)
-            if wait is None or well or asyncio.get_running_loop().time() >= deadline:
-                return facts, well or wait is None
-            await asyncio.sleep(_LOOK_SECONDS)
+        async with patience(waiting_for):
+            await connect_to_any(client, max(within, wait or 0.0))
+            while True:
+                answers = await _look(client, within, digest)
+                well = all_well(answers.facts, members)
+                if wait is None or well or asyncio.get_running_loop().time() >= deadline:
+                    return answers, well or wait is None
+                missing = _not_well(profile, answers)
+                await asyncio.sleep(_LOOK_SECONDS)
     finally:
         await client.aclose()
 
 
+async def _look(client: AsyncClient, within: float, digest: bool) -> Answers:
+    """Ask all once."""
+    facts = await ask_all(client, digest=digest, within=within)
+    silent = f"connected, but no answer within {within:g} seconds: frozen, or overloaded"
+    problems = {replica: silent for replica in client.connected if replica not in facts} | client.problems
+    try:
+        await client.connect(0.0)
+    except HandshakeError as error:
+        return Answers(facts, problems, error)
+    except NotEnoughReplies:
+        pass
+    return Answers(facts, problems)
+
+
 async def _watch(profile: ClientProfile, within: float, digest: bool, as_json: bool) -> None:
     """Ask and print until cancelled."""
-    from smartbft.measurement.status import ask_all
     from smartbft.runtime.client import AsyncClient
 
-    client: AsyncClient = AsyncClient.from_profile(profile)
+    client = AsyncClient.from_profile(profile)
     try:
         await connect_to_any(client, within)
         while True:
-            facts = await ask_all(client, digest=digest, within=within)
+            answers = await _look(client, within, digest)
             if not as_json:
                 clear_screen()
-            _print(profile, facts, digest, as_json, line=True)
+            _print(profile, answers, digest, as_json, watched=True)
             await asyncio.sleep(_WATCH_SECONDS)
     finally:
         await client.aclose()
 
 
-def _print(profile: ClientProfile, facts: dict[int, Facts], digest: bool, as_json: bool, line: bool = False) -> None:
+def _print(profile: ClientProfile, answers: Answers, digest: bool, as_json: bool, watched: bool = False) -> None:
     members = [member.id for member in profile.genesis.members]
-    most = max((answer["decided"] for answer in facts.values()), default=0)
+    most = _most_decided(answers)
     if as_json:
-        replicas = [_as_json(replica, facts.get(replica), most) for replica in members]
-        (print_json_line if line else print_json)({"chain": profile.genesis.chain_id, "replicas": replicas})
+        replicas = [_as_json(replica, answers, most) for replica in members]
+        (print_json_line if watched else print_json)({"chain": profile.genesis.chain_id, "replicas": replicas})
         return
     columns = (*_COLUMNS, "digest") if digest else _COLUMNS
-    rows = [_row(replica, facts.get(replica), most, digest) for replica in members]
-    print_table(columns, rows, f"chain {profile.genesis.chain_id.hex()}")
+    rows = [_row(replica, answers.facts.get(replica), most, digest) for replica in members]
+    now = f" at {datetime.now(UTC):%H:%M:%S} UTC" if watched else ""
+    print_table(columns, rows, f"chain {profile.genesis.chain_id.hex()}{now}")
+    for line in explanations(answers):
+        click.echo(line)
+    if watched and _too_few(profile, answers):
+        click.echo(_too_few(profile, answers))
 
 
-def _as_json(replica: int, facts: Facts | None, most: int) -> dict[str, Any]:
+def explanations(answers: Answers) -> list[str]:
+    """One line for whatever replicas wait for, and for each reason why some do not answer."""
+    waiting = {replica: facts["waiting_for"] for replica, facts in answers.facts.items() if facts["waiting_for"]}
+    together: dict[str, list[int]] = {}
+    for replica, what in sorted(waiting.items()):
+        together.setdefault(what, []).append(replica)
+    lines = [
+        f"{name_members(replicas)} {'waits' if len(replicas) == 1 else 'wait'} for {what}"
+        for what, replicas in together.items()
+    ]
+    return lines + problem_lines(answers.problems)
+
+
+def _most_decided(answers: Answers) -> int:
+    return max((facts["decided"] for facts in answers.facts.values()), default=0)
+
+
+def _as_json(replica: int, answers: Answers, most: int) -> dict[str, Any]:
+    facts = answers.facts.get(replica)
     if facts is None:
-        return {"replica": replica, "state": "unreachable"}
+        return {"replica": replica, "state": "unreachable", "problem": answers.problems.get(replica, "")}
     return {**facts, "state": _state(facts), "behind": most - facts["executed"]}
 
 
@@ -165,7 +245,6 @@ def _row(replica: int, facts: Facts | None, most: int, digest: bool) -> Sequence
         facts["pool"]["pending"],
         facts["evidence"],
         f"{1000 * facts['log']['sync_recent_seconds']:.2f} ms" if facts["log"].get("syncs") else "",
-        facts["waiting_for"],
     )
     return (*row, f"{facts['digest'][:16]} @{facts['digest_instance']}") if digest else row
 

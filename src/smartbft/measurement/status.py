@@ -37,7 +37,12 @@ def all_well(facts: Mapping[int, Facts], members: Collection[int]) -> bool:
     if set(facts) != set(members) or not all(answer["takes_part"] for answer in facts.values()):
         return False
     most = max(answer["decided"] for answer in facts.values())
-    return all(most - answer["executed"] <= _LEVEL_INSTANCES for answer in facts.values())
+    return all(level(answer, most) for answer in facts.values())
+
+
+def level(facts: Facts, most: int) -> bool:
+    """Whether a replica has executed what the most advanced one had decided, `most`, but for what is being ordered."""
+    return most - int(facts["executed"]) <= _LEVEL_INSTANCES
 
 
 async def connect_to_any(client: AsyncClient, within: float, members: Collection[int] | None = None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -34,6 +35,16 @@ from smartbft.net.watch import ConnectionLimits
 logger = logging.getLogger(__name__)
 
 _BACKLOG = 1024
+
+
+def plain(error: OSError) -> str:
+    """What the system says about a failed operation on a socket, without the number and the loop's words around it."""
+    if isinstance(error, ssl.SSLError):
+        reason = getattr(error, "reason", None) or str(error)
+        return f"it does not speak TLS as it should ({reason.lower().replace('_', ' ')})"
+    if error.errno in errno.errorcode:
+        return os.strerror(error.errno or 0).lower()
+    return error.strerror or str(error) or "no answer in time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +124,8 @@ class Listener:
                 self._make, ssl=self._tls, ssl_handshake_timeout=timeout, backlog=_BACKLOG, **where
             )
         except OSError as error:
-            raise ConfigError(
-                f"cannot listen on {host}:{port}: {error.strerror or error} (is another replica running?)"
-            ) from None
+            hint = " (is another replica running?)" if error.errno == errno.EADDRINUSE else ""
+            raise ConfigError(f"cannot listen on {host}:{port}: {plain(error)}{hint}") from None
         self._looking = loop.call_later(self._limits.look_interval, self._look)
 
     async def close(self) -> None:
@@ -235,6 +245,16 @@ class Dialer:
         self._last_problem = ""
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def replica(self) -> int:
+        """Whom it dials."""
+        return self._target.replica
+
+    @property
+    def problem(self) -> str:
+        """Why the last attempt failed, or the last connection ended, in words; empty while there is a connection."""
+        return self._last_problem
+
     def start(self) -> None:
         """Dial from now on."""
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -259,13 +279,13 @@ class Dialer:
             try:
                 connection = await self._dial()
                 await self._watch(connection)
-                problem: object = connection.done.result() or "closed by the other side"
+                problem = _end_of(connection)
             except OSError as error:
-                problem = str(error) or type(error).__name__
+                problem = plain(error)
             self._connection = None
             if loop.time() - began > RECONNECT_MAX_SECONDS:
                 self._pause = RECONNECT_INITIAL_SECONDS
-            self._report(str(problem))
+            self._report(problem)
             await asyncio.sleep(self._pause)
             self._pause = min(2 * self._pause, RECONNECT_MAX_SECONDS)
 
@@ -305,3 +325,13 @@ class Dialer:
         if problem != self._last_problem:
             self._last_problem = problem
             logger.info("replica %d at %s:%d: %s", self._target.replica, self._target.host, self._target.port, problem)
+
+
+def _end_of(connection: Connection) -> str:
+    """Why a connection that is gone ended."""
+    error = connection.done.result()
+    if isinstance(error, OSError):
+        return plain(error)
+    if error is None and connection.peer is None:
+        return "closed by the other side before it said who it is: is 'transport' the same on both sides?"
+    return str(error or "closed by the other side")

@@ -39,6 +39,7 @@ from smartbft.limits import (
 from smartbft.net.connection import Connection, ReadBuffer
 from smartbft.net.tls import dialer_context
 from smartbft.net.transport import Dialer, Target
+from smartbft.runtime.problems import name_problems
 from smartbft.runtime.requests import STATUS_NAMES, Outcome, ReplyCollector, ReplyVotes, RequestBuilder, SignedRequest
 from smartbft.runtime.status import decode_answer
 from smartbft.types import SIGNATURES
@@ -184,6 +185,17 @@ class AsyncClient:
         """Ids of the replicas that are connected now."""
         return sorted(self._connections)
 
+    @property
+    def needed(self) -> int:
+        """Equal replies that make a result."""
+        return self._needed
+
+    @property
+    def problems(self) -> dict[int, str]:
+        """Why replicas are not connected now, in words, by id."""
+        unconnected = (dialer for dialer in self._dialers if dialer.replica not in self._connections)
+        return {dialer.replica: dialer.problem or "no answer yet" for dialer in unconnected}
+
     async def invoke(self, operation: bytes, timeout: float = 30.0) -> bytes:  # noqa: ASYNC109
         """Have `operation` ordered and executed, and return the application's result.
 
@@ -323,7 +335,7 @@ class AsyncClient:
         except TimeoutError:
             raise NotEnoughReplies(
                 f"{len(self._connections)} of {self._n} replicas could be reached within {timeout:g} seconds; "
-                f"{self._needed} equal replies are needed"
+                f"{self._needed} equal replies are needed ({name_problems(self.problems)})"
             ) from None
 
     def _check_open(self) -> None:

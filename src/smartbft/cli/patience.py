@@ -1,0 +1,38 @@
+"""Tells people what a command waits for when it takes longer than they like to look at nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+from smartbft.cli.output import say
+
+# Nobody is told about a shorter wait, and nobody is told more often.
+PATIENCE_SECONDS = 2.0
+
+
+@contextlib.asynccontextmanager
+async def patience(waiting_for: Callable[[], str]) -> AsyncIterator[None]:
+    """While the block runs, say on stderr what it waits for: after two seconds, and when that changes.
+
+    Args:
+        waiting_for: what to say; empty for nothing.
+    """
+    task = asyncio.ensure_future(_tell(waiting_for))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def _tell(waiting_for: Callable[[], str]) -> None:
+    said = ""
+    while True:
+        await asyncio.sleep(PATIENCE_SECONDS)
+        text = waiting_for()
+        if text and text != said:
+            said = text
+            say(text)

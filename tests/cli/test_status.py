@@ -1,0 +1,93 @@
+"""What ``smartbft status`` says beside its table: what replicas wait for, and why others do not answer."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smartbft.cli import patience
+from smartbft.cli.status import Answers, _look, explanations
+from smartbft.errors import HandshakeError, NotEnoughReplies
+from smartbft.testnet import create_testnet
+
+
+def test_who_waits_for_what_and_why_others_do_not_answer() -> None:
+    votes, nothing = "an ACCEPT from replica 3", ""
+    facts: dict[int, Any] = {replica: {"waiting_for": what} for replica, what in enumerate((votes, nothing, votes))}
+    answers = Answers(facts, {3: "connection refused", 4: "no answer yet", 5: "connection refused"})
+    assert explanations(answers) == [
+        "replicas 0 and 2 wait for an ACCEPT from replica 3",
+        "replicas 3 and 5: connection refused",
+        "replica 4: no answer yet",
+    ]
+    assert explanations(Answers({0: {"waiting_for": "room"}}, {})) == ["replica 0 waits for room"]
+
+
+class Client:
+    """Connected to replicas 0 and 1; 0 answers. Who should be asked for a connection refuses, or does not."""
+
+    connected = (0, 1)
+    problems = {2: "connection refused"}
+
+    def __init__(self, error: Exception | None) -> None:
+        self.error = error
+
+    async def status(self, replica: int, **_: object) -> dict[str, Any]:
+        if replica:
+            raise NotEnoughReplies("silent")
+        return {"decided": 1}
+
+    async def connect(self, _timeout: float) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.mark.parametrize("error", [None, NotEnoughReplies("too few"), HandshakeError("another chain")])
+def test_every_replica_has_an_answer_or_a_problem(error: Exception | None) -> None:
+    answers = asyncio.run(_look(Client(error), 2.0, False))  # type: ignore[arg-type]
+    assert answers.facts == {0: {"decided": 1}}
+    assert answers.problems == {
+        1: "connected, but no answer within 2 seconds: frozen, or overloaded",
+        2: "connection refused",
+    }
+    assert answers.refusal is (error if isinstance(error, HandshakeError) else None)
+
+
+def test_nobody_listens(cli, tmp_path: Path) -> None:
+    profile = create_testnet(tmp_path / "net", 4).profile.path
+    shown = cli("status", "--profile", profile, "--timeout", "100ms")
+    assert shown.code == 4
+    assert "replicas 0, 1, 2 and 3: connection refused" in shown.out
+    assert not any(line.endswith(" ") for line in shown.out.splitlines())
+    found = cli("status", "--profile", profile, "--timeout", "100ms", "--json")
+    assert {(row["state"], row["problem"]) for row in found.json()["replicas"]} == {
+        ("unreachable", "connection refused")
+    }
+
+
+def test_whoever_waits_long_is_told_what_for_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0)
+    texts = ["", "replica 1", "replica 1", "replica 2", "replica 2"]
+
+    async def scenario() -> None:
+        remaining = list(texts)
+        async with patience.patience(lambda: remaining.pop(0) if remaining else ""):
+            while remaining:
+                await asyncio.sleep(0)
+
+    asyncio.run(scenario())
+    assert capsys.readouterr().err.splitlines() == ["replica 1", "replica 2"]
+
+
+def test_whoever_waits_shortly_is_told_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    async def scenario() -> None:
+        async with patience.patience(lambda: "something"):
+            await asyncio.sleep(0)
+
+    asyncio.run(scenario())
+    assert capsys.readouterr().err == ""
