@@ -6,7 +6,11 @@ from smartbft.errors import LocalProtocolError
 
 
 def max_faulty(n: int) -> int:
-    """`f`: how many of `n` replicas may be Byzantine, ``(n - 1) // 3``."""
+    """`f`: how many of `n` replicas may be Byzantine, ``(n - 1) // 3``.
+
+    Raises:
+        LocalProtocolError: there is no replica.
+    """
     if n < 1:
         raise LocalProtocolError(f"a view has at least one replica, not {n}")
     return (n - 1) // 3

@@ -116,7 +116,11 @@ def paper_mint(value: int) -> bytes:
 
 
 def paper_spend(coin: bytes, outputs: Sequence[tuple[bytes, int]]) -> bytes:
-    """A SPEND of one coin to one or two outputs, its memo such that the request has the paper's 310 bytes."""
+    """A SPEND of one coin to one or two outputs, its memo such that the request has the paper's 310 bytes.
+
+    Raises:
+        LocalProtocolError: there are more than two outputs.
+    """
     bare = spend([coin], outputs)
     padding = PAPER_SPEND_REQUEST_BYTES - limits.REQUEST_OVERHEAD_BYTES - len(bare)
     if padding < 0:

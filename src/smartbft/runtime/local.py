@@ -113,7 +113,11 @@ class LocalCluster:
             self._temporary.cleanup()
 
     async def start(self, replica: int) -> Replica:
-        """Start a replica that does not run; it finds its log again, if it has one."""
+        """Start a replica that does not run; it finds its log again, if it has one.
+
+        Raises:
+            LocalProtocolError: it is running.
+        """
         if replica in self.replicas:
             raise LocalProtocolError(f"replica {replica} is running")
         home = self.folder / f"replica-{replica}"

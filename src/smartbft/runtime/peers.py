@@ -72,7 +72,11 @@ class PeerChannels:
     # --- Handler ---
 
     def opened(self, connection: Connection) -> FrameReader:
-        """A replica has proven who it is; a newer channel of the same replica replaces the older."""
+        """A replica has proven who it is; a newer channel of the same replica replaces the older.
+
+        Raises:
+            RemoteProtocolError: it broke the protocol a moment ago, and has to wait.
+        """
         peer = self._peer_of(connection)
         if self._penalties.remaining(peer, asyncio.get_running_loop().time()):
             raise RemoteProtocolError(f"replica {peer} broke the protocol a moment ago and has to wait")

@@ -108,6 +108,12 @@ class _Reader:
         self.report = LogReport()
 
     def records(self) -> Iterator[RecordSummary]:
+        """All records, in log order.
+
+        Raises:
+            CorruptLog: after the last record that is whole: the log is damaged there; or a segment is missing.
+            StorageError: there is no log.
+        """
         names = self._begun_segments()
         parser: LogParser | None = None
         for index, name in enumerate(names):
