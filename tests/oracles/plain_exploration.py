@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from smartbft.messages import Accept, Proof, Propose, Stop, Write
 from smartbft.testing.exploration.bench import VALUES, A, B, N
-from smartbft.testing.exploration.machine import Effect, Requests
+from smartbft.testing.exploration.machine import Requests, SyncEffect
 from smartbft.testing.exploration.search import ORIGIN, Move, Search, State, Three
 
 Outcome = tuple[frozenset[int], ...]  # what each correct replica has accepted: 2 * regency + value
@@ -87,7 +87,7 @@ class PlainSearch(Search):
         for value in values:
             yield ("PROPOSE", regency, value), ((leader, Propose(0, regency, 1, value)),)
 
-    def _sync(self, leader: int, effect: Effect, position: int, facts: Three) -> Iterator[Move]:
+    def _sync(self, leader: int, effect: SyncEffect, position: int, facts: Three) -> Iterator[Move]:
         """The SYNC, alone or overtaken by the votes it allows."""
         sync = self._representatives[effect]
         for missing in (False, True):

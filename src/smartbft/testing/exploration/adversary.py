@@ -21,7 +21,7 @@ from smartbft.testing.exploration.bench import (
     TaggedVerifier,
     tag,
 )
-from smartbft.testing.exploration.machine import Effect, content, effect_of
+from smartbft.testing.exploration.machine import SyncEffect, content, effect_of
 from smartbft.types import View
 
 F = (N - 1) // 3
@@ -45,13 +45,13 @@ class Adversary:
         representatives: one real SYNC for each effect, shared with the machines.
     """
 
-    def __init__(self, id: int, view: View, representatives: dict[Effect, Sync]) -> None:
+    def __init__(self, id: int, view: View, representatives: dict[SyncEffect, Sync]) -> None:
         self.id = id
         self._view = view
         self._validator = Validator(view, DOMAINS, TaggedVerifier(), PARAMETERS)
         self._representatives = representatives
         self._menus: dict[tuple[int, tuple[int, ...]], list[StopData]] = {}
-        self._syncs: dict[object, tuple[Effect, ...]] = {}
+        self._syncs: dict[object, tuple[SyncEffect, ...]] = {}
         self._sets: dict[object, dict[Outcome, tuple[StopData, ...]]] = {}
 
     def proof(self, regency: int, value: int, signers: Sequence[int]) -> Proof | None:
@@ -73,11 +73,11 @@ class Adversary:
             self._menus[key] = [claim for claim in claims if _passes(self._validator.check_stop_data, claim)]
         return self._menus[key]
 
-    def syncs(self, regency: int, honest: Sequence[StopData], decided: tuple[Proof, ...]) -> tuple[Effect, ...]:
+    def syncs(self, regency: int, honest: Sequence[StopData], decided: tuple[Proof, ...]) -> tuple[SyncEffect, ...]:
         """The effects of all valid SYNCs the adversary can sign as the leader of `regency`."""
         key = (regency, tuple((each.signer, content(each)) for each in honest), decided)
         if key not in self._syncs:
-            found: dict[Effect, None] = {}
+            found: dict[SyncEffect, None] = {}
             for statements in self._all_sets(regency, honest, decided):
                 for value in (*VALUES, b""):
                     sync = Sync(

@@ -19,7 +19,7 @@ VoteBit = int  # 2 * regency + value index
 
 
 @dataclass(frozen=True, slots=True)
-class Effect:
+class SyncEffect:
     """All that a SYNC does to who takes it up: two with the same effect are one."""
 
     regency: int
@@ -28,10 +28,10 @@ class Effect:
     value: bytes
 
 
-def effect_of(sync: Sync) -> Effect:
+def effect_of(sync: Sync) -> SyncEffect:
     """The effect of a valid SYNC."""
     outcome = evaluate(sync.stop_data, N, (N - 1) // 3)
-    return Effect(sync.regency, outcome.instance, outcome.verdict is Verdict.BOUND, sync.value)
+    return SyncEffect(sync.regency, outcome.instance, outcome.verdict is Verdict.BOUND, sync.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Facts:
     accepts: frozenset[VoteBit]
     proposed: dict[int, Propose]  # by regency
     stop_data: dict[int, StopData]
-    syncs: dict[int, Effect]
+    syncs: dict[int, SyncEffect]
     decided: int | None  # a value index
     inputs: tuple[Name, ...] = field(default=(), repr=False)
 
@@ -76,7 +76,7 @@ class Machine:
             none, restarts need no states of their own.
     """
 
-    def __init__(self, id: int, view: View, representatives: dict[Effect, Sync]) -> None:
+    def __init__(self, id: int, view: View, representatives: dict[SyncEffect, Sync]) -> None:
         self.id = id
         self.facts: list[Facts] = []
         self._view = view
@@ -179,7 +179,7 @@ class Machine:
             for regency in [regency for regency in said if regency < facts.regency]:
                 del said[regency]
 
-    def _represent(self, sync: Sync) -> Effect:
+    def _represent(self, sync: Sync) -> SyncEffect:
         effect = effect_of(sync)
         self._representatives.setdefault(effect, sync)
         return effect

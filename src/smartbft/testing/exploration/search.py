@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from smartbft.messages import Accept, Message, Proof, Propose, Stop, StopData, Sync, Write
 from smartbft.testing.exploration.adversary import Adversary
 from smartbft.testing.exploration.bench import DIGESTS, VALUES, A, B, N, make_view, tag
-from smartbft.testing.exploration.machine import Effect, Facts, Input, Machine, Name, Requests
+from smartbft.testing.exploration.machine import Facts, Input, Machine, Name, Requests, SyncEffect
 
 State = tuple[int, int, int]  # a local state of each correct replica
 Three = tuple[Facts, Facts, Facts]
@@ -93,7 +93,7 @@ class Search:
     ) -> None:
         self.report = Report(byzantine, changes)
         self._view = make_view()
-        self._representatives: dict[Effect, Sync] = {}
+        self._representatives: dict[SyncEffect, Sync] = {}
         self._correct = tuple(id for id in range(N) if id != byzantine)
         self._machines = [Machine(id, self._view, self._representatives) for id in self._correct]
         self._adversary = Adversary(byzantine, self._view, self._representatives)
@@ -235,7 +235,7 @@ class Search:
         offers: list[Move] = [(("PROPOSE", value), ((leader, Propose(0, 0, 1, VALUES[value])),)) for value in (A, B)]
         return dict.fromkeys(range(3), offers)
 
-    def _taking_up(self, effects: tuple[Effect, ...]) -> list[Move]:
+    def _taking_up(self, effects: tuple[SyncEffect, ...]) -> list[Move]:
         """A SYNC that proves the instance decided lets nobody vote in it; of one with a value the bodies may be lost.
 
         Who lacks the bodies writes nothing, so it does not matter which value that is.
