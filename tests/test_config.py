@@ -107,7 +107,7 @@ PERMANENT = f'permanent_key = "{key(4).hex()}"'
     [
         ("window = 64", "windwo = 64", "parameters.windwo", "did you mean 'window'?"),
         ("window = 64", "window = 0", "parameters.window", "choose 1 to"),
-        ("window = 64", 'window = "64"', "parameters.window", "Expected `int`, got `str`"),
+        ("window = 64", 'window = "64"', "parameters.window", "expected a whole number, got a string"),
         ("window = 64", "window = 64\nwindow = 65", None, "given twice"),
         ('request_timeout = "1500ms"', "request_timeout = 2", "parameters.request_timeout", "with a unit"),
         ('request_timeout = "1500ms"', 'request_timeout = "2 weeks"', "parameters.request_timeout", "not a duration"),
@@ -164,7 +164,7 @@ def test_a_missing_binary_or_huge_file_is_a_configuration_error(tmp_path: Path) 
         ("x = " + "[" * 100_000, "nested too deeply"),
         (".".join("a" * 3000) + " = 1", "nested too deeply|unknown key"),
         ("replica = " + "9" * 5000, "is not valid TOML"),
-        ("replica = 1e999", "Expected `int`, got `float`"),
+        ("replica = 1e999", "expected a whole number, got a number with a fraction"),
         ("replica = 99999999999999999999", "out of range|<= 65535"),
     ],
     ids=["arrays", "tables", "digits", "infinity", "large"],
@@ -222,12 +222,12 @@ def test_replica_settings_come_back_as_they_were_written(tmp_path: Path) -> None
     [
         ("", None, "missing required field `replica`"),
         ("replica = 1\npersistance = 'sync'", "persistance", "did you mean 'persistence'?"),
-        ("replica = 1\nzzz = 'sync'", "zzz", "remove it"),
+        ("replica = 1\nzzz = 'sync'", "zzz", "known here are replica, persistence, "),
         ("replica = 1\npersistence = 'fsync'", "persistence", "Invalid enum value 'fsync'"),
         ("replica = 1\nsegment_size = '1B'", "segment_size", "choose 64KiB to 1GiB"),
         ("replica = 1\nsegment_size = 4096", "segment_size", "with a unit"),
         ("replica = 1\nsync_floor = '1h'", "sync_floor", "choose 0s to 1s"),
-        ("replica = true", "replica", "Expected `int`, got `bool`"),
+        ("replica = true", "replica", "expected a whole number, got true or false"),
         ("replica = 1\nverify_threads = -1", "verify_threads", ">= 0"),
     ],
 )

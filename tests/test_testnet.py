@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import stat
 from pathlib import Path
@@ -49,6 +51,25 @@ def test_a_used_folder_or_an_impossible_number_is_refused(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match="leaves no room"):
         create_testnet(tmp_path / "net", 4, base_port=65530)
     assert not (tmp_path / "net").exists()
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["new folder", "empty folder"])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), KeyboardInterrupt()], ids=repr)
+def test_what_was_written_is_removed_when_the_rest_cannot_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool, error: BaseException
+) -> None:
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(testnet.Genesis, "dump", full)
+    if there:
+        (tmp_path / "net").mkdir()
+    with pytest.raises((ConfigError, KeyboardInterrupt)) as raised:
+        create_testnet(tmp_path / "net", 1)
+    if isinstance(error, OSError):
+        assert str(raised.value) == f"{tmp_path}/net: cannot be written: No space left on device"
+    assert (tmp_path / "net").exists() is there
+    assert not there or not any((tmp_path / "net").iterdir())
 
 
 def test_free_ports_are_different_and_none_that_an_outgoing_connection_could_take() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import shutil
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,37 +90,37 @@ def create_testnet(
     if not 1 <= n <= MAX_MEMBERS:
         raise ConfigError(f"a network has 1 to {MAX_MEMBERS} replicas, not {n}")
     addresses = _addresses(n, base_port)
-    _claim(folder)
-    client_keys = {name: folder / "keys" / f"{name}.key" for name in ("client", "minter")}
-    (folder / "keys").mkdir(mode=0o700)
-    public = {name: keys.generate_key(path).public_key for name, path in client_keys.items()}
-    chosen = dict(application_parameters or {})
-    if application.startswith("coin"):
-        chosen.setdefault("minters", [public["minter"].hex()])
-    configs = tuple(
-        ReplicaConfig(
-            replica=replica,
-            home=folder / f"replica-{replica}",
-            persistence=persistence,
-            transport=transport,
-            signature_check=signature_check,
-            record_votes=record_votes,
-            verify_threads=verify_threads,
-            application_sync=application_sync,
-            segment_bytes=segment_bytes,
-            sync_floor_seconds=sync_floor_seconds,
-            log_level=log_level,
+    with _claimed(folder):
+        client_keys = {name: folder / "keys" / f"{name}.key" for name in ("client", "minter")}
+        (folder / "keys").mkdir(mode=0o700)
+        public = {name: keys.generate_key(path).public_key for name, path in client_keys.items()}
+        chosen = dict(application_parameters or {})
+        if application.startswith("coin"):
+            chosen.setdefault("minters", [public["minter"].hex()])
+        configs = tuple(
+            ReplicaConfig(
+                replica=replica,
+                home=folder / f"replica-{replica}",
+                persistence=persistence,
+                transport=transport,
+                signature_check=signature_check,
+                record_votes=record_votes,
+                verify_threads=verify_threads,
+                application_sync=application_sync,
+                segment_bytes=segment_bytes,
+                sync_floor_seconds=sync_floor_seconds,
+                log_level=log_level,
+            )
+            for replica in range(n)
         )
-        for replica in range(n)
-    )
-    members = tuple(_make_home(config, addresses[config.replica]) for config in configs)
-    genesis = Genesis(chain_name, time.time_ns() // 1000, members, parameters or Parameters(), application, chosen)
-    for config in configs:
-        genesis.dump(config.genesis_path)
-    genesis.dump(folder / "genesis.toml")
-    profile = ClientProfile(folder / "client.toml", genesis, transport, persistence, client_keys)
-    profile.dump(folder / "genesis.toml")
-    return Testnet(folder, genesis, configs, profile)
+        members = tuple(_make_home(config, addresses[config.replica]) for config in configs)
+        genesis = Genesis(chain_name, time.time_ns() // 1000, members, parameters or Parameters(), application, chosen)
+        for config in configs:
+            genesis.dump(config.genesis_path)
+        genesis.dump(folder / "genesis.toml")
+        profile = ClientProfile(folder / "client.toml", genesis, transport, persistence, client_keys)
+        profile.dump(folder / "genesis.toml")
+        return Testnet(folder, genesis, configs, profile)
 
 
 def load_testnet(folder: Path | str) -> Testnet:
@@ -130,7 +131,14 @@ def load_testnet(folder: Path | str) -> Testnet:
     return Testnet(folder, profile.genesis, replicas, profile)
 
 
-def _claim(folder: Path) -> None:
+@contextlib.contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """A new or empty folder to write to. If that fails, it is as it was before: not there, or empty.
+
+    Raises:
+        ConfigError: the folder is not empty, or cannot be written.
+    """
+    new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         occupied = any(folder.iterdir())
@@ -138,6 +146,16 @@ def _claim(folder: Path) -> None:
         raise ConfigError(f"cannot be used: {error.strerror}", file=str(folder)) from None
     if occupied:
         raise ConfigError("is not empty: choose a new folder, or remove this one", file=str(folder))
+    try:
+        yield
+    except BaseException as error:
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if new:
+            folder.rmdir()
+        if isinstance(error, OSError):
+            raise ConfigError(f"cannot be written: {error.strerror}", file=str(folder)) from None
+        raise
 
 
 def _make_home(config: ReplicaConfig, addresses: tuple[Address, Address]) -> GenesisMember:

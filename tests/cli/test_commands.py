@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import stat
 from pathlib import Path
 
@@ -44,7 +45,28 @@ def test_testnet_gives_parameters_to_the_application(cli, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("application", ["nobody_has_this:Thing", "nobody.has.this:Thing"])
 def test_an_application_that_only_the_replicas_have_is_left_to_them(cli, tmp_path: Path, application: str) -> None:
-    assert cli("testnet", tmp_path / "net", "-n", 1, "--application", application).code == 0
+    outcome = cli("testnet", tmp_path / "net", "-n", 1, "--application", application)
+    assert outcome.code == 0
+    assert f"there is no module '{application.partition(':')[0]}' here" in outcome.err
+
+
+@pytest.mark.parametrize(("n", "words"), [(3, "no replica may fail"), (7, "Up to 2 of the 7 replicas may fail")])
+def test_testnet_says_what_the_network_tolerates(cli, tmp_path: Path, n: int, words: str) -> None:
+    assert words in cli("testnet", tmp_path / "a net", "-n", n).err
+
+
+def test_what_testnet_says_can_be_pasted(cli, tmp_path: Path) -> None:
+    said = cli("testnet", tmp_path / "a net", "-n", 1).err
+    lines = [shlex.split(line.partition(":")[2]) for line in said.splitlines() if "smartbft" in line]
+    assert [line[-1] for line in lines] == [str(tmp_path / "a net/replica-0"), str(tmp_path / "a net/client.toml")]
+
+
+def test_a_home_is_looked_for_where_it_is(cli, tmp_path: Path) -> None:
+    create_testnet(tmp_path / "net", 2)
+    assert "in this folder: replica-0, replica-1" in cli("start", "--home", tmp_path / "net").err
+    assert f"there is no folder {tmp_path}/none" in cli("start", "--home", tmp_path / "none").err
+    assert f"e.g. {tmp_path}/net/replica-0" in cli("log", "verify", tmp_path / "net").err
+    assert "has never run" in cli("log", "inspect", tmp_path / "net" / "replica-1").err
 
 
 @pytest.mark.parametrize(

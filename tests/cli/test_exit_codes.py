@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -92,10 +94,13 @@ def smartbft(*arguments: object) -> subprocess.CompletedProcess[str]:
         (("testnet", "x", "--sync-floor", "4"), 2, "is not a duration"),
         (("coin", "spend", "abc", "1"), 2, "is not 64 hexadecimal digits"),
         (("coin", "mint", "0"), 2, "0 is not in the range"),
-        (("start", "--home", "/nonexistent"), 3, "does not exist"),
+        (("start", "--home", "/nonexistent"), 3, "there is no folder /nonexistent"),
         (("status", "--profile", "/nonexistent"), 3, "does not exist"),
         (("log", "verify", "/nonexistent"), 8, "is not a folder"),
         (("log", "inspect", "/usr/lib"), 8, "holds no log"),
+        (("sim", "--seed", "1", "--seeds", "2"), 2, "--seeds does not go with --seed"),
+        (("sim", "--seed", "1", "--trace", "/nonexistent/trace"), 2, "the folder /nonexistent does not exist"),
+        (("check-application", "nothing"), 2, "there is no application 'nothing': it is one of coin"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
@@ -104,6 +109,31 @@ def test_exit_codes_of_processes(arguments: tuple[str, ...], code: int, message:
     assert done.returncode == code
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_full_disk_is_one_line_and_no_bug(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/net/genesis.toml")
+
+    monkeypatch.setattr(entry.cli, "main", full)
+    assert entry.run([]) == ExitCode.STORAGE
+    assert capsys.readouterr().err == "error: /net/genesis.toml: No space left on device\n"
+
+
+def test_an_interrupt_while_the_command_line_is_imported_leaves_no_traceback() -> None:
+    probe = (
+        "import sys, smartbft.cli\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'smartbft.cli.entry':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "smartbft.cli.main(['version'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (ExitCode.INTERRUPTED, "interrupted\n")
 
 
 def test_nobody_listens_is_unreachable(tmp_path: Path) -> None:

@@ -61,6 +61,12 @@ def test_every_page_ends_with_two_valid_examples(cli, path: tuple[str, ...]) -> 
         parse(words[1:])
 
 
+@pytest.mark.parametrize("path", [path for path in PAGES if path], ids=" ".join)
+def test_no_list_of_commands_breaks_off_in_the_middle_of_a_sentence(cli, path: tuple[str, ...]) -> None:
+    listed = help_text(cli, path).partition("Commands:\n")[2].partition("Examples:")[0]
+    assert "..." not in listed
+
+
 def test_an_example_with_a_mistake_is_found() -> None:
     with pytest.raises(click.UsageError):
         parse(["demo", "--secnds", "3"])

@@ -99,6 +99,15 @@ def test_a_replica_refuses_the_keys_of_another(tmp_path: Path) -> None:
         load_replica_keys(first, network.genesis)
 
 
+@pytest.mark.parametrize("name", ["permanent.key", "consensus.key", "tls.key"])
+def test_a_lost_key_of_a_replica_cannot_be_made_anew(tmp_path: Path, name: str) -> None:
+    network = create_testnet(tmp_path / "net", 1)
+    config = network.replicas[0]
+    (config.keys_folder / name).unlink()
+    with pytest.raises(ConfigError, match=f"{name}: is missing: bring it back from a copy"):
+        load_replica_keys(config, network.genesis)
+
+
 def test_a_replica_that_is_not_in_the_genesis_is_refused(tmp_path: Path) -> None:
     small, large = create_testnet(tmp_path / "small", 1), create_testnet(tmp_path / "large")
     with pytest.raises(ConfigError, match="replica 3 is not in the genesis"):

@@ -114,7 +114,7 @@ def cluster(
 @shared_options
 @json_option
 def table1(as_json: bool, **shared: Any) -> None:
-    """The SMaRtCoin table of the SMaRtChain paper: ten cells beside the paper's, and the ratios between columns."""
+    """The coin table of the SMaRtChain paper. Ten cells beside the paper's, and the ratios between columns."""
     from smartbft.measurement import suite
     from smartbft.measurement.cluster import as_dict
     from smartbft.measurement.scenario import Scenario
@@ -142,8 +142,9 @@ def table1(as_json: bool, **shared: Any) -> None:
 @shared_options
 @json_option
 def efficiency(as_json: bool, **shared: Any) -> None:
-    """E: throughput of signed SPENDs over what this machine could do if it only checked each signature n times.
+    """Throughput over what signature checks allow: E.
 
+    That is, throughput of signed SPENDs over what this machine could do if it only checked each signature n times.
     The machine's batch-verification rate, on the same keys and with all cores, is measured before and after the load of
     each run.
     """

@@ -110,6 +110,10 @@ def _operations(
         return _maker(operation), own
     if recorded is not None:
         return _read(recorded), own
+    if built_in is None and ":" not in name:
+        raise click.UsageError(
+            f"there is no application '{name}': it is one of {', '.join(sorted(BUILT_IN))}, or MODULE:CLASS of your own"
+        )
     if built_in is None:
         raise click.UsageError(
             f"say which operations '{name}' understands: --operation MODULE:FUNCTION makes them, "
@@ -133,7 +137,7 @@ def _read(recorded: Path) -> list[bytes]:
     try:
         return [_parse(line) for line in recorded.read_text().splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise LocalProtocolError(f"cannot read {recorded}: {error}") from error
+        raise LocalProtocolError(f"cannot read {recorded}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _parse(line: str) -> bytes:

@@ -47,7 +47,7 @@ def coin() -> None:
 @timeout_option("30s")
 @json_option
 def mint(values: tuple[int, ...], key_name: str, profile: Path, timeout: int, as_json: bool) -> None:
-    """Make new coins, one for each of VALUES, that belong to the minter. Only authorised minters may."""
+    """Make new coins, one for each of VALUES. They belong to the minter; only authorised minters may."""
     from smartbft.apps import coin as coins
 
     async def invoke(client: AsyncClient) -> tuple[bytes, ...]:
@@ -78,7 +78,7 @@ def spend(
     timeout: int,
     as_json: bool,
 ) -> None:
-    """Pay AMOUNT to ADDRESS; what the spent coins are worth beyond it comes back as a new coin."""
+    """Pay AMOUNT to ADDRESS. What the spent coins are worth beyond it comes back as a new coin."""
     from smartbft.apps import coin as coins
 
     async def invoke(client: AsyncClient) -> list[Coin]:
@@ -128,7 +128,7 @@ def balance(address: bytes | None, key_name: str, profile: Path, timeout: int, a
 @timeout_option("30s")
 @json_option
 def list_coins(address: bytes | None, most: int, key_name: str, profile: Path, timeout: int, as_json: bool) -> None:
-    """List the coins of ADDRESS (or of the key's own address) in the order of their ids."""
+    """List the coins of ADDRESS or of the key. They come in the order of their ids."""
     from smartbft.apps import coin as coins
 
     async def invoke(client: AsyncClient) -> tuple[Coin, ...]:

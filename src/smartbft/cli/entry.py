@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -31,6 +32,10 @@ COMMANDS = {
     "version": ("smartbft.cli.version:version", "Show versions of the program and its native code."),
 }
 
+# What a system may refuse to any program, at any time: no bug, so one line says it all.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
+_ENVIRONMENT = (*_FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+
 _CODES = "\n".join(f"  {code.value:<3} {meaning}" for code, meaning in MEANINGS.items())
 
 
@@ -43,11 +48,6 @@ _CODES = "\n".join(f"  {code.value:<3} {meaning}" for code, meaning in MEANINGS.
 @click.version_option(package_name="smartbft", message="%(prog)s %(version)s")
 def cli() -> None:
     """Byzantine fault-tolerant state machine replication."""
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit."""
-    sys.exit(run(arguments))
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -67,6 +67,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
         return ExitCode.OK
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _ENVIRONMENT:
+            where = f"{error.filename}: " if error.filename else ""
+            click.echo(f"error: {where}{os.strerror(error.errno)}", err=True)
+            return ExitCode.STORAGE
         if not is_expected(error):
             raise
         click.echo(f"error: {error}", err=True)

@@ -66,7 +66,7 @@ def verify(file: Path, genesis_path: Path, as_json: bool) -> None:
 @click.argument("home", type=click.Path(path_type=Path))
 @json_option
 def list_evidence(home: Path, as_json: bool) -> None:
-    """List the evidence that the replica in HOME has gathered, each file checked against its genesis."""
+    """List what the replica in HOME has gathered. Each file is checked against its genesis."""
     from smartbft.storage.evidence import EvidenceFolder
 
     config = ReplicaConfig.load(home)

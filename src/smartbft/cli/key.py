@@ -18,7 +18,7 @@ def key() -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @json_option
 def new(file: Path, as_json: bool) -> None:
-    """Make a new key in FILE, which must not exist, and print its public key (which is also a coin address)."""
+    """Make a new key in FILE. The file must not exist; the public key is printed, which is also a coin address."""
     from smartbft.crypto.keys import generate_key
 
     _show(file, generate_key(file).public_key, as_json)

@@ -13,7 +13,8 @@ from smartbft.cli.exit_codes import CheckFailed
 from smartbft.cli.output import examples, json_option, print_json, print_table, say
 from smartbft.config import Genesis, ReplicaConfig
 from smartbft.core.records import ACCEPT, DECISION, REGENCY, SYNC, VALUE
-from smartbft.errors import CorruptLog, RemoteProtocolError
+from smartbft.errors import CorruptLog, RemoteProtocolError, StorageError
+from smartbft.storage.lives import NEVER_STARTED
 
 if TYPE_CHECKING:
     from smartbft.storage.inspection import LogReport
@@ -34,15 +35,17 @@ def log() -> None:
 @click.option("--instance", type=click.IntRange(0), help="Show only the records of this consensus instance.")
 @json_option
 def inspect(folder: Path, limit: int, instance: int | None, as_json: bool) -> None:
-    """List the records of the log in FOLDER, a replica's home or its data folder.
+    """List the records of the log in FOLDER.
 
-    Exit code 8 if the log is damaged; the records before the damage are shown.
+    FOLDER is a replica's home or its data folder. Exit code 8 if the log is damaged; the records before the damage are
+    shown.
     """
     from smartbft.storage.inspection import inspect_log
 
+    data = data_folder(folder)
     rows: list[dict[str, Any]] = []
     problem: CorruptLog | None = None
-    found = (record for record in inspect_log(data_folder(folder)) if instance in (None, record.instance))
+    found = (record for record in inspect_log(data) if instance in (None, record.instance))
     try:
         # Not at once: what comes before the damage is to be shown.
         for record in itertools.islice(found, limit or None):
@@ -52,36 +55,46 @@ def inspect(folder: Path, limit: int, instance: int | None, as_json: bool) -> No
     if as_json:
         print_json(rows)
     else:
-        columns = ("segment", "offset", "kind", "instance", "body_bytes")
-        print_table(columns, [tuple(row[name] for name in columns) for row in rows])
+        names = ("segment", "offset", "kind", "instance", "body_bytes")
+        if rows:
+            columns = [name.replace("_", " ") for name in names]
+            print_table(columns, [tuple(row[name] for name in names) for row in rows])
+        elif problem is None:
+            say("no records" if instance is None else f"no records of instance {instance}")
         if limit and len(rows) == limit:
             say(f"the first {limit} records; --limit 0 shows all")
     if problem is not None:
-        raise problem
+        raise _with_advice(problem, data)
 
 
 @log.command(epilog=examples("smartbft log verify net/replica-0", "smartbft log verify net/replica-0/data --json"))
 @click.argument("folder", type=click.Path(path_type=Path))
 @json_option
 def verify(folder: Path, as_json: bool) -> None:
-    """Check every byte of the log in FOLDER: checksums and their chain.
+    """Check every byte and decision of a log.
 
-    Given a replica's home, also every decision against the genesis: that no instance is missing (but for those that a
-    snapshot stands for), that its proof holds
-    `Q` valid signatures of distinct members, and that the requests are the ones that were decided.
+    Given a data folder as FOLDER: checksums and their chain. Given a replica's home, also every decision against the
+    genesis: that no instance is missing (but for those that a snapshot stands for), that its proof holds `Q` valid
+    signatures of distinct members, and that the requests are the ones that were decided.
 
     Exit code 8 if the log is damaged, 7 if a proof does not hold. A torn tail, which a crash leaves, is no damage.
     """
     from smartbft.storage.inspection import verify_log
 
-    report = verify_log(data_folder(folder))
+    data = data_folder(folder)
+    report = verify_log(data)
     decisions = verify_decisions(folder) if report.intact and is_home(folder) else None
     if as_json:
         print_json({**asdict(report), "records_of_kind": _named(report), "verified_decisions": decisions})
     else:
         _print_report(report, decisions)
     if not report.intact:
-        raise CorruptLog(report.problem, report.problem_offset, report.problem_segment)
+        raise _with_advice(CorruptLog(report.problem, report.problem_offset, report.problem_segment), data)
+
+
+def _with_advice(problem: CorruptLog, data: Path) -> CorruptLog:
+    advice = "a replica comes back without it, see 'Damaged log' in docs/operations.md"
+    return CorruptLog(f"{data}: {problem} (offset {problem.offset}); {advice}", problem.offset, problem.segment)
 
 
 def is_home(folder: Path) -> bool:
@@ -90,8 +103,19 @@ def is_home(folder: Path) -> bool:
 
 
 def data_folder(folder: Path) -> Path:
-    """The data folder of a home; any other folder is one."""
-    return ReplicaConfig.load(folder).data_folder if is_home(folder) else folder
+    """The data folder of a home; any other folder is one.
+
+    Raises:
+        StorageError: the replica whose home it is has never run, or there are homes in the folder instead of a log.
+    """
+    if is_home(folder):
+        if (folder / NEVER_STARTED).exists():
+            raise StorageError(f"{folder}: this replica has never run, so there is no log yet")
+        return ReplicaConfig.load(folder).data_folder
+    homes = sorted(home.name for home in folder.glob("replica-*") if is_home(home))
+    if homes:
+        raise StorageError(f"{folder} holds the homes of replicas: give one of them, e.g. {folder / homes[0]}")
+    return folder
 
 
 def verify_decisions(home: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -76,7 +77,23 @@ class NamedValueType(_NamedValueType):
         return key, found["value"]
 
 
+class OutputFile(click.Path):
+    """A file to write: refused before anything is done for it if it cannot be made there."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, dir_okay=False, writable=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See that the folder is there and may be written."""
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            reason = "may not be written" if path.parent.is_dir() else "does not exist"
+            self.fail(f"the folder {path.parent} {reason}", param, ctx)
+        return path
+
+
 DURATION = DurationType()
+OUTPUT_FILE = OutputFile()
 NAMED_VALUE = NamedValueType()
 HEX_KEY = HexKeyType()
 

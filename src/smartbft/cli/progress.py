@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING
 from smartbft.cli.output import console, say
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from rich.status import Status
 
     from smartbft.measurement.scenario import Scenario
@@ -21,6 +24,7 @@ _PHASES = {
     "checking": "reading and re-executing the logs",
 }
 _LINE_SECONDS = 1.0
+_SEEDS_LINE_SECONDS = 2.0
 
 
 class Progress:
@@ -78,3 +82,30 @@ class Progress:
         time_shown = f"{seconds:4.1f} s" if self._note else f"{min(seconds, total):4.1f} of {total:.1f} s"
         line = f"load {time_shown}  {completed:>9,} transactions  {rate:>8,.0f} per second"
         return f"{line}  {self._note}" if self._note else line
+
+
+@contextlib.contextmanager
+def seeds_progress(total: int, *, quiet: bool = False) -> Iterator[Callable[[int, float], None]]:
+    """A bar on a terminal, elsewhere a line every few seconds; call what it gives with seeds done and their rate."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    terminal = console(stderr=True)
+    if quiet or not terminal.is_terminal:
+        yield _lines(total, quiet)
+        return
+    columns = (TextColumn("seeds"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]:.1f}/s"))
+    with Progress(*columns, console=terminal, transient=True) as bar:
+        task = bar.add_task("seeds", total=total, rate=0.0)
+        yield lambda done, rate: bar.update(task, completed=done, rate=rate)
+
+
+def _lines(total: int, quiet: bool) -> Callable[[int, float], None]:
+    printed = time.monotonic()
+
+    def show(done: int, rate: float) -> None:
+        nonlocal printed
+        if not quiet and time.monotonic() - printed >= _SEEDS_LINE_SECONDS:
+            printed = time.monotonic()
+            say(f"{done} of {total} seeds, {rate:.1f} per second")
+
+    return show

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,7 @@ import click
 
 from smartbft.cli.exit_codes import CheckFailed
 from smartbft.cli.output import examples, json_option, print_json, print_table, say
+from smartbft.cli.parameters import OUTPUT_FILE
 
 # The names in `smartbft.testing.byzantine.ATTACKS`, here so that --help does not load the simulator.
 ATTACK_NAMES = (
@@ -61,7 +64,7 @@ _BESIDE_A_SCHEDULE = {"schedule", "trace", "mutant", "as_json"}
 @click.option("--seeds", type=click.IntRange(1), default=100, show_default=True, help="How many seeds to run.")
 @click.option("--first-seed", type=click.IntRange(0), default=0, show_default=True, help="The first of them.")
 @click.option("--seed", type=click.IntRange(0), help="Repeat this one seed and print its trace hash.")
-@click.option("--trace", type=click.Path(path_type=Path, dir_okay=False), help="With --seed: write the events here.")
+@click.option("--trace", type=OUTPUT_FILE, help="With --seed: write the events here.")
 @click.option("-n", "--n", "n", type=click.IntRange(1, 64), default=4, show_default=True, help="Replicas.")
 @click.option("--instances", type=click.IntRange(1), default=50, show_default=True, help="Instances to decide.")
 @click.option("--clients", type=click.IntRange(1, 1000), default=3, show_default=True, help="Client sessions.")
@@ -106,7 +109,7 @@ _BESIDE_A_SCHEDULE = {"schedule", "trace", "mutant", "as_json"}
 )
 @click.option(
     "--save-schedule",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=OUTPUT_FILE,
     help="Write the run to a file: the first one that fails (made small with --shrink), or that of --seed.",
 )
 @click.option("--patience", type=click.IntRange(1), default=120, show_default=True, help="Virtual seconds to finish.")
@@ -139,6 +142,8 @@ def sim(
 
     if trace is not None and seed is None and schedule is None:
         raise click.UsageError("--trace goes with --seed: it writes the events of one run")
+    if seed is not None:
+        _alone(context, "--seed", ("seeds", "first_seed", "jobs", "keep_going"))
     if mutant == "list":
         _list_mutants(as_json)
         return
@@ -156,13 +161,18 @@ def sim(
             _campaign(options, seeds, jobs, keep_going, as_json, more, save_schedule)
 
 
+def _alone(context: click.Context, option: str, others: Iterable[str]) -> None:
+    """Options that mean nothing beside `option` are a mistake of whoever gave them."""
+    for name in others:
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            raise click.UsageError(f"--{name.replace('_', '-')} does not go with {option}")
+
+
 def _replay(path: Path, context: click.Context, trace: Path | None, as_json: bool) -> None:
     """What a schedule file says."""
     from smartbft.testing.schedule import load_schedule
 
-    for name in sorted(set(context.params) - _BESIDE_A_SCHEDULE):
-        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
-            raise click.UsageError(f"--{name.replace('_', '-')} does not go with --schedule: the file says it all")
+    _alone(context, "--schedule: the file says it all", sorted(set(context.params) - _BESIDE_A_SCHEDULE))
     schedule = load_schedule(path)
     _run_one(schedule.options, schedule, trace, as_json)
 
@@ -175,7 +185,7 @@ def _save(options: SimulationOptions, failure: Failure | None, path: Path | None
     if path is not None:
         fails = "" if failure is None else f"{failure.promise}: {failure.message}"
         path.write_bytes(Schedule(options, Simulation(options).scenario, fails).encode())
-        say(f"schedule written to {path}: 'smartbft sim --schedule {path}' runs it again")
+        say(f"schedule written to {path}: 'smartbft sim --schedule {shlex.quote(str(path))}' runs it again")
 
 
 def _shrink(options: SimulationOptions, seeds: int, more: str, save_schedule: Path | None) -> None:
@@ -185,7 +195,7 @@ def _shrink(options: SimulationOptions, seeds: int, more: str, save_schedule: Pa
 
     result = run_campaign(options, seeds)
     if not result.failures:
-        click.echo(f"{result.seeds} seeds from {options.seed}: 0 failed, nothing to shrink")
+        click.echo(f"{_seeds(result.seeds)} from {options.seed}: 0 failed, nothing to shrink")
         return
     failure = shrink(result.failures[0])
     click.echo(f"FAILED {failure.promise}: {failure.message}")
@@ -265,21 +275,17 @@ def _campaign(
     more: str,
     save_schedule: Path | None,
 ) -> None:
-    """Many seeds, with a progress line where somebody watches."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    from smartbft.cli.output import console
+    """Many seeds, with a progress line."""
+    from smartbft.cli.progress import seeds_progress
     from smartbft.testing import run_campaign
 
-    columns = (TextColumn("seeds"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]:.1f}/s"))
-    with Progress(*columns, console=console(stderr=True), transient=True, disable=as_json) as bar:
-        task = bar.add_task("seeds", total=seeds, rate=0.0)
+    with seeds_progress(seeds, quiet=as_json) as show:
         result = run_campaign(
             options,
             seeds,
             jobs=jobs,
             keep_going=keep_going,
-            progress=lambda now: bar.update(task, completed=now.seeds, rate=now.seeds_per_second),
+            progress=lambda now: show(now.seeds, now.seeds_per_second),
         )
     if as_json:
         print_json({**dataclasses.asdict(result), "seeds_per_second": result.seeds_per_second})
@@ -287,12 +293,16 @@ def _campaign(
         _print_campaign(result, options, more)
     if result.failures:
         _save(result.failures[0].options, result.failures[0], save_schedule)
-        raise CheckFailed(f"{len(result.failures)} of {result.seeds} seeds failed")
+        raise CheckFailed(f"{len(result.failures)} of {_seeds(result.seeds)} failed")
+
+
+def _seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"
 
 
 def _print_campaign(result: CampaignResult, options: SimulationOptions, more: str) -> None:
     click.echo(
-        f"{result.seeds} seeds from {options.seed}: {len(result.failures)} failed; {result.instances} instances, "
+        f"{_seeds(result.seeds)} from {options.seed}: {len(result.failures)} failed; {result.instances} instances, "
         f"{result.requests} requests, {result.crashes} crashes, {result.virtual_seconds:.0f} virtual seconds"
     )
     click.echo(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ import click
 
 from smartbft.cli.output import examples, json_option, print_json, print_table, say
 from smartbft.cli.parameters import DURATION, NAMED_VALUE
-from smartbft.config import PERSISTENCE_MODES, TRANSPORTS
+from smartbft.config import PERSISTENCE_MODES, TRANSPORTS, Genesis
 from smartbft.config.replica import LogLevel, Persistence, Transport
 
 
@@ -29,7 +30,7 @@ from smartbft.config.replica import LogLevel, Persistence, Transport
     "--application",
     default="coin",
     show_default=True,
-    help="coin, counter, key_value or package.module:factory of your own.",
+    help="coin, counter, key_value or package.module:Class of your own.",
 )
 @click.option(
     "--application-parameter",
@@ -95,8 +96,17 @@ def testnet(
         )
         return
     print_table(columns, rows, f"chain {network.genesis.chain_id.hex()}")
-    say(f"Start each replica: smartbft start --home {network.replicas[0].home}")
-    say(f"Then, for example:  smartbft status --profile {network.profile.path}")
+    say(_tolerance(network.genesis))
+    say(f"Start each replica: smartbft start --home {shlex.quote(str(network.replicas[0].home))}")
+    say(f"Then, for example:  smartbft status --profile {shlex.quote(str(network.profile.path))}")
+
+
+def _tolerance(genesis: Genesis) -> str:
+    """What `n` is good for."""
+    view = genesis.view
+    if view.f == 0:
+        return f"With n = {view.n} no replica may fail; 4 is the least for one that does whatever it likes."
+    return f"Up to {view.f} of the {view.n} replicas may fail; {view.quorum} have to run."
 
 
 def _check_application(name: str, parameters: Mapping[str, Any]) -> None:
@@ -113,6 +123,7 @@ def _check_application(name: str, parameters: Mapping[str, Any]) -> None:
 
     module, colon, _ = name.partition(":")
     if colon and not _is_here(module):
+        say(f"note: there is no module '{module}' here; each replica has to find it, e.g. in its working folder")
         return
     given = dict(parameters)
     if name.startswith("coin"):

@@ -119,7 +119,7 @@ class Genesis:
         created: microseconds since the epoch.
         members: in the order that decides who leads.
         parameters: protocol parameters.
-        application: a built-in name (``coin``, ``counter``, ``key_value``) or ``package.module:factory``.
+        application: a built-in name (``coin``, ``counter``, ``key_value``) or ``package.module:Class``.
         application_parameters: for the application, e.g. the authorised minters of the coin.
     """
 
@@ -177,7 +177,7 @@ class Genesis:
         _check_parameters(self.parameters, file)
         if not re.fullmatch(r"[a-z][a-z0-9_]*|[A-Za-z_][\w.]*:[A-Za-z_]\w*", self.application):
             raise ConfigError(
-                'is neither a name such as "coin" nor "package.module:factory"', file=file, field="application.name"
+                'is neither a name such as "coin" nor "package.module:Class"', file=file, field="application.name"
             )
         try:
             check_plain(self.application_parameters, "")

@@ -23,6 +23,16 @@ _MAX_DEPTH = 16
 
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*?)`(?: - at `\$\.?(.*)`)?")
 _INVALID = re.compile(r"(.*?) - at `\$\.?(.*)`", re.DOTALL)
+_EXPECTED = re.compile(r"Expected `(\w+)`, got `(\w+)`")
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number with a fraction",
+    "str": "a string",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+    "datetime": "a time",
+}
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 Schema = TypeVar("Schema", bound=msgspec.Struct)
@@ -50,7 +60,7 @@ def read_toml(path: Path, schema: type[Schema]) -> Schema:
         with path.open("rb") as file:
             content = file.read(_MAX_FILE_BYTES + 1)
     except FileNotFoundError:
-        raise ConfigError("the file does not exist: 'smartbft testnet' writes it", file=str(path)) from None
+        raise ConfigError(_missing(path), file=str(path)) from None
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path, which may come from another file
         raise ConfigError(f"cannot be read: {getattr(error, 'strerror', error)}", file=str(path)) from None
     if len(content) > _MAX_FILE_BYTES:
@@ -60,7 +70,8 @@ def read_toml(path: Path, schema: type[Schema]) -> Schema:
     except UnicodeDecodeError:
         raise ConfigError("is not UTF-8 text", file=str(path)) from None
     except ValueError as error:  # TOMLDecodeError, or Python's own about numbers with thousands of digits
-        raise ConfigError(f"is not valid TOML (is a key given twice?): {error}", file=str(path)) from None
+        twice = " (a key or table is given twice)" if "overwrite" in str(error) or "twice" in str(error) else ""
+        raise ConfigError(f"is not valid TOML: {error}{twice}", file=str(path)) from None
     except RecursionError:
         raise ConfigError("is nested too deeply", file=str(path)) from None
     try:
@@ -129,12 +140,37 @@ def _explain(error: msgspec.ValidationError, path: Path, schema: type[msgspec.St
     if unknown:
         field = ".".join(part for part in (unknown[2], unknown[1]) if part)
         close = difflib.get_close_matches(unknown[1], sorted(_field_names(schema)), n=1, cutoff=0.5)
-        advice = f"did you mean '{close[0]}'?" if close else "remove it"
+        known = ", ".join(_keys_at(schema, unknown[2]))
+        advice = f"did you mean '{close[0]}'?" if close else f"known here are {known}" if known else "remove it"
         return ConfigError(f"unknown key; {advice}", file=str(path), field=field)
     located = _INVALID.fullmatch(message)
     if located:
-        return ConfigError(located[1], file=str(path), field=located[2])
-    return ConfigError(message, file=str(path))
+        return ConfigError(_plain(located[1]), file=str(path), field=located[2])
+    return ConfigError(_plain(message), file=str(path))
+
+
+def _missing(path: Path) -> str:
+    """What to say of a file that is not there, as far as the folders round it tell."""
+    folder = path.parent
+    if not folder.exists():
+        return f"there is no folder {folder}"
+    homes = sorted(home.name for home in folder.glob("replica-*") if (home / path.name).is_file())
+    if homes:
+        return f"the file does not exist; the homes of replicas are in this folder: {', '.join(homes)}"
+    return "the file does not exist: 'smartbft testnet' writes it"
+
+
+def _plain(message: str) -> str:
+    """A message of the schema library in the words of TOML."""
+    found = _EXPECTED.fullmatch(message)
+    if found is None:
+        return message
+    return f"expected {_KINDS.get(found[1], found[1])}, got {_KINDS.get(found[2], found[2])}"
+
+
+def _keys_at(schema: Any, path: str | None) -> list[str]:
+    """The keys that the top of a schema knows; nothing for what lies deeper, which has keys of its own."""
+    return [] if path else [field.encode_name for field in msgspec.structs.fields(schema)]
 
 
 def _field_names(schema: Any) -> set[str]:

@@ -128,11 +128,12 @@ def load_replica_keys(config: ReplicaConfig, genesis: Genesis) -> ReplicaKeys:
             field="replica",
         )
     keys = ReplicaKeys(
-        load_signer(folder / PERMANENT_KEY),
-        load_signer(folder / CONSENSUS_KEY),
+        _load_own(folder / PERMANENT_KEY),
+        _load_own(folder / CONSENSUS_KEY),
         folder / TLS_KEY,
         folder / TLS_CERTIFICATE,
     )
+    _see_there_is(keys.tls_key)
     read_secret(keys.tls_key)
     found = [
         (PERMANENT_KEY, keys.permanent.public_key, member.permanent_key),
@@ -146,3 +147,17 @@ def load_replica_keys(config: ReplicaConfig, genesis: Genesis) -> ReplicaKeys:
                 file=str(folder / name),
             )
     return keys
+
+
+def _load_own(path: Path) -> Ed25519Signer:
+    """A key of a replica, which nothing can replace."""
+    _see_there_is(path)
+    return load_signer(path)
+
+
+def _see_there_is(path: Path) -> None:
+    if not path.exists():
+        raise ConfigError(
+            "is missing: bring it back from a copy; a new one would not be the one that the genesis names",
+            file=str(path),
+        )

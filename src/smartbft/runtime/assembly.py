@@ -347,7 +347,8 @@ class RunningReplica:
         if low != self._refusing:
             self._refusing = low
             self._pool.set_accepting(not low)
-            logger.warning("the disk is %s: new requests are %s", *(("full", "refused") if low else ("fine", "taken")))
+            state, requests = ("nearly full", "refused") if low else ("fine", "taken")
+            logger.warning("the disk of %s is %s: new requests are %s", self._config.data_folder, state, requests)
         waiting = log.pending_bytes()
         if waiting > limits.MAX_LOG_QUEUE_BYTES:
             self._clients.pause()
