@@ -24,7 +24,7 @@ from smartbft.testnet import create_testnet
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-SEGMENT = 72 * 1024
+SEGMENT = 80 * 1024
 SMALL = replace(QUICK, max_batch_requests=64, max_batch_bytes=4 + MAX_REQUEST_BYTES)
 
 

@@ -30,7 +30,7 @@ from smartbft.types import Parameters
 Run = Callable[[Callable[[], Awaitable[None]]], None]
 Faults = Callable[[int, list[tuple[str, int, str]]], None]
 
-SEGMENT = 72 * 1024
+SEGMENT = 80 * 1024
 # Batches that fit into such segments.
 SMALL = Parameters(max_batch_requests=64, max_batch_bytes=4 + MAX_REQUEST_BYTES)
 QUICK = replace(SMALL, request_timeout=400_000, resend_interval=50_000, progress_interval=50_000)
@@ -79,6 +79,14 @@ async def fill(client: AsyncClient) -> list[int]:
     return acknowledged
 
 
+async def restart_with_good_disks(cluster: LocalCluster, faults: Faults) -> None:
+    for replica in range(4):
+        await cluster.stop(replica)
+        faults(replica, [])
+    for replica in range(4):
+        await cluster.start(replica)
+
+
 def test_a_disk_that_fills_up_refuses_in_time_and_loses_nothing(run: Run, faults: Faults, tmp_path: Path) -> None:
     """No disk has room for a third segment: clients are told, nobody stops, and all goes on once there is room."""
 
@@ -93,11 +101,7 @@ def test_a_disk_that_fills_up_refuses_in_time_and_loses_nothing(run: Run, faults
                 acknowledged = await fill(client)
                 assert len(acknowledged) > 20, "the first segments were used"
                 assert len(cluster.replicas) == 4
-            for replica in range(4):
-                await cluster.stop(replica)
-                faults(replica, [])
-            for replica in range(4):
-                await cluster.start(replica)
+            await restart_with_good_disks(cluster, faults)
             async with cluster.client() as client:
                 await assert_all_there(client, acknowledged)
                 await put(client, 1_000_000)
@@ -162,11 +166,7 @@ def test_a_disk_that_fails_stops_its_replica_and_nobody_else(
                 for more in range(number, number + 10):
                     await put(client, more)
                 number += 10
-            for replica in range(4):
-                await cluster.stop(replica)
-                faults(replica, [])
-            for replica in range(4):
-                await cluster.start(replica)
+            await restart_with_good_disks(cluster, faults)
             async with cluster.client() as client:
                 await assert_all_there(client, range(number))
 
