@@ -42,6 +42,9 @@ FOUND_BY = {
         "simulator/test_campaigns.py::test_a_planted_bug_is_found_by_power_losses[vote-before-durable]",
         "runtime/test_journal.py::test_the_property_notices_planted_bugs[Hasty]",
     ],
+    "vote without the record of votes": [
+        "simulator/test_planted_bugs.py::test_a_replica_that_forgets_and_votes_is_found_in_memory_mode"
+    ],
     "lock not persisted": [SIMULATOR("lock-not-persisted")],
     "regency not persisted": [
         SIMULATOR("regency-not-persisted"),

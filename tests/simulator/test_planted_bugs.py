@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from smartbft.testing import SimulationOptions, run_campaign
+from smartbft.core.taking_part import TakingPart
+from smartbft.testing import SimulationOptions, run_campaign, run_seed
+from smartbft.testing.campaign import Failure
 from smartbft.testing.checkers import Durability
 from smartbft.testing.mutants import MUTANTS, Mutant, hunt
 
@@ -19,10 +23,21 @@ def test_a_planted_bug_is_found(mutant: Mutant):
 
 
 @pytest.mark.slow
-def test_without_the_bugs_the_same_seeds_pass():
-    for attacks in sorted({mutant.byzantine for mutant in MUTANTS}):
-        seeds = max(mutant.seeds for mutant in MUTANTS if mutant.byzantine == attacks)
-        assert run_campaign(SimulationOptions(byzantine=attacks), seeds).failures == []
+@pytest.mark.parametrize("attacks", sorted({mutant.byzantine for mutant in MUTANTS}))
+def test_without_the_bugs_the_same_seeds_pass(attacks: str):
+    seeds = max(mutant.seeds for mutant in MUTANTS if mutant.byzantine == attacks)
+    assert run_campaign(SimulationOptions(byzantine=attacks), seeds).failures == []
+
+
+def test_a_replica_that_forgets_and_votes_is_found_in_memory_mode(monkeypatch: pytest.MonkeyPatch):
+    """Who restarts there counts towards `f`; that is no excuse for what it says."""
+    begin = TakingPart.begin
+    monkeypatch.setattr(TakingPart, "begin", lambda start, recovered, lost: begin(start, recovered, ""))
+    monkeypatch.setattr(TakingPart, "_votes_are_missing", lambda start: False)
+    options = SimulationOptions(persistence="memory", instances=30)
+    outcomes = (run_seed(replace(options, seed=seed)) for seed in range(60))
+    found = next(outcome for outcome in outcomes if isinstance(outcome, Failure))
+    assert found.promise == "no contradiction"
 
 
 @pytest.mark.slow

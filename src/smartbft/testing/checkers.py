@@ -284,7 +284,6 @@ class Checkers:
         verifier: KeyVerifier,
         *,
         persistence: str,
-        forgetful: frozenset[int] = frozenset(),
         byzantine: frozenset[int] = frozenset(),
         channel: bool = False,
     ) -> None:
@@ -298,11 +297,11 @@ class Checkers:
         self.provability = Provability(view, domains, verifier)
         self.order = TotalOrder()
         self.validity = Validity(domains.chain_id)
-        self.votes = Votes(view, forgetful)
+        self.votes = Votes(view)
         self.regency_starts = RegencyStarts(view, domains, verifier, self.provability.check, self.provability.key)
         self.durability = Durability(view, domains, check_votes=persistence != "memory", holders=holders)
         self.replies = Replies(self.validity)
-        self.accusations = Accusations(view, domains, verifier, forgetful | byzantine)
+        self.accusations = Accusations(view, domains, verifier, byzantine)
         self.vouching = VouchingChecker(n, domains)
         self._spoke: dict[int, int] = {}  # replica -> instance of its last vote, or SYNC
 

@@ -365,7 +365,7 @@ MUTANTS: Sequence[Mutant] = (
         "any-key-replaced",
         "a key statement need not replace the key in force (with --byzantine propose-keys)",
         ("provability",),
-        150,
+        60,
         key_mutants.any_key_replaced,
         byzantine="propose-keys",
     ),
@@ -401,11 +401,11 @@ MUTANTS: Sequence[Mutant] = (
     ),
     Mutant(
         "future-votes-in-collects",
-        "a STOPDATA may name a value twice, and votes of regencies to come (B4; with --byzantine forged-collects)",
+        "a STOPDATA may name values twice and votes to come (B4; with --byzantine forged-collects,stop-storm,censor)",
         ("justified SYNC",),
-        60,
+        80,
         regency_mutants.future_votes_in_collects,
-        byzantine="forged-collects",
+        byzantine="forged-collects,stop-storm,censor",
     ),
     Mutant(
         "decisions-without-proof",

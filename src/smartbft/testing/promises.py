@@ -64,15 +64,13 @@ class Votes:
 
     Args:
         view: the members.
-        forgetful: replicas that restart without an intact vote record; they count as faulty and are not judged.
     """
 
-    __slots__ = ("_accepted", "_forgetful", "_quorum", "_recorded", "_said", "_view", "_writes", "_written", "regency")
+    __slots__ = ("_accepted", "_quorum", "_recorded", "_said", "_view", "_writes", "_written", "regency")
 
-    def __init__(self, view: View, forgetful: frozenset[int]) -> None:
+    def __init__(self, view: View) -> None:
         self._view = view
         self._quorum = dissemination_quorum(len(view.ids))
-        self._forgetful = forgetful
         self._said: dict[tuple[int, type, int, int], bytes] = {}
         self._writes: dict[tuple[int, int, int, bytes], int] = {}  # receiver, instance, regency, digest -> senders
         self._accepted: dict[tuple[int, int], int] = {}  # replica, instance -> newest regency accepted in
@@ -141,8 +139,7 @@ class Votes:
             self._once(replica, Sync, 0, message.regency, sync_statement(message))
 
     def _contradiction(self, replica: int, what: str) -> None:
-        if replica not in self._forgetful:
-            raise PropertyViolation("no contradiction", f"replica {replica} {what}")
+        raise PropertyViolation("no contradiction", f"replica {replica} {what}")
 
     def _once(self, replica: int, kind: type, instance: int, regency: int, content: bytes) -> bool:
         """Remember what was said; True the first time."""
@@ -183,7 +180,7 @@ class Votes:
 
     def _check_writes(self, replica: int, message: Accept) -> None:
         senders = self._writes.get((replica, message.instance, message.regency, message.digest), 0)
-        if senders.bit_count() < self._quorum and replica not in self._forgetful:
+        if senders.bit_count() < self._quorum:
             raise PropertyViolation(
                 "write quorum",
                 f"replica {replica} accepted in instance {message.instance} with {senders.bit_count()} WRITEs; "

@@ -216,7 +216,7 @@ class SimulatedReplica:
 
     def _accuse(self, peer: int, what: str) -> None:
         """11: this replica holds something against a peer, which it may only if the peer is Byzantine."""
-        if self.judged and peer not in self._world.faulty:
+        if self.judged and peer not in self._world.byzantine:
             raise PropertyViolation("no false accusation", f"replica {self.id} against replica {peer}: {what}")
 
     def receive_requests(self, source: int, frames: bytes) -> None:
@@ -240,7 +240,7 @@ class SimulatedReplica:
 
     def _close(self, source: int, why: str) -> None:
         """Close a client's connection, as the runtime does with one that breaks the protocol; it may come again."""
-        if source <= len(self._world.honest_clients) and (source or not self._world.faulty):
+        if source <= len(self._world.honest_clients) and (source or not self._world.byzantine):
             who = f"client {source - 1}" if source else "the peers"
             raise PropertyViolation("no false accusation", f"replica {self.id} holds against {who}: {why}")
         self._readers.pop(source, None)

@@ -193,7 +193,7 @@ class Scenario:
         twins: replicas of which two copies run.
         rounds: the partitions that the copies and the others live through.
         left_out: correct replicas that are cut off for good when the others are healed.
-        forgetful: replicas that restart without their votes; they count as faulty.
+        forgetful: replicas that restart without their votes; they count towards `f`, and are judged all the same.
     """
 
     real_signatures: bool

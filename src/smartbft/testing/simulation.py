@@ -138,7 +138,6 @@ class Simulation:
         self.network = SimulatedNetwork(self.scheduler, self.scenario.network)
         self.enough_replies = self.view.quorum if self.scenario.persistence == "sync" else self.view.f + 1
         self.byzantine = self.scenario.byzantine
-        self.faulty = self.byzantine | self.scenario.forgetful
         self.checkers = self._make_checkers()
         self._make_machines()
         honest, all_clients = options.clients, options.clients + self.scenario.troublemakers
@@ -178,7 +177,6 @@ class Simulation:
             self.domains,
             self.scheme.key_verifier(),
             persistence=self.scenario.persistence,
-            forgetful=self.scenario.forgetful,
             byzantine=self.byzantine,
             channel=self.scenario.channel,
         )
