@@ -22,6 +22,8 @@ $(VENV)/.stamp: pyproject.toml ci/constraints.txt
 	@echo "smartbft: installing the tools and building the native code into $(VENV) and build: a few minutes, once"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint ci/constraints.txt setuptools wheel Cython
+	@# Here, where it is seen to go on; pip would build without a word.
+	$(BIN)/python setup.py --quiet build_ext --inplace
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint ci/constraints.txt --no-build-isolation --editable '.[bench,test,dev]'
 	@touch $@
 

@@ -25,7 +25,7 @@ CHAOS_CHECKPOINT_INTERVAL = 24
 @click.option(
     "--seconds",
     type=click.FloatRange(0.5, 600),
-    show_default="10, with --chaos 20",
+    show_default="10; with --chaos 20",
     help="Length of the load; with --chaos at least so long, and until all faults are repaired.",
 )
 @click.option(
@@ -59,7 +59,7 @@ def demo(
     Ends with exit code 7 if a check fails. Stops everything and removes its folder at the end, on Ctrl-C at any moment,
     and also when it is killed.
     """
-    from smartbft.measurement.report import FAULT_COLUMNS, context, fault_rows, figures, verdicts
+    from smartbft.measurement.report import context, fault_table, figures, verdicts
     from smartbft.measurement.scenario import Scenario
     from smartbft.runtime.load import CLOSED_LOOP, MULTIPLEXED
     from smartbft.types import Parameters
@@ -87,7 +87,7 @@ def demo(
         print_rows(context(measurement), "what was measured")
         print_rows(figures(measurement), "figures")
         if chaos:
-            print_table(FAULT_COLUMNS, fault_rows(measurement), "faults")
+            print_table(*fault_table(measurement), "faults")
         print_rows(verdicts(measurement), "checks")
     if not measurement.passed:
         failed = "; ".join(f"{check.name} ({check.detail})" for check in measurement.checks if not check.passed)
@@ -100,7 +100,8 @@ async def _measure(scenario: Scenario, keep: bool, chaos: bool, quiet: bool) -> 
     from smartbft.measurement.cluster import measure
     from smartbft.measurement.processes import workspace
 
-    with workspace(keep=keep, prefix="smartbft-demo-") as work, Progress(scenario, quiet=quiet) as progress:
+    showing = Progress(scenario, quiet=quiet, open_end=chaos)
+    with workspace(keep=keep, prefix="smartbft-demo-") as work, showing as progress:
         if keep:
             say(f"the network is in {work.folder}")
         if chaos:

@@ -57,7 +57,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: st
     for index, name in enumerate(columns):
         cells = [row[index] for row in rows if row[index] != ""]
         numeric = bool(cells) and all(isinstance(cell, int | float) for cell in cells)
-        table.add_column(name, justify="right" if numeric else "left", no_wrap=numeric)
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
     for row in rows:
         table.add_row(*map(_cell, row))
     _print_titled(table, title)
@@ -68,8 +68,8 @@ def print_rows(rows: Sequence[tuple[str, str]], title: str) -> None:
     from rich.table import Table
 
     table = Table(show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column()
+    table.add_column(overflow="fold")
+    table.add_column(overflow="fold")
     for name, value in rows:
         table.add_row(name, value)
     _print_titled(table, title)

@@ -33,11 +33,13 @@ class Progress:
     Args:
         scenario: what runs.
         quiet: show nothing (the output is for a script).
+        open_end: the load lasts longer than the scenario says if it has to.
     """
 
-    def __init__(self, scenario: Scenario, *, quiet: bool = False) -> None:
+    def __init__(self, scenario: Scenario, *, quiet: bool = False, open_end: bool = False) -> None:
         self._scenario = scenario
         self._quiet = quiet
+        self._open_end = open_end
         self._status: Status | None = None
         self._phase = ""
         self._printed = 0.0
@@ -79,8 +81,9 @@ class Progress:
         self._last = (seconds, completed)
         total = self._scenario.seconds + self._scenario.warm_up
         # A load with faults lasts until they are repaired.
-        time_shown = f"{seconds:4.1f} s" if self._note else f"{min(seconds, total):4.1f} of {total:.1f} s"
-        line = f"load {time_shown}  {completed:>9,} transactions  {rate:>8,.0f} per second"
+        open_end = self._open_end or self._note
+        time_shown = f"{seconds:4.1f} s" if open_end else f"{min(seconds, total):4.1f} of {total:.1f} s"
+        line = f"load {time_shown} {completed:>9,} transactions {rate:>7,.0f}/s"
         return f"{line}  {self._note}" if self._note else line
 
 

@@ -11,6 +11,7 @@ from smartbft._fastpath.pool import request_digests
 from smartbft.apps import create_application
 from smartbft.apps.coin import CoinApplication
 from smartbft.config import Genesis
+from smartbft.core.naming import name_members
 from smartbft.core.recovery import Decided, decisions_in
 from smartbft.crypto.domains import Domains
 from smartbft.errors import CorruptLog
@@ -160,11 +161,9 @@ def replayed_state(logs: Mapping[int, LogContents], live: Mapping[int, str], los
     """
     name = "each log replays to its replica's state"
     wrong = [replica for replica, log in sorted(logs.items()) if log.state_digest.hex() != live.get(replica)]
-    counts = sorted({log.instances for log in logs.values()})
-    notes = f"differs: {wrong}" if wrong else f"{counts} instances"
-    for replica in sorted(set(lost) & set(logs)):
-        notes += f"; replica {replica}'s log was removed, this is the one it rebuilt"
-    return Check(name, not wrong and bool(logs), notes + _later_logs(logs))
+    notes = [f"{name_members(wrong)}: another state"] if wrong else [_instances(logs)]
+    notes += [f"replica {replica} rebuilt its log" for replica in sorted(set(lost) & set(logs))]
+    return Check(name, not wrong and bool(logs), "; ".join(notes + _later_logs(logs)))
 
 
 def money_conserved(logs: Mapping[int, LogContents], minted: int) -> Check:
@@ -197,17 +196,25 @@ def nothing_lost(logs: Mapping[int, LogContents], acknowledged: bytes) -> Check:
     if any(missing.values()) or not logs:
         return Check(name, False, ", ".join(f"replica {replica} lacks {count}" for replica, count in missing.items()))
     counted = "" if all(log.complete for log in logs.values()) else ", or before them and counted by their snapshots"
-    return Check(name, True, f"{len(expected):,} in {len(logs)} logs{counted}")
+    return Check(name, True, f"{len(expected):,}, minting included, in {len(logs)} logs{counted}")
 
 
-def _later_logs(logs: Mapping[int, LogContents]) -> str:
-    """Which logs begin at a checkpoint, in words."""
-    later = [
-        f"replica {replica}'s at {log.first} after {log.before:,} requests"
-        for replica, log in sorted(logs.items())
-        if not log.complete
+def _instances(logs: Mapping[int, LogContents]) -> str:
+    """How many instances the logs hold."""
+    counts = sorted({log.instances for log in logs.values()})
+    return f"{' or '.join(f'{count:,}' for count in counts)} instances" if counts else "no log"
+
+
+def _later_logs(logs: Mapping[int, LogContents]) -> list[str]:
+    """Which logs begin at a checkpoint, in words; those that begin alike together."""
+    together: dict[tuple[int, int], list[int]] = {}
+    for replica, log in sorted(logs.items()):
+        if not log.complete:
+            together.setdefault((log.first, log.before), []).append(replica)
+    return [
+        f"{name_members(replicas)} from instance {first:,} on, with a snapshot of {before:,} requests"
+        for (first, before), replicas in sorted(together.items())
     ]
-    return f"; logs that begin at a checkpoint: {', '.join(later)}" if later else ""
 
 
 def all_executed(statuses: Mapping[int, int], results: Mapping[int, int], executed: int, ok: int) -> Check:

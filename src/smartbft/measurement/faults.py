@@ -113,9 +113,12 @@ class Observer:
         for replica in self._members:
             if replica not in self.facts:
                 words.append(f"replica {replica} {self.conditions.get(replica, 'does not answer')}")
-            elif not self.level(replica):
-                words.append(f"replica {replica} {self._decided - self.facts[replica]['executed']:,} behind")
+            elif not self.level(replica) and self._behind(replica):
+                words.append(f"replica {replica} behind by {self._behind(replica):,}")
         return ", ".join(words)
+
+    def _behind(self, replica: int) -> int:
+        return self._decided - int(self.facts[replica]["executed"])
 
     @property
     def _decided(self) -> int:
