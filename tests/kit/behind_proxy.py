@@ -9,7 +9,7 @@ import socket
 import sys
 from functools import partial
 
-from smartbft.cli.entry import main
+from smartbft.cli import main
 from smartbft.config import Genesis, ReplicaConfig
 from smartbft.runtime import node
 
