@@ -13,6 +13,7 @@ import pytest
 from smartbft.apps.coin import Coin
 from smartbft.cli.coin import select_coins
 from smartbft.cli.logs import JsonFormatter, TextFormatter, configure_logging
+from smartbft.cli.sim import ATTACK_NAMES
 from smartbft.cli.status import differing
 from smartbft.errors import Rejected
 from smartbft.testnet import create_testnet, load_testnet
@@ -194,3 +195,20 @@ def test_logging_is_configured_once(capsys: pytest.CaptureFixture[str]) -> None:
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
+
+
+def test_every_attack_says_what_it_does(cli) -> None:
+    found = {row["name"]: row["does"] for row in cli("sim", "--byzantine", "list", "--json").json()}
+    assert list(found) == ["any", "keys", *ATTACK_NAMES]
+    assert all(len(words) > 20 and words.endswith(".") for words in found.values())
+    assert found["silent"] in cli("sim", "--byzantine", "list").out
+
+
+def test_a_schedule_that_fails_only_with_a_planted_bug_is_repeated_with_it(cli, tmp_path: Path) -> None:
+    file = tmp_path / "a file.json"
+    planted = ("--mutant", "vote-before-durable")
+    outcome = cli("sim", "--seed", 0, "--instances", 3, *planted, "--save-schedule", file)
+    assert outcome.code == 7
+    command = shlex.split(outcome.err.partition(": ")[2].partition(" runs it again")[0].strip('"'))
+    assert command == ["smartbft", "sim", "--schedule", str(file), *planted]
+    assert cli(*command[1:]).code == 7

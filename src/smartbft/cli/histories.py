@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from typing import TYPE_CHECKING
 
 import click
 
 from smartbft.cli.exit_codes import CheckFailed
 from smartbft.cli.output import examples, json_option, print_json, print_table
+from smartbft.cli.progress import seeds_progress
 
 if TYPE_CHECKING:
     from smartbft.testing.histories import HistoryCampaign
@@ -44,7 +46,15 @@ def histories(seeds: int, first_seed: int, jobs: int, seconds: float, mutant: st
     if mutant is not None:
         _hunt(_mutant(mutant), first_seed)
         return
-    campaign = run_histories(seeds, first=first_seed, jobs=jobs, seconds=seconds)
+    began = time.monotonic()
+    with seeds_progress(seeds, quiet=as_json) as show:
+        campaign = run_histories(
+            seeds,
+            first=first_seed,
+            jobs=jobs,
+            seconds=seconds,
+            progress=lambda now: show(now.histories, now.histories / max(time.monotonic() - began, 1e-3)),
+        )
     if as_json:
         print_json(dataclasses.asdict(campaign))
     else:

@@ -14,6 +14,7 @@ import click
 from smartbft.cli.exit_codes import CheckFailed
 from smartbft.cli.output import examples, json_option, print_json, print_table, say
 from smartbft.cli.parameters import OUTPUT_FILE
+from smartbft.cli.progress import seeds_progress
 
 # The names in `smartbft.testing.byzantine.ATTACKS`, here so that --help does not load the simulator.
 ATTACK_NAMES = (
@@ -56,6 +57,7 @@ _BESIDE_A_SCHEDULE = {"schedule", "trace", "mutant", "as_json"}
         "smartbft sim --seed 3 --instances 10 --json",
         "smartbft sim --byzantine equivocate --seeds 5 --instances 10",
         "smartbft sim --mutant list",
+        "smartbft sim --byzantine list",
         "smartbft sim --seeds 1000 --jobs 2 --keep-going",
         "smartbft sim --seed 3 --save-schedule run.json",
         "smartbft sim --schedule run.json",
@@ -95,7 +97,7 @@ _BESIDE_A_SCHEDULE = {"schedule", "trace", "mutant", "as_json"}
     "--byzantine",
     default="",
     metavar="ATTACK[,...]",
-    help=f"Up to f replicas attack: any (the seed chooses), keys, {', '.join(ATTACK_NAMES)}.",
+    help=f"Up to f replicas attack: any, keys, {', '.join(ATTACK_NAMES)}; 'list' says what each does.",
 )
 @click.option("--twins", is_flag=True, help="f replicas run twice with the same keys, through drawn partitions.")
 @click.option("--mutations", is_flag=True, help="Up to f replicas change three messages each by one small step.")
@@ -147,6 +149,9 @@ def sim(
     if mutant == "list":
         _list_mutants(as_json)
         return
+    if settings["byzantine"] == "list":
+        _list_attacks(as_json)
+        return
     more = "" if mutant is None else f" --mutant {mutant}"
     with _planted(mutant, jobs):
         if schedule is not None:
@@ -156,7 +161,7 @@ def sim(
         if shrink:
             _shrink(options, 1 if seed is not None else seeds, more, save_schedule)
         elif seed is not None:
-            _repeat(options, trace, as_json, save_schedule)
+            _repeat(options, trace, as_json, save_schedule, more)
         else:
             _campaign(options, seeds, jobs, keep_going, as_json, more, save_schedule)
 
@@ -177,7 +182,7 @@ def _replay(path: Path, context: click.Context, trace: Path | None, as_json: boo
     _run_one(schedule.options, schedule, trace, as_json)
 
 
-def _save(options: SimulationOptions, failure: Failure | None, path: Path | None) -> None:
+def _save(options: SimulationOptions, failure: Failure | None, path: Path | None, more: str = "") -> None:
     """Write a run to a file, if that is wanted."""
     from smartbft.testing import Simulation
     from smartbft.testing.schedule import Schedule
@@ -185,7 +190,8 @@ def _save(options: SimulationOptions, failure: Failure | None, path: Path | None
     if path is not None:
         fails = "" if failure is None else f"{failure.promise}: {failure.message}"
         path.write_bytes(Schedule(options, Simulation(options).scenario, fails).encode())
-        say(f"schedule written to {path}: 'smartbft sim --schedule {shlex.quote(str(path))}' runs it again")
+        command = f"smartbft sim --schedule {shlex.quote(str(path))}{more}"
+        say(f"schedule written to {path}: {command!r} runs it again")
 
 
 def _shrink(options: SimulationOptions, seeds: int, more: str, save_schedule: Path | None) -> None:
@@ -193,14 +199,16 @@ def _shrink(options: SimulationOptions, seeds: int, more: str, save_schedule: Pa
     from smartbft.testing import run_campaign
     from smartbft.testing.shrinking import shrink
 
-    result = run_campaign(options, seeds)
+    with seeds_progress(seeds) as show:
+        result = run_campaign(options, seeds, progress=lambda now: show(now.seeds, now.seeds_per_second))
     if not result.failures:
         click.echo(f"{_seeds(result.seeds)} from {options.seed}: 0 failed, nothing to shrink")
         return
+    say(f"seed {result.failures[0].options.seed} fails; looking for the smallest run that fails like it")
     failure = shrink(result.failures[0])
     click.echo(f"FAILED {failure.promise}: {failure.message}")
     click.echo(f"  repeat with: {failure.command}{more}")
-    _save(failure.options, failure, save_schedule)
+    _save(failure.options, failure, save_schedule, more)
     raise CheckFailed(f"seed {failure.options.seed} failed")
 
 
@@ -226,9 +234,24 @@ def _list_mutants(as_json: bool) -> None:
         print_table(("mutant", "seeds", "what it breaks"), [(one.name, one.seeds, one.rule) for one in MUTANTS])
 
 
-def _repeat(options: SimulationOptions, trace: Path | None, as_json: bool, save_schedule: Path | None) -> None:
+def _list_attacks(as_json: bool) -> None:
+    from smartbft.testing.byzantine import ATTACKS
+
+    found = [("any", "Up to three that each seed chooses."), ("keys", "Two or three on consensus keys, and others.")]
+    for name, attack in ATTACKS.items():
+        words = " ".join((attack.__doc__ or "").split())
+        found.append((name, words.partition(". ")[0].rstrip(".") + "."))
+    if as_json:
+        print_json([{"name": name, "does": does} for name, does in found])
+    else:
+        print_table(("attack", "what it does"), found)
+
+
+def _repeat(
+    options: SimulationOptions, trace: Path | None, as_json: bool, save_schedule: Path | None, more: str
+) -> None:
     """One seed."""
-    _save(options, None, save_schedule)
+    _save(options, None, save_schedule, more)
     _run_one(options, None, trace, as_json)
 
 
@@ -276,7 +299,6 @@ def _campaign(
     save_schedule: Path | None,
 ) -> None:
     """Many seeds, with a progress line."""
-    from smartbft.cli.progress import seeds_progress
     from smartbft.testing import run_campaign
 
     with seeds_progress(seeds, quiet=as_json) as show:
@@ -292,7 +314,7 @@ def _campaign(
     else:
         _print_campaign(result, options, more)
     if result.failures:
-        _save(result.failures[0].options, result.failures[0], save_schedule)
+        _save(result.failures[0].options, result.failures[0], save_schedule, more)
         raise CheckFailed(f"{len(result.failures)} of {_seeds(result.seeds)} failed")
 
 

@@ -297,7 +297,14 @@ class HistoryCampaign:
         self.lies += outcome.lies
 
 
-def run_histories(seeds: int, *, first: int = 0, jobs: int = 1, seconds: float = math.inf) -> HistoryCampaign:
+def run_histories(
+    seeds: int,
+    *,
+    first: int = 0,
+    jobs: int = 1,
+    seconds: float = math.inf,
+    progress: Callable[[HistoryCampaign], None] = lambda _: None,
+) -> HistoryCampaign:
     """Check the histories of the seeds ``first``, ``first + 1``, ...
 
     Args:
@@ -305,11 +312,13 @@ def run_histories(seeds: int, *, first: int = 0, jobs: int = 1, seconds: float =
         first: the first one.
         jobs: processes; 1 runs everything in this one.
         seconds: no history is begun later than this; ``first`` plus the histories checked is where to go on.
+        progress: called after every history.
     """
     campaign = HistoryCampaign()
     end = time.monotonic() + seconds
     for outcome in outcomes(check_history, range(first, first + seeds), min(jobs, os.cpu_count() or 1)):
         campaign.add(outcome)
+        progress(campaign)
         if time.monotonic() > end:
             break
     return campaign
