@@ -123,7 +123,7 @@ def check_output(path: Path) -> None:
             not.
     """
     if importlib.util.find_spec("pyperf") is None:
-        raise LocalProtocolError("pyperf is not installed: pip install 'smartbft[bench]'")
+        raise LocalProtocolError("pyperf is not installed: pip install pyperf")
     if path.exists():
         raise LocalProtocolError(f"{path} exists: choose another name for the results")
     if not path.parent.is_dir():

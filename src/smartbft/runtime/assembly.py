@@ -15,7 +15,6 @@ from smartbft._fastpath.log import HEADER_SIZE, SEGMENT_HEADER_SIZE
 from smartbft._fastpath.pool import RequestPool, Verifier
 from smartbft.config import Genesis, ReplicaConfig, format_size
 from smartbft.core.effects import ServeDecisions
-from smartbft.core.naming import name_members
 from smartbft.core.records import largest_body_bytes
 from smartbft.core.recovery import RecoveredState, recover
 from smartbft.core.replica import ASYNC_LEVEL, MEMORY_LEVEL, SYNC_LEVEL
@@ -34,6 +33,7 @@ from smartbft.runtime.journal import Journal, Log
 from smartbft.runtime.network import Network, Secrets
 from smartbft.runtime.new_key import KeyDesk
 from smartbft.runtime.peers import PeerChannels
+from smartbft.runtime.problems import with_absent
 from smartbft.runtime.serving import DecisionServer
 from smartbft.runtime.snapshots import SnapshotKeeper
 from smartbft.runtime.status import Question, StatusDesk, decode_question, encode_answer, thread_times
@@ -56,6 +56,8 @@ logger = logging.getLogger(__name__)
 LEVELS = {"memory": MEMORY_LEVEL, "async": ASYNC_LEVEL, "sync": SYNC_LEVEL}
 # The loop thread never waits behind the verifiers.
 _VERIFY_NICE = 10
+# A replica tells the others in every progress interval how far it is: who has not for so many is frozen or cut off.
+_SILENT_INTERVALS = 3
 
 
 class RunningReplica:
@@ -383,13 +385,10 @@ class RunningReplica:
 
     def _waiting_for(self, waiting: str) -> str:
         """What the core waits for, and what keeps it from coming."""
-        view = self._genesis.view
-        missing = [id for id in view.ids if id != self._id and id not in self._peers.connected()]
-        if len(missing) > view.n - view.quorum:
-            needed = len(missing) - (view.n - view.quorum)
-            waiting = f"a connection to {'' if needed == len(missing) else f'{needed} of '}{name_members(missing)}"
-        elif waiting and missing:
-            waiting = f"{waiting} ({name_members(missing)}: not connected)"
+        view, connected = self._genesis.view, self._peers.connected()
+        missing = [id for id in view.ids if id != self._id and id not in connected]
+        silent = self._peers.silent(_SILENT_INTERVALS * self._genesis.parameters.progress_interval / 1_000_000)
+        waiting = with_absent(waiting, view.n - view.quorum, missing, silent)
         if self._refusing:
             waiting = f"{waiting}; room on the disk" if waiting else "room on the disk: new requests are refused"
         return waiting

@@ -34,6 +34,7 @@ class PeerChannels:
         self._message = message
         self._failed = failed
         self._channels: dict[int, Connection] = {}
+        self._heard: dict[int, float] = {}  # when the channel last brought something
         self._penalties: Penalties[int] = Penalties(RECONNECT_INITIAL_SECONDS, RECONNECT_MAX_SECONDS, MAX_MEMBERS)
 
     # --- effects ---
@@ -64,6 +65,11 @@ class PeerChannels:
         """Ids of the replicas whose channels are up."""
         return sorted(self._channels)
 
+    def silent(self, seconds: float) -> list[int]:
+        """Ids of the replicas that are connected and have said nothing for so long: frozen, or cut off."""
+        since = asyncio.get_running_loop().time() - seconds
+        return sorted(peer for peer in self._channels if self._heard[peer] < since)
+
     def close(self) -> None:
         """Close every channel."""
         for channel in list(self._channels.values()):
@@ -82,6 +88,7 @@ class PeerChannels:
             raise RemoteProtocolError(f"replica {peer} broke the protocol a moment ago and has to wait")
         older = self._channels.get(peer)
         self._channels[peer] = connection
+        self._heard[peer] = asyncio.get_running_loop().time()
         if older is not None:
             older.abort()
         logger.info("replica %d is connected (%s)", peer, connection.address)
@@ -91,6 +98,7 @@ class PeerChannels:
     def received(self, connection: Connection, frames: list[tuple[int, bytes]]) -> None:
         """Protocol messages of one socket read, until one of them closes the channel."""
         peer = self._peer_of(connection)
+        self._heard[peer] = asyncio.get_running_loop().time()
         for _, payload in frames:
             if connection.failed:
                 return

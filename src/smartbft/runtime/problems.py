@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from smartbft.core.naming import name_members
 
@@ -23,3 +23,25 @@ def problem_lines(problems: Mapping[int, str]) -> list[str]:
 def name_problems(problems: Mapping[int, str]) -> str:
     """The same in one line."""
     return "; ".join(problem_lines(problems))
+
+
+def with_absent(waiting: str, spare: int, missing: Collection[int], silent: Collection[int]) -> str:
+    """What a replica waits for, in words, with those that keep it from coming.
+
+    Args:
+        waiting: what the protocol waits for; empty for nothing.
+        spare: how many other replicas it can do without.
+        missing: ids of those that are not connected.
+        silent: ids of those that are connected and say nothing.
+    """
+    absent = sorted({*missing, *silent})
+    if len(absent) > spare:
+        needed = len(absent) - spare
+        what = "a sign of life from" if silent else "a connection to"
+        waiting = f"{what} {'' if needed == len(absent) else f'{needed} of '}{name_members(absent)}"
+        known = dict.fromkeys(silent, "connected, but silent")
+    elif waiting:
+        known = dict.fromkeys(missing, "not connected") | dict.fromkeys(silent, "silent")
+    else:
+        known = {}
+    return f"{waiting} ({name_problems(known)})" if known else waiting
