@@ -166,6 +166,18 @@ TRANSFER_PATIENCE_RESENDS = 8
 TRANSFER_BYTES_PER_SECOND = 25_000_000
 MAX_TRANSFER_QUEUE = 64
 
+# Rehearsals (sequential checkpoints). Decisions after a snapshot on trial are fetched in blocks, from several peers at
+# once; so many blocks are on their way or waiting for their turn: some 150 MB with the largest batches.
+REHEARSAL_BLOCK = 8
+REHEARSAL_BLOCKS = 4
+# A block that has not come whole after so many resend intervals is asked of another peer.
+REHEARSAL_BLOCK_RESENDS = 2
+# One replica alone vouches for a snapshot until it has been rehearsed: larger than this, against the size that at least
+# one correct member states for its own, it is not even fetched. States do not double between two checkpoints, but for
+# small ones.
+REHEARSAL_SIZE_FACTOR = 2
+REHEARSAL_SIZE_SLACK_BYTES = 16 * 1024 * 1024
+
 # The log.
 DEFAULT_SEGMENT_BYTES = 16 * 1024 * 1024
 MIN_SEGMENT_BYTES = 64 * 1024

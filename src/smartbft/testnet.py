@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smartbft.config import Address, ClientProfile, Genesis, GenesisMember, ReplicaConfig
+from smartbft.config import Address, ClientProfile, Genesis, GenesisMember, ReplicaConfig, check_schedule
 from smartbft.config.replica import LogLevel, Persistence, SignatureCheck, Transport
 from smartbft.crypto import keys
 from smartbft.crypto.certificates import fingerprint, make_certificate
@@ -89,6 +89,7 @@ def create_testnet(
     folder = Path(folder).absolute()
     if not 1 <= n <= MAX_MEMBERS:
         raise ConfigError(f"a network has 1 to {MAX_MEMBERS} replicas, not {n}")
+    check_schedule(persistence, parameters or Parameters())
     addresses = _addresses(n, base_port)
     with _claimed(folder):
         client_keys = {name: folder / "keys" / f"{name}.key" for name in ("client", "minter")}

@@ -184,6 +184,10 @@ class Value(msgspec.Struct, frozen=True, gc=False):
 SIGNATURES = "signatures"
 CHANNEL = "channel"
 
+# Values of `Parameters.checkpoint_schedule`.
+TOGETHER = "together"
+SEQUENTIAL = "sequential"
+
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
@@ -195,7 +199,9 @@ class Parameters:
         request_authentication: "signatures": clients sign each request; "channel": they prove their key once per
             connection, and replicas vouch for what they heard (protocols.md 2.1). The latter proves to no third party
             who asked, so neither the coin nor a ledger can be had with it.
-        checkpoint_interval: decisions between two checkpoints.
+        checkpoint_interval: decisions between two checkpoints of one replica.
+        checkpoint_schedule: "together": all replicas take their checkpoints after the same instances; "sequential":
+            each at an instance of its own, so that at most one of them is slow at a time (protocols.md 2.4).
     """
 
     max_batch_requests: int = 2048
@@ -214,3 +220,4 @@ class Parameters:
     batch_delay: int = 5_000
     request_authentication: str = SIGNATURES
     checkpoint_interval: int = DEFAULT_CHECKPOINT_INTERVAL
+    checkpoint_schedule: str = TOGETHER

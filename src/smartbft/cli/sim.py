@@ -92,6 +92,13 @@ _BESIDE_A_SCHEDULE = {"schedule", "trace", "mutant", "as_json"}
     show_default=True,
     help="Of requests; auto: by channel for one seed in four.",
 )
+@click.option(
+    "--checkpoints",
+    type=click.Choice(("auto", "together", "sequential")),
+    default="auto",
+    show_default=True,
+    help="Their schedule; auto: sequential for one seed in four. In memory: together.",
+)
 @click.option("--faults", type=click.Choice(("all", "network", "crashes", "none")), default="all", show_default=True)
 @click.option(
     "--byzantine",

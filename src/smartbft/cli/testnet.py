@@ -15,6 +15,8 @@ from smartbft.cli.output import examples, json_option, print_json, print_table, 
 from smartbft.cli.parameters import DURATION, NAMED_VALUE
 from smartbft.config import PERSISTENCE_MODES, TRANSPORTS, Genesis
 from smartbft.config.replica import LogLevel, Persistence, Transport
+from smartbft.limits import DEFAULT_CHECKPOINT_INTERVAL, MAX_CHECKPOINT_INTERVAL
+from smartbft.types import SEQUENTIAL, TOGETHER, Parameters
 
 
 @click.command(
@@ -44,6 +46,20 @@ from smartbft.config.replica import LogLevel, Persistence, Transport
 @click.option("--transport", type=click.Choice(TRANSPORTS), default="tls", show_default=True)
 @click.option("--base-port", type=click.IntRange(0, 65535), default=0, help="First TCP port; 0 chooses free ports.")
 @click.option("--chain-name", default="testnet", show_default=True)
+@click.option(
+    "--checkpoint-interval",
+    type=click.IntRange(1, MAX_CHECKPOINT_INTERVAL),
+    default=DEFAULT_CHECKPOINT_INTERVAL,
+    show_default=True,
+    help="Decisions between two checkpoints of a replica.",
+)
+@click.option(
+    "--checkpoint-schedule",
+    type=click.Choice((TOGETHER, SEQUENTIAL)),
+    default=TOGETHER,
+    show_default=True,
+    help="All replicas after the same decisions, or one after the other.",
+)
 @click.option("--sync-floor", type=DURATION, default="0s", help="Added to each sync, e.g. 4ms; for benchmarks.")
 @click.option("--log-level", type=click.Choice(get_args(LogLevel)), default="info", show_default=True)
 @json_option
@@ -56,6 +72,8 @@ def testnet(
     transport: Transport,
     base_port: int,
     chain_name: str,
+    checkpoint_interval: int,
+    checkpoint_schedule: str,
     sync_floor: int,
     log_level: LogLevel,
     as_json: bool,
@@ -77,6 +95,7 @@ def testnet(
         transport=transport,
         base_port=base_port,
         chain_name=chain_name,
+        parameters=Parameters(checkpoint_interval=checkpoint_interval, checkpoint_schedule=checkpoint_schedule),
         sync_floor_seconds=sync_floor / 1_000_000,
         log_level=log_level,
     )

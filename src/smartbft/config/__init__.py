@@ -7,7 +7,7 @@ unit (``"250ms"``, ``"64MiB"``) in the files, and microseconds and bytes in Pyth
 
 from smartbft.config.genesis import Address, Genesis, GenesisMember
 from smartbft.config.profile import ClientProfile
-from smartbft.config.replica import PERSISTENCE_MODES, SIGNATURE_CHECKS, TRANSPORTS, ReplicaConfig
+from smartbft.config.replica import PERSISTENCE_MODES, SIGNATURE_CHECKS, TRANSPORTS, ReplicaConfig, check_schedule
 from smartbft.config.units import format_duration, format_size, parse_duration, parse_size
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Genesis",
     "GenesisMember",
     "ReplicaConfig",
+    "check_schedule",
     "format_duration",
     "format_size",
     "parse_duration",

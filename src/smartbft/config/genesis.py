@@ -19,7 +19,7 @@ from smartbft._fastpath.verify import is_small_order
 from smartbft.config.toml import Duration, HexBytes32, Size, check_plain, read_toml, write_toml
 from smartbft.config.units import format_duration, format_size
 from smartbft.errors import ConfigError, LocalProtocolError
-from smartbft.types import CHANNEL, SIGNATURES, Member, Parameters, View
+from smartbft.types import CHANNEL, SEQUENTIAL, SIGNATURES, TOGETHER, Member, Parameters, View
 
 _CONTEXT = "smartbft v1 genesis"
 _FORMAT_VERSION = 1
@@ -40,7 +40,7 @@ _DURATIONS = (
     "batch_delay",
 )
 _SIZES = ("max_batch_bytes",)
-_CHOICES = {"request_authentication": (SIGNATURES, CHANNEL)}
+_CHOICES = {"request_authentication": (SIGNATURES, CHANNEL), "checkpoint_schedule": (TOGETHER, SEQUENTIAL)}
 _HOUR = 3_600_000_000
 _BOUNDS: dict[str, tuple[int, int]] = {
     "max_batch_requests": (1, limits.MAX_BATCH_REQUESTS),
@@ -175,6 +175,7 @@ class Genesis:
             raise ConfigError(f"needs 1 to {limits.MAX_MEMBERS} replicas", file=file, field="members")
         _check_members(self.members, file)
         _check_parameters(self.parameters, file)
+        _check_schedule(self.parameters, len(self.members), file)
         if not re.fullmatch(r"[a-z][a-z0-9_]*|[A-Za-z_][\w.]*:[A-Za-z_]\w*", self.application):
             raise ConfigError(
                 'is neither a name such as "coin" nor "package.module:Class"', file=file, field="application.name"
@@ -261,6 +262,7 @@ class _ParametersFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     batch_delay: Duration = Duration(_DEFAULT.batch_delay)
     request_authentication: str = _DEFAULT.request_authentication
     checkpoint_interval: int = _DEFAULT.checkpoint_interval
+    checkpoint_schedule: str = _DEFAULT.checkpoint_schedule
 
 
 class _GenesisFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -347,6 +349,17 @@ def _check_parameters(parameters: Parameters, file: str | None) -> None:
                 file=file,
                 field=f"parameters.{item.name}",
             )
+
+
+def _check_schedule(parameters: Parameters, n: int, file: str | None) -> None:
+    """Checkpoints of different replicas must fall on different instances."""
+    if parameters.checkpoint_schedule == SEQUENTIAL and parameters.checkpoint_interval < n:
+        raise ConfigError(
+            f"{parameters.checkpoint_interval} is too small: with sequential checkpoints each of {n} replicas takes "
+            f"its own after another instance; choose {n} or more",
+            file=file,
+            field="parameters.checkpoint_interval",
+        )
 
 
 def _is_ip_address(host: str) -> bool:

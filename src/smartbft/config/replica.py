@@ -12,6 +12,7 @@ from smartbft import limits
 from smartbft.config.toml import Duration, Size, read_toml, write_toml
 from smartbft.config.units import format_duration, format_size
 from smartbft.errors import ConfigError
+from smartbft.types import SEQUENTIAL, Parameters
 
 Persistence = Literal["memory", "async", "sync"]
 Transport = Literal["tls", "plain"]
@@ -143,3 +144,18 @@ class _ReplicaFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     segment_size: Size = Size(limits.DEFAULT_SEGMENT_BYTES)
     sync_floor: Duration = Duration(0)
     log_level: LogLevel = "info"
+
+
+def check_schedule(persistence: Persistence, parameters: Parameters, file: str | None = None) -> None:
+    """Check that the decisions which a rehearsal replays will be there.
+
+    Raises:
+        ConfigError: sequential checkpoints without a log: what follows a snapshot would be in nobody's memory for long.
+    """
+    if parameters.checkpoint_schedule == SEQUENTIAL and persistence == "memory":
+        raise ConfigError(
+            "sequential checkpoints (checkpoint_schedule of the genesis) need a log, from which others replay what "
+            'follows a snapshot: choose "sync" or "async"',
+            file=file,
+            field="persistence",
+        )

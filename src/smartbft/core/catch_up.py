@@ -62,6 +62,19 @@ class CatchUp:
             self._waiting = True
             replica.set_timer(Timer.CATCH_UP, replica.parameters.resend_interval)
 
+    def having(self, instance: int) -> list[int]:
+        """The other members whose logs have the decision of an instance, as far as they said."""
+        return [
+            peer
+            for peer, decided in self._claims.items()
+            if decided >= instance >= self._reach[peer] and peer != self._replica.id
+        ]
+
+    def reached(self) -> int:
+        """An instance up to which at least one correct member has decided: `f + 1` members claim so."""
+        claimed = sorted(self._claims.values(), reverse=True)
+        return claimed[min(self._replica.view.f, len(claimed) - 1)]
+
     def _ahead(self) -> list[int]:
         replica = self._replica
         return [peer for peer, decided in self._claims.items() if decided > replica.decided and peer != replica.id]
@@ -87,7 +100,9 @@ class CatchUp:
         if not ahead:
             return
         reaching = [peer for peer in ahead if self._reach[peer] <= replica.decided + 1]
-        if reaching:
+        if replica.transfer.paused:
+            pass
+        elif reaching:
             self._ask(reaching[self._attempts % len(reaching)])
             self._attempts += 1
         else:
@@ -116,9 +131,7 @@ class CatchUp:
 
     def is_behind(self) -> bool:
         """Whether a correct replica says that it has decided more than one instance more."""
-        replica = self._replica
-        claimed = sorted(self._claims.values(), reverse=True)
-        return claimed[min(replica.view.f, len(claimed) - 1)] > replica.decided + 1
+        return self.reached() > self._replica.decided + 1
 
     def on_keys_changed(self) -> None:
         """What was fetched beyond was checked with keys that may not be the right ones: it is asked for again."""

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from smartbft.core.replica import Replica
 
 
+_UNTIL_INSTALLED = -1  # a barrier that no instance lifts
+
+
 @dataclass(frozen=True, slots=True)
 class Mark:
     """A snapshot, by what a CHECKPOINT says about it."""
@@ -76,8 +79,12 @@ class Checkpoints:
             self._held.append(batch)
             return
         self._replica.emit(batch)
-        if batch.instance % self._replica.parameters.checkpoint_interval == 0:
+        if self._replica.schedule.is_due(self._replica.id, batch.instance):
             self._barrier = batch.instance
+
+    def hold(self) -> None:
+        """The application's state is void: what is decided waits until a snapshot is installed."""
+        self._barrier = _UNTIL_INSTALLED
 
     def executed(self, instance: int, agreed_time: int, proof: Proof) -> None:
         """The sessions and the application are as of `instance`: take the checkpoint if it is due.
@@ -150,8 +157,18 @@ class Checkpoints:
         known = [taken for taken in self.taken if taken.instance != mark.instance]
         found = sorted([*known, mark], key=lambda taken: taken.instance)
         self.taken = [taken for taken in found[:-SNAPSHOTS_KEPT] if taken.instance in keep] + found[-SNAPSHOTS_KEPT:]
-        self._hear(self._replica.id, self._statement(mark))
+        if self._is_ours_to_say(mark):
+            self._hear(self._replica.id, self._statement(mark))
         self._compare(mark.instance)
+
+    def _is_ours_to_say(self, mark: Mark) -> bool:
+        """Whether the others are told of it: with sequential checkpoints not of a transferred one, whose instance is
+        another member's, nor of one whose next decisions are not in our log.
+        """
+        schedule = self._replica.schedule
+        if not schedule.sequential:
+            return True
+        return schedule.is_due(self._replica.id, mark.instance) and mark.instance + 1 >= self.first
 
     def _statement(self, mark: Mark) -> Checkpoint:
         replica = self._replica
@@ -167,14 +184,15 @@ class Checkpoints:
         """Tell a peer which snapshots are here."""
         if not self._replica.guard.suspended:
             for mark in self.taken:
-                self._replica.send(to, self._statement(mark))
+                if self._is_ours_to_say(mark):
+                    self._replica.send(to, self._statement(mark))
 
     def insist(self) -> None:
         """While the newest checkpoint lacks the word of others: repeat ours, and ask for theirs."""
-        if not self.taken or self._is_stable(self.taken[-1]):
+        if not self.taken or self._is_settled(self.taken[-1]):
             return
         replica = self._replica
-        if not replica.guard.suspended:
+        if not replica.guard.suspended and self._is_ours_to_say(self.taken[-1]):
             replica.broadcast(self._statement(self.taken[-1]))
         replica.broadcast(FetchCheckpoints(replica.view.number, replica.regency))
 
@@ -235,6 +253,11 @@ class Checkpoints:
         found.sort(key=lambda trusted: (-trusted.mark.instance, trusted.mark.digest))
         return [trusted for trusted in found if len(trusted.signers) >= weak_quorum(replica.view.n)]
 
+    def claims(self) -> list[tuple[int, Checkpoint]]:
+        """What other members say about their snapshots: the newest few of each."""
+        own = self._replica.id
+        return [(member, said) for member, share in self._heard.items() if member != own for said in share.values()]
+
     def holders(self, mark: Mark) -> list[int]:
         """Other members that have this snapshot now, as far as we know: everybody keeps the newest two, and one that is
         being fetched.
@@ -251,12 +274,35 @@ class Checkpoints:
         """Whether `Q` members have it."""
         return len(self._signers(mark)) >= self._replica.view.quorum
 
+    def _is_held_since(self, instance: int) -> bool:
+        """Whether `Q` members, this one included, have a snapshot of this instance or of a later one."""
+        own = self._replica.id
+        held = sum(1 for member, share in self._heard.items() if member != own and max(share, default=-1) >= instance)
+        return held + (self.newest >= instance) >= self._replica.view.quorum
+
+    def _is_settled(self, mark: Mark) -> bool:
+        """Whether enough others have said theirs: for the same instance, or in the same round."""
+        schedule = self._replica.schedule
+        return self._is_held_since(mark.instance - schedule.interval) if schedule.sequential else self._is_stable(mark)
+
+    def _may_forget(self) -> bool:
+        """Whether the log before the oldest snapshot that is kept has served: `Q` members can do without it.
+
+        With sequential checkpoints whoever takes the snapshot of one member needs the decisions after it, and finds
+        them there: each keeps those after its own oldest.
+        """
+        if len(self.taken) < SNAPSHOTS_KEPT:
+            return False
+        if self._replica.schedule.sequential:
+            return self._is_held_since(self.taken[0].instance)
+        return self._is_stable(self.taken[-1])
+
     def _advance(self) -> None:
         """With the newest snapshot stable, the log before the oldest that is kept has served.
 
         What binds beyond its instance (the installed regency) is written again first.
         """
-        if len(self.taken) < SNAPSHOTS_KEPT or self._forgetting is not None or not self._is_stable(self.taken[-1]):
+        if self._forgetting is not None or not self._may_forget():
             return
         previous = self.taken[0].instance
         if previous < self.first:

@@ -71,7 +71,7 @@ class Delivery:
         invariant(value.timestamp > replica.agreed_time, f"agreed time went back in instance {instance}")
         replica.guard.decided(instance)
         changed = replica.keys.decided(instance, value.statements)
-        if instance % replica.parameters.checkpoint_interval == 0:
+        if replica.schedule.is_due(replica.id, instance):
             self._sections[instance] = replica.keys.encode()
         replica.pool.decide(value.digests, decision.data, instance, value.timestamp)
         replica.decided = instance

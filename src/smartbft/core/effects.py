@@ -155,7 +155,13 @@ class StoreChunk(msgspec.Struct, frozen=True, gc=False):
 
 
 class FinishTransfer(msgspec.Struct, frozen=True, gc=False):
-    """All chunks are stored: keep the snapshot, durably, and feed `SnapshotLoaded` or `SnapshotLost` back."""
+    """All chunks are stored: feed `SnapshotLoaded` or `SnapshotLost` back.
+
+    Attributes:
+        keep: it is trusted: keep it as a snapshot, durably. Else it stays apart, so that no start takes it for one.
+    """
+
+    keep: bool = True
 
 
 class InstallSnapshot(msgspec.Struct, frozen=True, gc=False):
@@ -163,6 +169,39 @@ class InstallSnapshot(msgspec.Struct, frozen=True, gc=False):
 
     instance: int
     state: bytes
+
+
+class BeginRehearsal(msgspec.Struct, frozen=True, gc=False):
+    """Replace the application's state by one that nobody trusts yet, in its turn; feed `RehearsalFailed` back if it
+    cannot be: the state may be anything.
+
+    Attributes:
+        rehearsal: tells what belongs to it from what is left of an earlier one.
+    """
+
+    rehearsal: int
+    state: bytes
+
+
+class RehearseBatch(msgspec.Struct, frozen=True, gc=False):
+    """Execute a batch on that state: feed `BatchRehearsed` or `RehearsalFailed` back. Nobody gets a reply."""
+
+    rehearsal: int
+    batch: Execute
+
+
+class RehearseSnapshot(msgspec.Struct, frozen=True, gc=False):
+    """Capture that state, and feed `SnapshotRehearsed` or `RehearsalFailed` back; nothing is written to the disk."""
+
+    rehearsal: int
+    take: TakeSnapshot
+
+
+class KeepSnapshot(msgspec.Struct, frozen=True, gc=False):
+    """A snapshot from a rehearsal is trusted: keep it, durably, and feed `SnapshotKept` back."""
+
+    manifest: Manifest
+    snapshot: Snapshot
 
 
 class Penalise(msgspec.Struct, frozen=True, gc=False):
@@ -215,6 +254,10 @@ Effect = Union[  # noqa: UP007
     StoreChunk,
     FinishTransfer,
     InstallSnapshot,
+    BeginRehearsal,
+    RehearseBatch,
+    RehearseSnapshot,
+    KeepSnapshot,
     Penalise,
     ReportEvidence,
     MakeConsensusKey,

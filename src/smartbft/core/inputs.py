@@ -96,6 +96,35 @@ class SnapshotLost(msgspec.Struct, frozen=True, gc=False):
     """What had arrived of a snapshot was damaged on disk, and is gone."""
 
 
+class BatchRehearsed(msgspec.Struct, frozen=True, gc=False):
+    """Answer to `RehearseBatch`; `results` is the result list, one per request."""
+
+    rehearsal: int
+    results: bytes
+
+
+class SnapshotRehearsed(msgspec.Struct, frozen=True, gc=False):
+    """Answer to `RehearseSnapshot`."""
+
+    rehearsal: int
+    manifest: Manifest
+    snapshot: Snapshot
+
+
+class RehearsalFailed(msgspec.Struct, frozen=True, gc=False):
+    """The application does not take a state on trial, or cannot go on with it."""
+
+    rehearsal: int
+    reason: str
+
+
+class SnapshotKept(msgspec.Struct, frozen=True, gc=False):
+    """Answer to `KeepSnapshot`: it is durable."""
+
+    manifest: Manifest
+    snapshot: Snapshot
+
+
 class PeerConnected(msgspec.Struct, frozen=True, gc=False):
     """The channel to a peer is up (again): what binds us is sent again."""
 
@@ -119,6 +148,10 @@ Input = Union[  # noqa: UP007
     SnapshotSkipped,
     SnapshotLoaded,
     SnapshotLost,
+    BatchRehearsed,
+    SnapshotRehearsed,
+    RehearsalFailed,
+    SnapshotKept,
     PeerConnected,
     ConsensusKeyMade,
 ]

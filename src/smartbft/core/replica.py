@@ -13,6 +13,7 @@ from typing import Any, get_args
 from smartbft._fastpath.pool import RequestPool
 from smartbft.core.catch_up import CatchUp
 from smartbft.core.chassis import Chassis, Ordering
+from smartbft.core.checkpoint_schedule import CheckpointSchedule
 from smartbft.core.checkpoints import Checkpoints, Mark
 from smartbft.core.decisions import RecentDecisions
 from smartbft.core.delivery import Delivery
@@ -39,10 +40,11 @@ from smartbft.core.recovery import Decided, RecoveredState, RecoveredVotes
 from smartbft.core.regency_changes import RegencyChanges
 from smartbft.core.repetition import Repetition
 from smartbft.core.safety import VoteGuard
+from smartbft.core.sequential_transfer import SequentialTransfer
 from smartbft.core.serving import Serving
 from smartbft.core.state_transfer import StateTransfer, TransferMessage
 from smartbft.core.taking_part import LOST_VOTES, NO_KEY, TakingPart
-from smartbft.core.validation import Validator
+from smartbft.core.validation import Rehearsed, Validator, Verified
 from smartbft.core.vouching import Vouching
 from smartbft.core.witness import Witness
 from smartbft.crypto.domains import Domains
@@ -96,6 +98,10 @@ class Replica(Outbox):
         ordering: makes the ordering protocol on this chassis, for example `smartbft.protocols.mod_smart.ModSmart`.
         record_votes: False leaves votes out of the log, for comparison with the papers; a restart then forgets them.
         transfer_sources: from how many peers at once a snapshot is fetched; 0: from all that have it.
+        make_pool: makes another pool like `pool`, for rehearsals; only needed with sequential checkpoints.
+
+    Raises:
+        LocalProtocolError: sequential checkpoints without `make_pool`.
     """
 
     def __init__(
@@ -113,6 +119,7 @@ class Replica(Outbox):
         ordering: Callable[[Chassis], Ordering],
         record_votes: bool = True,
         transfer_sources: int = 0,
+        make_pool: Callable[[], RequestPool] | None = None,
     ) -> None:
         super().__init__(record_votes=record_votes)
         self.id = id
@@ -122,6 +129,7 @@ class Replica(Outbox):
         self.permanent = permanent
         self.pool = pool
         self.parameters = parameters
+        self.schedule = CheckpointSchedule(parameters, view)
         self.guard = VoteGuard()
         self.keys = MemberKeys(view)
         self.validator = Validator(view, domains, verifier, parameters, self.keys)
@@ -135,7 +143,7 @@ class Replica(Outbox):
         self._serving = Serving(self, self._delivery.recent, has_log=level != MEMORY_LEVEL)
         self.catch_up = CatchUp(self)
         self.checkpoints = Checkpoints(self)
-        self.transfer = StateTransfer(self, transfer_sources or len(view.ids))
+        self.transfer = self._make_transfer(transfer_sources or len(view.ids), make_pool)
         self._forwarding = Forwarding(self)
         self.key_changes = KeyChanges(self)
         self._taking_part = TakingPart(self)
@@ -146,6 +154,14 @@ class Replica(Outbox):
         self.ordering = ordering(self)
         self._message_handlers = self._common_messages()
         self._timer_handlers = self._common_timers()
+
+    def _make_transfer(self, sources: int, make_pool: Callable[[], RequestPool] | None) -> StateTransfer:
+        """Where nobody is faulty the word of one is enough, whatever the schedule."""
+        if not self.schedule.sequential or self.view.f == 0:
+            return StateTransfer(self, sources)
+        if make_pool is None:
+            raise LocalProtocolError("sequential checkpoints need `make_pool`: rehearsals have sessions of their own")
+        return SequentialTransfer(self, sources, make_pool)
 
     def _common_messages(self) -> dict[type[Message], MessageHandler]:
         """Who takes a message that is none of the ordering protocol's."""
@@ -202,7 +218,7 @@ class Replica(Outbox):
             raise LocalProtocolError("the first input of a replica, and only the first, is Start")
         self.now = now
         if type(event) is MessageReceived:
-            self._on_message(event.verified.sender, event.verified.message)
+            self._on_message(event.verified)
         elif type(event) is RequestsVerified:
             self._vouching.announce()
             self.ordering.on_requests()
@@ -315,14 +331,24 @@ class Replica(Outbox):
         self.catch_up.on_decided()
         self._taking_part.look()
 
-    def _on_message(self, sender: int, message: Message) -> None:
+    def _on_message(self, verified: Verified) -> None:
+        sender, message = verified.sender, verified.message
+        if isinstance(verified, Rehearsed):
+            self._on_rehearsed(sender, message)
+            return
         self._witness.saw(sender, message, self.decided)
         handler = self._message_handlers.get(type(message))
+        if self.transfer.paused and (handler is None or isinstance(message, (Decision, Standing))):
+            return  # as if it were lost: nothing is decided while the application's state is void
         if handler is None:
             self.ordering.on_message(sender, message)
         else:
             self.ordering.heard(sender, message.regency)
             handler(sender, message)
+
+    def _on_rehearsed(self, sender: int, message: Message) -> None:
+        if isinstance(message, Decision):
+            self.transfer.on_rehearsed(sender, message)
 
     def adopt(self, sender: int, data: bytes) -> None:
         """Requests that were not ordered in time; the pool parses all of them before it takes the first."""

@@ -17,6 +17,7 @@ from smartbft.errors import RemoteProtocolError
 from smartbft.limits import TRANSFER_CHUNKS_IN_FLIGHT, TRANSFER_PATIENCE_RESENDS
 from smartbft.messages import (
     Checkpoint,
+    Decision,
     FetchCheckpoints,
     FetchChunk,
     FetchManifest,
@@ -39,6 +40,7 @@ class StateTransfer:
 
     Attributes:
         installed: the instance of the last snapshot that took the place of decisions; 0: none in this life.
+        paused: whether this replica takes part in nothing meanwhile.
 
     Args:
         replica: whom it is for.
@@ -47,6 +49,7 @@ class StateTransfer:
 
     def __init__(self, replica: Replica, sources: int) -> None:
         self.installed = 0
+        self.paused = False
         self._replica = replica
         self._sources = sources
         self._wanted = False
@@ -150,12 +153,9 @@ class StateTransfer:
         """Take the newest snapshot that can be trusted, or the one that has begun to arrive."""
         if not self._wanted or self._target is not None:
             return
-        checkpoints = self._replica.checkpoints
-        candidates = [known for known in checkpoints.trusted(self._replica.decided) if checkpoints.holders(known.mark)]
-        if not candidates:
+        self._target = self._choice()
+        if self._target is None:
             return
-        begun = self._partial.manifest.digest if self._partial is not None else b""
-        self._target = next((known for known in candidates if known.mark.digest == begun), candidates[0])
         self._manifest, self._left = None, 1
         self._asked.clear()
         self._quiet.clear()
@@ -164,6 +164,12 @@ class StateTransfer:
             self._take_up(self._partial.manifest, self._partial.chunks)
         else:
             self._ask_for_manifest()
+
+    def _choice(self) -> Trusted | None:
+        checkpoints = self._replica.checkpoints
+        candidates = [known for known in checkpoints.trusted(self._replica.decided) if checkpoints.holders(known.mark)]
+        begun = self._partial.manifest.digest if self._partial is not None else b""
+        return next((known for known in candidates if known.mark.digest == begun), next(iter(candidates), None))
 
     def _seeders(self) -> list[int]:
         """Who has the snapshot and is worth asking: not who was too slow, or lied.
@@ -206,7 +212,13 @@ class StateTransfer:
         if self._left:
             self._fill()
         else:
-            self._replica.emit(FinishTransfer())
+            self._finish()
+
+    def _finish(self) -> None:
+        self._replica.emit(FinishTransfer())
+
+    def on_rehearsed(self, sender: int, decision: Decision) -> None:
+        """A decision for a rehearsal: here is none."""
 
     # Chunks
 
@@ -264,7 +276,7 @@ class StateTransfer:
         if self._left:
             self._ask_seeder(sender, message.index)
         else:
-            self._replica.emit(FinishTransfer())
+            self._finish()
 
     def _pass_over(self, peer: int) -> None:
         """What was asked of this peer is asked of others."""

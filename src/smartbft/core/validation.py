@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from smartbft._fastpath.pool import request_digests
+from smartbft.core.checkpoint_schedule import CheckpointSchedule
 from smartbft.core.epoch_change import Verdict, evaluate
 from smartbft.core.member_keys import MemberKeys
 from smartbft.crypto.domains import Domains
@@ -75,6 +76,14 @@ class Verified:
         self.message = message
 
 
+class Rehearsed(Verified):
+    """A decision for a rehearsal: all of it was checked but the proof, which counts with other keys than those here. It
+    is good for nothing else.
+    """
+
+    __slots__ = ()
+
+
 _TOKEN = object()
 
 # Nothing in them can be wrong that their schema allows: votes without a signature, questions, hints, and answers whose
@@ -110,6 +119,9 @@ class Validator:
         verifier: checks signatures.
         parameters: the chain's limits on batches.
         keys: of the members, kept up to date by whoever decides; by default the ones that the view names.
+
+    Attributes:
+        rehearses: tells whether a rehearsal waits for the decision of an instance; None: there is none.
     """
 
     def __init__(
@@ -125,6 +137,8 @@ class Validator:
         self._verifier = verifier
         self._parameters = parameters
         self._keys = keys or MemberKeys(view)
+        self._schedule = CheckpointSchedule(parameters, view)
+        self.rehearses: Callable[[int], bool] | None = None
         self._checks = self._checks_by_class()
 
     def _checks_by_class(self) -> dict[type[Message], Check]:
@@ -159,6 +173,9 @@ class Validator:
             raise RemoteProtocolError(
                 f"a message for view {message.view}, but the view in force is {self._view.number}"
             )
+        if self.rehearses is not None and type(message) is Decision and self.rehearses(message.instance):
+            self._check_decided(message)
+            return Rehearsed(sender, message, _TOKEN)
         check = self._checks.get(type(message))
         if check is None:
             raise RemoteProtocolError(f"a {type(message).__name__}, which nobody here can check")
@@ -194,7 +211,15 @@ class Validator:
         payload = self._domains.accept_payload(message.view, message.regency, message.instance, message.digest)
         self._check_vote(sender, message.instance, message.signature, payload, "ACCEPT")
 
+    def with_keys(self, keys: MemberKeys) -> Validator:
+        """The same checks with other keys."""
+        return Validator(self._view, self._domains, self._verifier, self._parameters, keys)
+
     def _check_decision(self, _: int, message: Decision) -> None:
+        self._check_decided(message)
+        self.check_proof(message.proof)
+
+    def _check_decided(self, message: Decision) -> None:
         value = Value.decode(message.value)
         if message.proof.instance != message.instance:
             raise MalformedMessage(
@@ -202,7 +227,6 @@ class Validator:
             )
         if self._domains.value_digest(message.value) != message.proof.digest:
             raise MalformedMessage(f"the proof of instance {message.instance} is for another value")
-        self.check_proof(message.proof)
         # The proof says that Q replicas checked the requests; here it must only be the same requests.
         if request_digests(self._domains.chain_id, message.data) != value.digests:
             raise MalformedMessage(f"the requests of instance {message.instance} are not those of its value")
@@ -288,6 +312,8 @@ class Validator:
 
         A member signs with its newest key, for old instances too: one that fails here may be signed with a key to come.
         """
+        if self._schedule.sequential and not self._schedule.is_due(sender, message.instance):
+            raise MalformedMessage(f"a CHECKPOINT for instance {message.instance}, which is not replica {sender}'s")
         if message.instance >= self._keys.known or self._keys.changed(sender):
             return
         key = self._keys.latest(sender)
@@ -327,7 +353,7 @@ class Validator:
             snapshot.value_digest,
         ):
             raise MalformedMessage(f"a snapshot of instance {snapshot.instance} with a proof of something else")
-        Validator(self._view, self._domains, self._verifier, self._parameters, keys).check_proof(proof)
+        self.with_keys(keys).check_proof(proof)
 
     def _check_value(self, value: Value) -> None:
         least, most = 0 if value.statements else 1, self._parameters.max_batch_requests

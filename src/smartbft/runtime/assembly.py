@@ -13,7 +13,7 @@ from typing import Any
 from smartbft import limits
 from smartbft._fastpath.log import HEADER_SIZE, SEGMENT_HEADER_SIZE
 from smartbft._fastpath.pool import RequestPool, Verifier
-from smartbft.config import Genesis, ReplicaConfig, format_size
+from smartbft.config import Genesis, ReplicaConfig, check_schedule, format_size
 from smartbft.core.effects import ServeDecisions
 from smartbft.core.records import largest_body_bytes
 from smartbft.core.recovery import RecoveredState, recover
@@ -89,6 +89,7 @@ class RunningReplica:
         self._level = LEVELS[self._config.persistence]
         self._sequential = self._config.signature_check == "sequential"
         _check_authentication(config, genesis, application)
+        check_schedule(config.persistence, genesis.parameters, str(config.config_path))
         self._readers: list[int] = []
         self._refusing = False
         self._log: ReplicaLog | None = None
@@ -109,6 +110,7 @@ class RunningReplica:
             level=self._level,
             ordering=ModSmart,
             record_votes=self._config.record_votes,
+            make_pool=self._make_pool,
         )
         self._peers = PeerChannels(
             lambda peer: self._driving().peer_connected(peer),
@@ -374,6 +376,10 @@ class RunningReplica:
         executor = self._executor
         if executor is None:
             raise LocalProtocolError("the replica is not started")
+        if self._core.transfer.paused:
+            # The application's state is one on trial, and none of ours.
+            done({"digest": "", "digest_instance": -1, "application": {}})
+            return
         executor.ask(
             lambda application, instance: {
                 "digest": application.digest().hex(),

@@ -27,6 +27,7 @@ from smartbft.core.inputs import Input, SnapshotLoaded, SnapshotLost, SnapshotSk
 from smartbft.errors import CorruptSnapshot, DurabilityLost, LocalProtocolError, StorageError
 from smartbft.limits import MAX_TRANSFER_QUEUE, TRANSFER_BYTES_PER_SECOND
 from smartbft.messages import SnapshotChunk, SnapshotManifest, decode_proof, encode
+from smartbft.runtime.rehearsals import RehearsalStage
 from smartbft.smr.application import BatchStateMachine
 from smartbft.storage import SnapshotStore
 
@@ -100,6 +101,9 @@ class SnapshotKeeper:
         self._serving: list[asyncio.Task[None]] = []
         self._turn = asyncio.Lock()
         self._closed = False
+        self._rehearsals = RehearsalStage(
+            store, application, take=take, on_writer=lambda job: self._on_writer(_arriving(job))
+        )
         self._broken = False  # a write failed: what follows it must not be taken for whole
 
     def actions(self) -> dict[type[Any], Callable[[Any], None]]:
@@ -112,6 +116,7 @@ class SnapshotKeeper:
             StoreChunk: self._put,
             FinishTransfer: self._finish,
             InstallSnapshot: self._install,
+            **self._rehearsals.actions(),
         }
 
     async def close(self) -> None:
@@ -169,7 +174,7 @@ class SnapshotKeeper:
     def _finish(self, effect: FinishTransfer) -> None:
         def finish() -> Input:
             try:
-                return SnapshotLoaded(*self._store.finish_transfer())
+                return SnapshotLoaded(*self._store.finish_transfer(keep=effect.keep))
             except CorruptSnapshot as error:
                 logger.warning("the snapshot that arrived is of no use, and is asked for again: %s", error)
                 return SnapshotLost()

@@ -136,6 +136,10 @@ class SnapshotStore:
             self._files.write(_TEMPORARY, start + at, data[at : at + _SYNC_EVERY_BYTES])
             self._files.sync(_TEMPORARY)
 
+    def describe(self, snapshot: Snapshot, proof: bytes) -> Manifest:
+        """The manifest that `write` would write. Raises CorruptSnapshot: it is too large."""
+        return describe(self._chain_id, snapshot.instance, snapshot.encode(self._chain_id), proof)
+
     def manifest(self, instance: int, digest: bytes) -> Manifest | None:
         """The manifest of a snapshot that is here."""
         known = self._manifests.get(instance)
@@ -181,8 +185,14 @@ class SnapshotStore:
         manifest = self._transfer()
         self._files.write(_PARTIAL, _offset(manifest, index), chunk)
 
-    def finish_transfer(self) -> tuple[Manifest, Snapshot]:
-        """All chunks are here: check the whole once more, and keep it as a snapshot; it is durable on return.
+    def keep_rehearsed(self, snapshot: Snapshot, proof: bytes) -> None:
+        """As `write`, for a snapshot that takes the place of the one that has arrived. Raises as `write`."""
+        self.write(snapshot, proof)
+        self._files.remove(_PARTIAL)
+
+    def finish_transfer(self, *, keep: bool = True) -> tuple[Manifest, Snapshot]:
+        """All chunks are here: check the whole once more, and keep it as a snapshot; it is durable on return. With
+        `keep` False it stays what it is, a transfer.
 
         Raises:
             CorruptSnapshot: what was stored is not what was checked, or its proof is bad: the transfer begins again.
@@ -197,7 +207,8 @@ class SnapshotStore:
         except CorruptSnapshot:
             self._files.remove(_PARTIAL)
             raise
-        self._keep(_PARTIAL, manifest)
+        if keep:
+            self._keep(_PARTIAL, manifest)
         return manifest, snapshot
 
     # Files

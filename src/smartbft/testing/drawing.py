@@ -23,12 +23,14 @@ from smartbft.testing.scenario import (
     Scenario,
     Wipe,
 )
-from smartbft.types import CHANNEL, SIGNATURES, Parameters
+from smartbft.types import CHANNEL, SEQUENTIAL, SIGNATURES, TOGETHER, Parameters
 
 # One seed in so many uses real Ed25519 signatures; the others use keyed hashes.
 REAL_SIGNATURES_EVERY = 20
 # One seed in so many authenticates requests by their channels.
 CHANNEL_EVERY = 4
+# One seed in about so many has sequential checkpoints.
+SEQUENTIAL_EVERY = 4
 # How far ahead of its own clock a voter accepts a proposal's time; small, so that a run in which each proposal is held
 # until its time has come does not take minutes.
 CLOCK_SKEW = 100_000  # microseconds
@@ -52,7 +54,7 @@ def draw_scenario(options: SimulationOptions) -> Scenario:
     scenario = Scenario(
         real_signatures=real,
         persistence=persistence,
-        parameters=_parameters(draw, options),
+        parameters=_parameters(draw, options, persistence),
         network=_network(draw, network_faults),
         disk=_disk(draw),
         clock_offsets=_clock_offsets(draw, options.n),
@@ -202,7 +204,9 @@ def _log_uniform(draw: random.Random, low: int, high: int) -> int:
     return int(math.exp(draw.uniform(math.log(low), math.log(high))))
 
 
-def _parameters(draw: random.Random, options: SimulationOptions) -> Parameters:
+def _parameters(draw: random.Random, options: SimulationOptions, persistence: str) -> Parameters:
+    schedule = _checkpoint_schedule(options, persistence)
+    interval = _checkpoint_interval(options)
     timeout = draw.choice((100_000, 500_000, 2_000_000))
     return Parameters(
         max_batch_requests=draw.choice((1, 3, 8, 64)),
@@ -216,7 +220,8 @@ def _parameters(draw: random.Random, options: SimulationOptions) -> Parameters:
         fetch_grace=draw.choice((1_000, 20_000)),
         batch_delay=draw.choice((0, 5_000)),
         request_authentication=_authentication(options),
-        checkpoint_interval=_checkpoint_interval(options),
+        checkpoint_interval=max(interval, options.n) if schedule == SEQUENTIAL else interval,
+        checkpoint_schedule=schedule,
     )
 
 
@@ -224,6 +229,14 @@ def _checkpoint_interval(options: SimulationOptions) -> int:
     """Often so short that a run of usual length takes several. A stream of its own: other draws stay as they are."""
     draw = random.Random(f"smartbft checkpoints {options.seed}")  # noqa: S311 - schedules, not secrets
     return draw.choice((3, 5, 8, 13, 20, 1024))
+
+
+def _checkpoint_schedule(options: SimulationOptions, persistence: str) -> str:
+    """Sequential checkpoints need a log. A stream of its own: other draws stay as they are."""
+    draw = random.Random(f"smartbft checkpoint schedule {options.seed}")  # noqa: S311 - schedules, not secrets
+    drawn = SEQUENTIAL if draw.randrange(SEQUENTIAL_EVERY) == 0 else TOGETHER
+    chosen = drawn if options.checkpoints == "auto" else options.checkpoints
+    return TOGETHER if persistence == "memory" else chosen
 
 
 def _authentication(options: SimulationOptions) -> str:

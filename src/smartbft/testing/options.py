@@ -8,7 +8,7 @@ from smartbft.errors import LocalProtocolError
 from smartbft.limits import MAX_MEMBERS, MAX_WINDOW
 from smartbft.quorum import max_faulty
 from smartbft.testing.byzantine import ANY, ATTACKS, KEYS
-from smartbft.types import CHANNEL, SIGNATURES
+from smartbft.types import CHANNEL, SEQUENTIAL, SIGNATURES, TOGETHER
 
 PERSISTENCE_LEVELS = {"memory": 0, "async": 1, "sync": 2}
 
@@ -27,6 +27,8 @@ class SimulationOptions:
         persistence: "memory", "async", "sync", or "auto": mostly sync.
         authentication: of requests, "signatures", "channel", or "auto": channel for one seed in four, unless the
             application needs signatures.
+        checkpoints: their schedule, "together", "sequential" (in memory: together), or "auto": sequential for one seed
+            in four.
         faults: "all", "network" (no crashes), "crashes" (a quiet network, honest clients) or "none".
         patience: virtual seconds that the healed cluster has to finish everything.
         byzantine: attacks that up to `f` replicas make, separated by commas; "any": some that the seed draws; "keys":
@@ -45,6 +47,7 @@ class SimulationOptions:
     signatures: str = "auto"
     persistence: str = "auto"
     authentication: str = "auto"
+    checkpoints: str = "auto"
     faults: str = "all"
     patience: int = 120
     byzantine: str = ""
@@ -57,6 +60,7 @@ class SimulationOptions:
         _choose("signatures", self.signatures, ("auto", "keyed-hash", "ed25519"))
         _choose("persistence", self.persistence, ("auto", *PERSISTENCE_LEVELS))
         _choose("authentication", self.authentication, ("auto", SIGNATURES, CHANNEL))
+        _choose("checkpoints", self.checkpoints, ("auto", TOGETHER, SEQUENTIAL))
         _choose("faults", self.faults, ("all", "network", "crashes", "none"))
         for attack in self.attacks:
             _choose("byzantine", attack, (ANY, KEYS, *ATTACKS))

@@ -56,7 +56,7 @@ from smartbft.smr.application import ExecutionContext, execute_decided
 from smartbft.testing.checkers import PropertyViolation
 from smartbft.testing.clients import parse_replies
 from smartbft.testing.log import DiskLog, MemoryLog, SimulatedLog
-from smartbft.testing.snapshots import SimulatedSnapshots
+from smartbft.testing.snapshots import Rehearsing, SimulatedSnapshots
 from smartbft.testing.trace import Kind
 from smartbft.types import Parameters, View
 
@@ -119,7 +119,7 @@ class SimulatedReplica:
         self._timers: dict[Timer, int] = {}
         self._timers_set = 0
         self._jobs = 0
-        self._executions: deque[Execute | TakeSnapshot | InstallSnapshot] = deque()
+        self._executions: deque[Execute | TakeSnapshot | InstallSnapshot | Rehearsing] = deque()
         self._waiting: deque[tuple[int, Persist]] = deque()
         self._token = 0
         self._replies: deque[Reply] = deque()
@@ -404,7 +404,7 @@ class SimulatedReplica:
             world.on_decided(effect.instance)
         self.execute_next(effect)
 
-    def execute_next(self, effect: Execute | TakeSnapshot | InstallSnapshot) -> None:
+    def execute_next(self, effect: Execute | TakeSnapshot | InstallSnapshot | Rehearsing) -> None:
         """Have the application asked, in turn."""
         self._executions.append(effect)
         if len(self._executions) == 1:
@@ -420,6 +420,8 @@ class SimulatedReplica:
             self.executed = effect.instance
         elif isinstance(effect, TakeSnapshot):
             self._snapshots.capture(effect)
+        elif not isinstance(effect, Execute):
+            self._snapshots.rehearse(effect)
         if not isinstance(effect, Execute):
             self._go_on()
             return

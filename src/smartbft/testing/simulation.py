@@ -29,7 +29,7 @@ from smartbft.testing.history import History
 from smartbft.testing.host import Host
 from smartbft.testing.network import SimulatedNetwork
 from smartbft.testing.options import PERSISTENCE_LEVELS, SimulationOptions
-from smartbft.testing.replica import EPOCH
+from smartbft.testing.replica import EPOCH, make_pool
 from smartbft.testing.scenario import Crash, Isolation, Scenario, Wipe
 from smartbft.testing.scheduler import Scheduler
 from smartbft.testing.signatures import Ed25519Scheme, KeyedHashScheme, SignatureScheme
@@ -101,6 +101,7 @@ class Simulation:
         client_figures: how honest clients fare.
         crashes: of single replicas, so far.
         snapshots, transfers: written, and installed, so far.
+        rehearsals: of snapshots, begun so far.
     """
 
     def __init__(
@@ -154,6 +155,7 @@ class Simulation:
         self.faults = Faults(self)
         self.snapshots = 0
         self.transfers = 0
+        self.rehearsals = 0
         self._healed_at = (0, 0)  # when, and the highest regency then
         self._recovered_at = (0, 0)
         self._begun = False
@@ -229,6 +231,7 @@ class Simulation:
             verifier=self.verifier,
             level=PERSISTENCE_LEVELS[self.scenario.persistence],
             ordering=self._ordering,
+            make_pool=lambda: make_pool(self.chain_id, id, self.scenario.parameters, self.view),
         )
 
     def make_application(self) -> BatchStateMachine:

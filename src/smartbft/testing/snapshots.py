@@ -6,17 +6,32 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from smartbft.core.effects import (
+    BeginRehearsal,
     BeginTransfer,
     FinishTransfer,
     ForgetDecisions,
     InstallSnapshot,
+    KeepSnapshot,
+    RehearseBatch,
+    RehearseSnapshot,
     ServeSnapshot,
     StoreChunk,
     TakeSnapshot,
 )
-from smartbft.core.inputs import SnapshotLoaded, SnapshotLost, SnapshotSkipped, SnapshotTaken
+from smartbft.core.inputs import (
+    BatchRehearsed,
+    Input,
+    RehearsalFailed,
+    SnapshotKept,
+    SnapshotLoaded,
+    SnapshotLost,
+    SnapshotRehearsed,
+    SnapshotSkipped,
+    SnapshotTaken,
+)
 from smartbft.errors import CorruptSnapshot, LocalProtocolError
 from smartbft.messages import Message, SnapshotChunk, SnapshotManifest, decode_proof
+from smartbft.smr.application import ExecutionContext, execute_decided
 from smartbft.snapshots import FoundSnapshots
 from smartbft.storage import MemoryFiles, SnapshotStore
 from smartbft.testing.trace import Kind
@@ -25,6 +40,9 @@ if TYPE_CHECKING:
     from smartbft.testing.host import Host
     from smartbft.testing.replica import SimulatedReplica
     from smartbft.testing.simulation import Simulation
+
+
+Rehearsing = BeginRehearsal | RehearseBatch | RehearseSnapshot
 
 
 class SimulatedSnapshots:
@@ -54,6 +72,8 @@ class SimulatedSnapshots:
             BeginTransfer: lambda effect: self._store.begin_transfer(effect.manifest),
             StoreChunk: lambda effect: self._store.put_chunk(effect.index, effect.data),
             FinishTransfer: self._finish_transfer,
+            **dict.fromkeys((BeginRehearsal, RehearseBatch, RehearseSnapshot), self._replica.execute_next),
+            KeepSnapshot: lambda effect: self._on_disk(self._keep_rehearsed, effect),
         }
 
     def open(self) -> FoundSnapshots:
@@ -109,17 +129,55 @@ class SimulatedSnapshots:
         self._replica.send_to(effect.to, answer)
 
     def _finish_transfer(self, effect: FinishTransfer) -> None:
-        self._scheduler.after(self._scheduler.between(1, self._world.scenario.disk.sync_delay), self._on_arrived)
+        self._on_disk(self._on_arrived, effect)
 
-    def _on_arrived(self, _: None) -> None:
+    def _on_disk(self, done: Callable[[Any], None], effect: Any) -> None:
+        self._scheduler.after(self._scheduler.between(1, self._world.scenario.disk.sync_delay), done, effect)
+
+    def _on_arrived(self, effect: FinishTransfer) -> None:
         if self._replica.dead:
             return
         try:
-            arrived = self._store.finish_transfer()
+            arrived = self._store.finish_transfer(keep=effect.keep)
         except CorruptSnapshot:
             self._replica.step(SnapshotLost())
         else:
             self._replica.step(SnapshotLoaded(*arrived))
+
+    # Rehearsals
+
+    def rehearse(self, effect: Rehearsing) -> None:
+        """It is the turn of a rehearsal's next step: the application may make anything of it."""
+        try:
+            answer = self._rehearse(effect)
+        except Exception as error:
+            answer = RehearsalFailed(effect.rehearsal, str(error))
+        if answer is not None:
+            # After what the application has to do next: `rehearse` is called between two jobs of it.
+            self._scheduler.after(1, self._answer, answer)
+
+    def _rehearse(self, effect: Rehearsing) -> Input | None:
+        replica, world = self._replica, self._world
+        if isinstance(effect, BeginRehearsal):
+            world.rehearsals += 1
+            world.trace.note(self._scheduler.now, Kind.REHEARSED, replica.id, effect.rehearsal)
+            replica.application.restore(effect.state)
+            return None
+        if isinstance(effect, RehearseBatch):
+            batch = effect.batch
+            context = ExecutionContext(batch.instance, batch.timestamp, batch.seed)
+            return BatchRehearsed(effect.rehearsal, execute_decided(replica.application, batch.data, context))
+        snapshot = effect.take.snapshot(replica.application.capture()())
+        return SnapshotRehearsed(effect.rehearsal, self._store.describe(snapshot, effect.take.proof), snapshot)
+
+    def _answer(self, answer: Input) -> None:
+        if not self._replica.dead:
+            self._replica.step(answer)
+
+    def _keep_rehearsed(self, effect: KeepSnapshot) -> None:
+        if not self._replica.dead:
+            self._store.keep_rehearsed(effect.snapshot, effect.manifest.proof)
+            self._replica.step(SnapshotKept(effect.manifest, effect.snapshot))
 
     def _install(self, effect: InstallSnapshot) -> None:
         world, replica = self._world, self._replica

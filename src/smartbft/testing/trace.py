@@ -34,6 +34,7 @@ class Kind(enum.IntEnum):
     SNAPSHOT = 15
     INSTALLED = 16
     WIPED = 17
+    REHEARSED = 18
 
 
 class Trace:

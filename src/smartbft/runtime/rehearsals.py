@@ -1,0 +1,129 @@
+"""Rehearsals on a running replica: the application works on a state that may be anything, so what it makes of it ends
+the rehearsal, not the replica.
+
+A batch is executed in one go, also by an application in Python: a replica that rehearses votes on nothing that waits.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from smartbft.core.effects import BeginRehearsal, KeepSnapshot, RehearseBatch, RehearseSnapshot
+from smartbft.core.inputs import BatchRehearsed, Input, RehearsalFailed, SnapshotKept, SnapshotRehearsed
+from smartbft.errors import CorruptSnapshot, LocalProtocolError
+from smartbft.smr.application import BatchStateMachine, ExecutionContext, execute_decided
+from smartbft.storage import SnapshotStore
+
+logger = logging.getLogger(__name__)
+
+
+class Application(Protocol):
+    """The executor, as far as rehearsals need it."""
+
+    def ask(self, question: Callable[[BatchStateMachine, int], Any], done: Callable[[Any], None]) -> None:
+        """Call `question` between two batches, and `done` with the answer, which is not None, on the loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What an application made of a state on trial: an answer, or the error that it raised."""
+
+    answer: Any
+    error: Exception | None = None
+
+
+def _try(work: Callable[[], Any]) -> _Outcome:
+    try:
+        return _Outcome(work())
+    except MemoryError:  # not the fault of the state
+        raise
+    except Exception as error:
+        return _Outcome(None, error)
+
+
+def _attempt(work: Callable[[BatchStateMachine], Any]) -> Callable[[BatchStateMachine, int], _Outcome]:
+    """A question to the application that ends in any case."""
+    return lambda application, _: _try(lambda: work(application))
+
+
+class RehearsalStage:
+    """Where one replica's application rehearses.
+
+    Args:
+        store: keeps what came out of a rehearsal.
+        application: the executor.
+        take: feeds an input to the core.
+        on_writer: runs a job on the thread that writes snapshots; an input that it returns goes to the core.
+    """
+
+    def __init__(
+        self,
+        store: SnapshotStore,
+        application: Application,
+        *,
+        take: Callable[[Input], None],
+        on_writer: Callable[[Callable[[], Input | None]], None],
+    ) -> None:
+        self._store = store
+        self._application = application
+        self._take_input = take
+        self._on_writer = on_writer
+
+    def actions(self) -> dict[type[Any], Callable[[Any], None]]:
+        """Who carries out which effect."""
+        return {
+            BeginRehearsal: self._begin,
+            RehearseBatch: self._execute,
+            RehearseSnapshot: self._capture,
+            KeepSnapshot: self._keep,
+        }
+
+    def _begin(self, effect: BeginRehearsal) -> None:
+        logger.info("rehearsal %d of a snapshot begins", effect.rehearsal)
+
+        def restored(outcome: _Outcome) -> None:
+            if outcome.error is not None:
+                self._take_input(RehearsalFailed(effect.rehearsal, f"the application refuses it: {outcome.error}"))
+
+        self._application.ask(_attempt(lambda application: application.restore(effect.state)), restored)
+
+    def _execute(self, effect: RehearseBatch) -> None:
+        batch = effect.batch
+        context = ExecutionContext(batch.instance, batch.timestamp, batch.seed)
+
+        def executed(outcome: _Outcome) -> None:
+            if outcome.error is None:
+                self._take_input(BatchRehearsed(effect.rehearsal, outcome.answer))
+            else:
+                reason = f"the application cannot execute instance {batch.instance} on it: {outcome.error}"
+                self._take_input(RehearsalFailed(effect.rehearsal, reason))
+
+        self._application.ask(_attempt(lambda application: execute_decided(application, batch.data, context)), executed)
+
+    def _capture(self, effect: RehearseSnapshot) -> None:
+        def captured(outcome: _Outcome) -> None:
+            self._on_writer(lambda: self._describe(effect, outcome))
+
+        self._application.ask(_attempt(lambda application: application.capture()), captured)
+
+    def _describe(self, effect: RehearseSnapshot, captured: _Outcome) -> Input:
+        """The snapshot and its digest."""
+        rendered = captured if captured.error is not None else _try(captured.answer)
+        if rendered.error is not None:
+            reason = f"the application cannot capture what became of it: {rendered.error}"
+            return RehearsalFailed(effect.rehearsal, reason)
+        try:
+            snapshot = effect.take.snapshot(rendered.answer)
+            return SnapshotRehearsed(effect.rehearsal, self._store.describe(snapshot, effect.take.proof), snapshot)
+        except (CorruptSnapshot, LocalProtocolError) as error:
+            return RehearsalFailed(effect.rehearsal, f"it becomes no snapshot: {error}")
+
+    def _keep(self, effect: KeepSnapshot) -> None:
+        def keep() -> Input:
+            self._store.keep_rehearsed(effect.snapshot, effect.manifest.proof)
+            return SnapshotKept(effect.manifest, effect.snapshot)
+
+        self._on_writer(keep)
