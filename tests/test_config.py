@@ -26,7 +26,7 @@ from smartbft.config import (
 from smartbft.config.toml import format_toml
 from smartbft.crypto.keys import load_signer
 from smartbft.errors import ConfigError, LocalProtocolError
-from smartbft.types import CHANNEL, SIGNATURES, Parameters
+from smartbft.types import CHANNEL, SEQUENTIAL, SIGNATURES, TOGETHER, Parameters
 
 
 def key(number: int) -> bytes:
@@ -93,7 +93,8 @@ def test_every_field_changes_the_chain_id(changes: dict[str, object]) -> None:
 def test_every_parameter_can_be_set_in_the_file(tmp_path: Path) -> None:
     for field in dataclasses.fields(Parameters):
         default = getattr(Parameters(), field.name)
-        other = CHANNEL if default == SIGNATURES else default - 1
+        others = {SIGNATURES: CHANNEL, TOGETHER: SEQUENTIAL}
+        other = others[default] if isinstance(default, str) else default - 1
         written = genesis(parameters=Parameters(**{field.name: other}))
         written.dump(tmp_path / "genesis.toml")
         assert Genesis.load(tmp_path / "genesis.toml").parameters == written.parameters

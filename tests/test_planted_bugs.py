@@ -18,6 +18,7 @@ SIMULATOR = "simulator/test_planted_bugs.py::test_a_planted_bug_is_found[{}]".fo
 EXPLORATION = "simulator/test_exploration.py::test_planted_bug_is_found[{}]".format
 FORGERIES = "hostile/test_forged_regency_change.py::test_planted_bugs[{}]".format
 SLOW = "simulator/test_slow_leader.py::{}".format
+SEQUENTIAL = "simulator/test_sequential_checkpoints.py::test_{}".format
 KNOWN = "protocols/test_known_failures.py::test_{}".format
 
 FOUND_BY = {
@@ -107,6 +108,11 @@ FOUND_BY = {
     # Checkpoints and state transfer
     "checkpoint digest ignores the session table": [SIMULATOR("snapshot-without-sessions")],
     "application captured too late": [SIMULATOR("captured-late")],
+    "a snapshot of one installed without rehearsal": [SEQUENTIAL("installing_without_a_rehearsal_is_found")],
+    "a seeder counted twice": [SEQUENTIAL("counting_the_seeder_twice_is_found")],
+    "a rehearsal on the word of liars": [
+        "core/test_sequential_checkpoints.py::test_rehearsing_on_the_word_of_liars_is_found"
+    ],
     # New consensus keys
     "votes count with keys of another time": [SIMULATOR("first-keys-for-ever"), SIMULATOR("newest-keys-for-all")],
     "a new key used before it is ordered": [SIMULATOR("votes-before-its-key")],

@@ -19,6 +19,7 @@ from smartbft.core.records import DECISION
 from smartbft.measurement.processes import ProcessCluster
 from smartbft.storage.reading import read_records
 from smartbft.testnet import Testnet, create_testnet
+from smartbft.types import SEQUENTIAL, TOGETHER
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -28,6 +29,7 @@ LIAR = 2
 # A state of several megabytes: its transfer and its checkpoints take long enough to be interrupted.
 VALUES = 300
 VALUE_BYTES = 32_000
+REHEARSES = "of a snapshot begins"
 LYING = Path(__file__).parent.parent / "kit" / "lying_seeder.py"
 
 Fault = Callable[[ProcessCluster, AsyncClient, Load], Awaitable[None]]
@@ -42,9 +44,15 @@ class LyingCluster(ProcessCluster):
         return [sys.executable, str(LYING), str(config.home)]
 
 
-def network_in(folder: Path, application: str = "counter") -> Testnet:
+def network_in(folder: Path, application: str = "counter", schedule: str = TOGETHER) -> Testnet:
     """Checkpoints all the time, and a log whose segments fill up quickly."""
-    parameters = replace(QUICK, checkpoint_interval=INTERVAL, max_batch_requests=4, max_batch_bytes=200_000)
+    parameters = replace(
+        QUICK,
+        checkpoint_interval=INTERVAL,
+        checkpoint_schedule=schedule,
+        max_batch_requests=4,
+        max_batch_bytes=200_000,
+    )
     return create_testnet(
         folder / "net",
         4,
@@ -79,6 +87,12 @@ async def stop_and_wipe(cluster: ProcessCluster) -> None:
 def snapshots_of(network: Testnet, replica: int) -> Path:
     """The folder of a replica's snapshots."""
     return network.replicas[replica].data_folder / "snapshots"
+
+
+def told_by(network: Testnet, replica: int) -> str:
+    """The messages of a replica's process so far."""
+    path = network.replicas[replica].home / "run" / "replica.log"
+    return path.read_text() if path.exists() else ""
 
 
 def decisions_of(network: Testnet, replica: int) -> list[int]:
@@ -121,8 +135,9 @@ def writes() -> Load:
     return Load(lambda number: key_value.put(b"key %d" % (number % 100), b"value %d" % number))
 
 
-def test_a_wiped_replica_comes_back_by_state_transfer(tmp_path: Path) -> None:
-    network = network_in(tmp_path)
+@pytest.mark.parametrize("schedule", [TOGETHER, SEQUENTIAL])
+def test_a_wiped_replica_comes_back_by_state_transfer(tmp_path: Path, schedule: str) -> None:
+    network = network_in(tmp_path, schedule=schedule)
 
     async def fault(cluster: ProcessCluster, client: AsyncClient, load: Load) -> None:
         await stop_and_wipe(cluster)
@@ -130,8 +145,33 @@ def test_a_wiped_replica_comes_back_by_state_transfer(tmp_path: Path) -> None:
 
     run(lambda: under_load(network, additions(), fault))
     assert all(instance > INTERVAL for instance in decisions_of(network, VICTIM)), "it has fetched all decisions"
+    assert (REHEARSES in told_by(network, VICTIM)) == (schedule == SEQUENTIAL)
+    assert not any(f"replica {honest} broke the protocol" in told_by(network, VICTIM) for honest in (0, 1, 2))
     verified = [verify_decisions(config.home) for config in network.replicas]
     assert all(verified[:VICTIM])
+
+
+def test_a_rehearsal_survives_kill_9(tmp_path: Path) -> None:
+    network = network_in(tmp_path, "key_value", SEQUENTIAL)
+    folder = snapshots_of(network, VICTIM)
+    left: list[list[str]] = []
+
+    async def fault(cluster: ProcessCluster, client: AsyncClient, load: Load) -> None:
+        await stop_and_wipe(cluster)
+        for life in (1, 2):
+            starting = asyncio.create_task(cluster.restart(VICTIM))
+            await until(lambda life=life: told_by(network, VICTIM).count(REHEARSES) >= life)
+            await cluster.kill(VICTIM)
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            left.append(sorted(path.name for path in folder.iterdir()))
+        await cluster.restart(VICTIM)
+
+    run(lambda: under_load(network, writes(), fault, values=VALUES))
+    assert left[0] == ["transfer.partial"], "no start may take it for a snapshot"
+    assert told_by(network, VICTIM).count(REHEARSES) >= 3
+    assert all(instance > INTERVAL for instance in decisions_of(network, VICTIM)), "it has fetched all decisions"
+    assert not (folder / "transfer.partial").exists()
 
 
 def test_a_transfer_survives_kill_9(tmp_path: Path) -> None:
@@ -178,7 +218,7 @@ def test_a_sender_of_false_chunks_is_named_and_passed_over(tmp_path: Path) -> No
         await cluster.restart(VICTIM)
 
     run(lambda: under_load(network, writes(), fault, LyingCluster, values=VALUES))
-    told = (network.replicas[VICTIM].home / "run" / "replica.log").read_text()
+    told = told_by(network, VICTIM)
     assert f"replica {LIAR} broke the protocol: chunk" in told
     assert not any(f"replica {honest} broke the protocol" in told for honest in (0, 1))
     assert all(instance > INTERVAL for instance in decisions_of(network, VICTIM)), "it has fetched all decisions"

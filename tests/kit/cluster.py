@@ -107,6 +107,7 @@ class Node:
             verifier=Ed25519KeyVerifier(),
             level=SYNC_LEVEL,
             ordering=ModSmart,
+            make_pool=lambda: make_pool(parameters, id, view),
         )
         self.validator = self.replica.validator
         self.now = NOW

@@ -81,9 +81,16 @@ class CatchUp:
 
     def is_cut_off(self) -> bool:
         """Whether the next decision is in no log that we know of: `f + 1` members say so, or all that are ahead."""
-        ahead = self._ahead()
-        gone = [peer for peer in ahead if self._reach[peer] > self._replica.decided + 1]
+        ahead, gone = self._ahead(), self._gone()
         return bool(gone) and (len(gone) == len(ahead) or len(gone) >= weak_quorum(self._replica.view.n))
+
+    def is_surely_cut_off(self) -> bool:
+        """Whether at least one correct member, which is ahead, does not have the next decision in its log any more."""
+        return len(self._gone()) >= weak_quorum(self._replica.view.n)
+
+    def _gone(self) -> list[int]:
+        """Who is ahead and has dropped the next decision, as it says."""
+        return [peer for peer in self._ahead() if self._reach[peer] > self._replica.decided + 1]
 
     def on_gone(self, sender: int, message: Gone) -> None:
         """A peer's log begins later than what we asked for."""

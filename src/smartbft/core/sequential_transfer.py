@@ -68,8 +68,12 @@ class SequentialTransfer(StateTransfer):
         """Choose a snapshot, or go on with the one that is being rehearsed: there may be more to compare it with."""
         if self._rehearsal is not None:
             self._rehearsal.advance()
-        elif self._loaded is None:
+        elif self._loaded is None and self._is_due():
             super().choose()
+
+    def _is_due(self) -> bool:
+        """Whether a snapshot is the only way on: liars must not be able to cost this replica its state by saying so."""
+        return self._void or self._replica.catch_up.is_surely_cut_off()
 
     def _choice(self) -> Trusted | None:
         """The newest snapshot of a member that was tried least, as far as it can be settled now.
@@ -156,7 +160,7 @@ class SequentialTransfer(StateTransfer):
         target = self._target
         if target is None or event.manifest.digest != target.mark.digest or self._rehearsal is not None:
             return
-        if not self._void and not self._replica.catch_up.is_cut_off():
+        if not self._is_due():
             self.end()
             return
         try:

@@ -32,7 +32,7 @@ from smartbft.core.inputs import (
 from smartbft.errors import CorruptSnapshot, LocalProtocolError
 from smartbft.messages import Message, SnapshotChunk, SnapshotManifest, decode_proof
 from smartbft.smr.application import ExecutionContext, execute_decided
-from smartbft.snapshots import FoundSnapshots
+from smartbft.snapshots import FoundSnapshots, Manifest, Snapshot
 from smartbft.storage import MemoryFiles, SnapshotStore
 from smartbft.testing.trace import Kind
 
@@ -61,6 +61,8 @@ class SimulatedSnapshots:
         self._replica = replica
         files = MemoryFiles() if in_memory else host.disk.snapshots
         self._store = SnapshotStore(files, world.chain_id, replica.core.validator.check_snapshot)
+        self._forged = SnapshotStore(MemoryFiles(), world.chain_id)
+        self._attacks = host.attacks
 
     def actions(self) -> dict[type, Callable[[Any], None]]:
         """Who carries out which effect."""
@@ -99,10 +101,17 @@ class SimulatedSnapshots:
         except LocalProtocolError:
             replica.step(SnapshotSkipped(effect.instance))
             return
-        manifest = self._store.write(snapshot, effect.proof, effect.keep)
+        manifest = self._tell(snapshot, self._store.write(snapshot, effect.proof, effect.keep))
         self._world.trace.note(self._scheduler.now, Kind.SNAPSHOT, replica.id, manifest.instance)
         self._world.snapshots += 1
         replica.step(SnapshotTaken(manifest.instance, manifest.size, manifest.digest))
+
+    def _tell(self, snapshot: Snapshot, manifest: Manifest) -> Manifest:
+        """What the others are told of it; a liar keeps the truth to itself."""
+        told = snapshot
+        for attack in self._attacks:
+            told = attack.snapshot(told)
+        return manifest if told is snapshot else self._forged.write(told, manifest.proof)
 
     def _forget(self, effect: ForgetDecisions) -> None:
         self._replica.log.forget(effect.before)
@@ -112,7 +121,10 @@ class SimulatedSnapshots:
     # For others, and from others
 
     def _serve(self, effect: ServeSnapshot) -> None:
-        manifest = self._store.manifest(effect.instance, effect.digest)
+        store = self._store
+        if self._forged.manifest(effect.instance, effect.digest) is not None:
+            store = self._forged
+        manifest = store.manifest(effect.instance, effect.digest)
         view, regency = self._world.view.number, self._replica.core.regency
         if manifest is None:
             return
@@ -122,7 +134,7 @@ class SimulatedSnapshots:
                 view, regency, manifest.instance, manifest.size, manifest.digest, manifest.hashes, proof
             )
         else:
-            data = self._store.chunk(effect.instance, effect.digest, effect.chunk)
+            data = store.chunk(effect.instance, effect.digest, effect.chunk)
             if data is None:
                 return
             answer = SnapshotChunk(view, regency, effect.instance, effect.digest, effect.chunk, data)

@@ -13,6 +13,7 @@ from smartbft.core.member_keys import MemberKeys
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import Signer
 from smartbft.messages import Accept, Checkpoint, Message, StopData, Sync, stop_data_statement, sync_statement
+from smartbft.snapshots import Snapshot
 from smartbft.types import KeyStatement, Parameters, View
 
 M = TypeVar("M", bound=Message)
@@ -143,6 +144,10 @@ class Attack:
     def requests(self, source: int, frames: bytes) -> bytes:
         """What the replica gets instead of the frames of a client connection."""
         return frames
+
+    def snapshot(self, snapshot: Snapshot) -> Snapshot:
+        """What the others are told of, and sent, instead of a snapshot that the replica has written."""
+        return snapshot
 
     def replies(self, source: int, frames: bytes) -> bytes:
         """What a client gets instead of the replica's frames."""

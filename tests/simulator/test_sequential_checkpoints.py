@@ -1,0 +1,295 @@
+"""Sequential checkpoints: a replica that lost its disk rehearses a snapshot that one member alone vouches for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from smartbft.core.effects import Broadcast, FinishTransfer, Penalise, Persist, Reply, Send
+from smartbft.core.rehearsal import Rehearsal
+from smartbft.core.sequential_transfer import SequentialTransfer
+from smartbft.core.state_transfer import StateTransfer
+from smartbft.errors import SmartBFTError
+from smartbft.messages import Accept, Checkpoint, FetchChunk, Message, Propose, StopData, Write
+from smartbft.testing import Simulation, SimulationOptions
+from smartbft.testing.byzantine import transfer
+from smartbft.testing.drawing import _checkpoint_interval, draw_scenario
+from smartbft.testing.replica import SimulatedReplica
+from smartbft.testing.scenario import Attacker
+from smartbft.types import SEQUENTIAL
+
+VICTIM = 3
+LIAR = 2
+INTERVAL = 8
+
+
+def options(n: int = 4, seed: int = 0, **changes: Any) -> SimulationOptions:
+    """A quiet run with sequential checkpoints, eight instances apart."""
+    found = (
+        SimulationOptions(seed=number, n=n, faults="none", persistence="sync", checkpoints=SEQUENTIAL, **changes)
+        for number in range(seed, seed + 1000)
+    )
+    return next(one for one in found if _checkpoint_interval(one) == INTERVAL)
+
+
+def replica(world: Simulation, id: int) -> SimulatedReplica:
+    running = world.hosts[id].replica
+    assert running is not None
+    return running
+
+
+def until(world: Simulation, holds: Callable[[], bool]) -> None:
+    while not holds():
+        world.advance(1)
+
+
+def back(world: Simulation, downtime: int = 1_000) -> SimulatedReplica:
+    """The victim, which has just come back with an empty disk."""
+    world.wipe(VICTIM, downtime)
+    until(world, lambda: world.hosts[VICTIM].replica is not None)
+    return replica(world, VICTIM)
+
+
+def penalties_at(victim: SimulatedReplica) -> list[Penalise]:
+    """What it holds against others from now on."""
+    penalties: list[Penalise] = []
+    victim._handlers[Penalise] = penalties.append
+    return penalties
+
+
+def rehearsing(victim: SimulatedReplica) -> bool:
+    state_transfer = victim.core.transfer
+    assert isinstance(state_transfer, SequentialTransfer)
+    return state_transfer._rehearsal is not None
+
+
+# --- honest members ---
+
+
+def test_each_replica_takes_its_checkpoints_at_instances_of_its_own() -> None:
+    world = Simulation(options())
+    world.run()
+    for id in world.replica_ids:
+        taken = [mark.instance for mark in replica(world, id).core.checkpoints.taken]
+        assert len(taken) == 2
+        assert {instance % INTERVAL for instance in taken} == {id * INTERVAL // 4}
+
+
+def test_logs_forget_with_sequential_checkpoints() -> None:
+    world = Simulation(options())
+    world.run()
+    for id in world.replica_ids:
+        checkpoints = replica(world, id).core.checkpoints
+        assert checkpoints.first == checkpoints.taken[0].instance + 1 > INTERVAL
+
+
+@pytest.mark.parametrize("n", [4, 7])
+def test_a_wiped_replica_comes_back_by_rehearsal(n: int) -> None:
+    world = Simulation(options(n))
+    until(world, lambda: world.decided >= 3 * INTERVAL)
+    back(world)
+    world.run()
+    assert (world.rehearsals, world.transfers) == (1, 1)
+    victim = replica(world, VICTIM)
+    assert victim.executed == world.decided
+    assert not victim.core.guard.suspended, "with a new consensus key it votes again"
+
+
+@pytest.mark.parametrize("n", [4, 7])
+def test_a_wiped_replica_comes_back_to_an_idle_cluster(n: int) -> None:
+    """Nobody takes a checkpoint any more: the last two of each are enough."""
+    world = Simulation(options(n, instances=4 * INTERVAL))
+    until(world, lambda: not world.wants_requests() and not world.outstanding)
+    victim = back(world)
+    until(world, lambda: victim.core.transfer.installed > 0)
+    assert world.rehearsals == 1
+    world.run()
+
+
+def test_a_crash_in_a_rehearsal_finds_the_disk_as_it_was() -> None:
+    world = Simulation(options())
+    until(world, lambda: world.decided >= 3 * INTERVAL)
+    victim = back(world)
+    until(world, lambda: world.rehearsals == 1 and rehearsing(victim))
+    kept = world.hosts[VICTIM].disk.snapshots.names()
+    assert kept == ["transfer.partial"], "no start may take it for a snapshot"
+    world.crash(VICTIM, downtime=1_000, power=False)
+    until(world, lambda: world.hosts[VICTIM].replica is not None)
+    assert replica(world, VICTIM).core.executed == 0
+    said = said_by(replica(world, VICTIM))
+    world.run()
+    assert world.rehearsals == 2
+    assert world.transfers == 1
+    assert not [message for message in said if isinstance(message, FetchChunk)], "what had arrived was there"
+    assert "transfer.partial" not in world.hosts[VICTIM].disk.snapshots.names()
+
+
+def said_by(victim: SimulatedReplica) -> list[Message]:
+    """What it says to others from now on."""
+    said: list[Message] = []
+    for kind in (Send, Broadcast):
+        go_on = victim._handlers[kind]
+        victim._handlers[kind] = lambda effect, go_on=go_on: (said.append(effect.message), go_on(effect))
+    return said
+
+
+def test_nothing_of_a_rehearsal_is_said_or_persisted() -> None:
+    world = Simulation(options())
+    until(world, lambda: world.decided >= 3 * INTERVAL)
+    victim = back(world)
+    until(world, lambda: rehearsing(victim))
+    said = said_by(victim)
+    done: list[object] = []
+    for kind in (Persist, Reply):
+        victim._handlers[kind] = done.append
+    before = victim.core.decided, victim.core.executed, victim.core.agreed_time, victim.core.keys.known
+    while rehearsing(victim):
+        assert (
+            victim.core.decided,
+            victim.core.executed,
+            victim.core.agreed_time,
+            victim.core.keys.known,
+        ) == before
+        assert victim.core.status()["waiting_for"].startswith("the rehearsal of replica")
+        world.advance(1)
+    assert done == []
+    assert not [message for message in said if isinstance(message, (Propose, Write, Accept, StopData, Checkpoint))]
+
+
+# --- liars ---
+
+
+def with_liar(**changes: Any) -> Simulation:
+    """A run in which one replica is Byzantine, and does nothing of the kind by itself."""
+    chosen = options(instances=6 * INTERVAL, **changes)
+    scenario = replace(draw_scenario(chosen), attackers=(Attacker(LIAR, "lie-snapshots", 0.0, 0),))
+    return Simulation(chosen, scenario=scenario)
+
+
+def corrupt(world: Simulation) -> None:
+    """From now on the liar has another state than the others, and stands by it in all it says and serves."""
+    until(world, lambda: replica(world, LIAR).idle())
+    application: Any = replica(world, LIAR).application
+    application.length += 10**6
+
+
+def prefer(victim: SimulatedReplica, seeder: int) -> None:
+    """Let the victim try this member's snapshots first."""
+    state_transfer: Any = victim.core.transfer
+    state_transfer._tries.update({id: 1 for id in range(4) if id != seeder})
+
+
+def lied_to(deaf: bool = False) -> tuple[Simulation, SimulatedReplica, list[Penalise]]:
+    """The victim comes back when the liar has the newest snapshot, and asks the liar first.
+
+    Args:
+        deaf: for some seconds it does not hear what replica 0 says about its snapshots.
+    """
+    world = with_liar()
+    until(world, lambda: world.decided >= INTERVAL)
+    corrupt(world)
+    ids = [0, 1, LIAR]
+
+    def newest(id: int) -> int:
+        return replica(world, id).core.checkpoints.newest
+
+    until(world, lambda: newest(LIAR) >= 4 * INTERVAL and newest(LIAR) == max(newest(id) for id in ids))
+    victim = back(world)
+    prefer(victim, LIAR)
+    checkpoints: Any = victim.core.checkpoints
+    claims, end = checkpoints.claims, world.scheduler.now + 5_000_000
+    if deaf:
+        checkpoints.claims = lambda: [
+            (member, said) for member, said in claims() if member != 0 or world.scheduler.now > end
+        ]
+    return world, victim, penalties_at(victim)
+
+
+def test_a_liar_that_stands_by_its_state_is_named_and_passed_over() -> None:
+    world, victim, penalties = lied_to()
+    world.run()
+    assert [penalty.peer for penalty in penalties] == [LIAR]
+    assert "does not become the state of replicas 0 and 1" in penalties[0].reason
+    assert victim.core.transfer.installed
+    assert world.rehearsals == 2
+
+
+def test_the_seeder_does_not_vouch_for_itself() -> None:
+    """Beside the liar's own later word there is only one other's, which differs: nothing can be said about either."""
+    world, victim, penalties = lied_to(deaf=True)
+    world.run()
+    assert victim.core.transfer.installed
+    assert {penalty.peer for penalty in penalties} <= {LIAR}
+
+
+def test_counting_the_seeder_twice_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted bug: a later CHECKPOINT of the seeder itself counts as one of the `f` others."""
+
+    def everybody(rehearsal: Rehearsal) -> Any:
+        reach = rehearsal._replica.catch_up.reached()
+        return [(member, said) for member, said in rehearsal._replica.checkpoints.claims() if said.instance <= reach]
+
+    monkeypatch.setattr(Rehearsal, "_claims", everybody)
+    world, _, _ = lied_to(deaf=True)
+    with pytest.raises(SmartBFTError):
+        world.run()
+
+
+def test_installing_without_a_rehearsal_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted bug: a snapshot is installed as it comes, on the word of one."""
+    monkeypatch.setattr(SequentialTransfer, "_on_loaded", StateTransfer._on_loaded)
+    monkeypatch.setattr(SequentialTransfer, "_finish", lambda self: self._replica.emit(FinishTransfer()))
+    world, _, _ = lied_to()
+    with pytest.raises(SmartBFTError):
+        world.run()
+
+
+FORGERIES = (transfer.forge_state, transfer.forge_sessions, transfer.forge_time, transfer.forge_keys)
+
+
+@pytest.mark.parametrize("forge", FORGERIES, ids=lambda forge: forge.__name__)
+def test_whatever_is_forged_in_a_snapshot_costs_time_only(
+    monkeypatch: pytest.MonkeyPatch, forge: Callable[..., Any]
+) -> None:
+    """Right manifest, right chunks, wrong content."""
+    monkeypatch.setattr(transfer.LieAboutSnapshots, "snapshot", lambda attack, snapshot: forge(attack.powers, snapshot))
+    world = with_liar()
+    until(world, lambda: world.decided >= 3 * INTERVAL)
+    victim = back(world)
+    prefer(victim, LIAR)
+    penalties = penalties_at(victim)
+    world.run()
+    assert {penalty.peer for penalty in penalties} <= {LIAR}
+    assert victim.core.transfer.installed
+
+
+def test_wrong_digests_of_others_do_not_stop_a_rehearsal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The liar says something else about the right instances, and about instances to come."""
+    monkeypatch.setattr(
+        transfer.LieAboutSnapshots,
+        "outgoing",
+        lambda attack, to, message: (
+            (attack._other_checkpoint(message),) if isinstance(message, Checkpoint) else (message,)
+        ),
+    )
+    world = with_liar()
+    until(world, lambda: world.decided >= 3 * INTERVAL)
+    victim = back(world)
+    world.run()
+    assert victim.core.transfer.installed
+
+
+@pytest.mark.parametrize("n", [4, 7])
+def test_liars_of_every_kind_stop_no_rehearsal(n: int) -> None:
+    """`f` replicas sign, serve and deny what is not so, all the time."""
+    for seed in (0, 100, 200):
+        chosen = options(n, seed, byzantine="lie-snapshots,lie-decisions")
+        world = Simulation(chosen)
+        until(world, lambda world=world: world.decided >= 3 * INTERVAL)
+        victim = next(id for id in world.replica_ids if id not in world.byzantine)
+        world.wipe(victim)
+        world.run()
+        assert world.transfers >= 1, seed
