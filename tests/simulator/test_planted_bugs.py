@@ -11,11 +11,12 @@ from smartbft.testing import SimulationOptions, run_campaign, run_seed
 from smartbft.testing.campaign import Failure
 from smartbft.testing.checkers import Durability
 from smartbft.testing.mutants import MUTANTS, Mutant, hunt
+from smartbft.types import TOGETHER
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_planted_bug_is_found(mutant: Mutant):
-    found = hunt(mutant, SimulationOptions())
+    found = hunt(mutant, SimulationOptions(checkpoints=TOGETHER))
     assert found is not None, f"not found within {mutant.seeds} seeds: {mutant.rule}"
     seeds, failure = found
     assert seeds <= mutant.seeds
@@ -26,7 +27,7 @@ def test_a_planted_bug_is_found(mutant: Mutant):
 @pytest.mark.parametrize("attacks", sorted({mutant.byzantine for mutant in MUTANTS}))
 def test_without_the_bugs_the_same_seeds_pass(attacks: str):
     seeds = max(mutant.seeds for mutant in MUTANTS if mutant.byzantine == attacks)
-    assert run_campaign(SimulationOptions(byzantine=attacks), seeds).failures == []
+    assert run_campaign(SimulationOptions(byzantine=attacks, checkpoints=TOGETHER), seeds).failures == []
 
 
 def test_a_replica_that_forgets_and_votes_is_found_in_memory_mode(monkeypatch: pytest.MonkeyPatch):

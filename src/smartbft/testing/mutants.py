@@ -39,7 +39,7 @@ class Mutant:
         name: short, for the command line.
         rule: the rule that is broken, and how.
         promises: the properties whose checkers may find it.
-        seeds: within how many seeds, from 0, it is found.
+        seeds: within how many seeds, from 0, it is found (with `SimulationOptions.checkpoints` "together").
         plant: a context in which the bug is there.
         authentication: of requests, if the bug shows in one way only.
         byzantine: attacks that the bug lets through (`SimulationOptions.byzantine`).
