@@ -96,6 +96,7 @@ EVERYTHING = SimulationOptions(
     signatures="keyed-hash",
     persistence="sync",
     authentication="channel",
+    checkpoints="sequential",
     faults="network",
     patience=99,
     byzantine="silent,censor",
