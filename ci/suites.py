@@ -12,13 +12,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from kit.crash_cycles import count_through_crashes
+from kit.cut_offs import random_cut_off
 from kit.decoders import ALL as DECODERS
 from kit.fuzzing import fuzz
 from kit.log_runs import make_records, quick_folder
 from kit.power_loss_runs import crash_everywhere, record_run
 from kit.processes import run as run_bounded
+from kit.splits import name_the_culprits, random_split
 
-from smartbft.testing import Failure, SimulationOptions, run_seed
+from smartbft.testing import Failure, PropertyViolation, SimulationOptions, run_seed
 from smartbft.testing.histories import LEAST_OPERATIONS, check_history
 from smartbft.testing.power_losses import lose_power_often
 
@@ -81,6 +83,22 @@ def _history(seed: int) -> Piece:
     return Piece(int(found.operations >= LEAST_OPERATIONS), figures)
 
 
+def _cut_off(number: int) -> Piece:
+    """Any replicas, at any phase, of four or seven. Counts if the phase has come."""
+    world = random_cut_off(number)
+    world.live()
+    came = world.begun is not None
+    assert world.level() or not came, "some have not caught up"
+    return Piece(int(came), {"with_seven": int(came and world.view.n == 7)})
+
+
+def _split(number: int) -> Piece:
+    """Any lies of `f` or `f + 1` replicas together, of four or seven."""
+    world = random_split(number)
+    apart = name_the_culprits(world)
+    return Piece(1, {"with_seven": int(world.view.n == 7), "apart": int(apart)})
+
+
 def _power_losses(seed: int) -> Piece:
     """The whole cluster, on simulated disks."""
     outcome = lose_power_often(seed)
@@ -127,6 +145,8 @@ _SIMULATED = {
 
 SUITES = {
     **{name: Suite(row, "seeds", partial(_simulated, options)) for name, (row, options) in _SIMULATED.items()},
+    "cut-off": Suite("L2", "scenarios", _cut_off),
+    "splits": Suite("A4", "scenarios", _split),
     "histories": Suite("A6", "histories", _history),
     "kill-9": Suite("D1", "cycles", _crash_cycles, alone=True),
     "power-loss": Suite("D2", "crash points", _power_losses),
@@ -139,6 +159,8 @@ def run_piece(suite: str, number: int) -> Piece:
     """Run one piece; whatever it raises is in the outcome, so that nothing ends a campaign of many hours."""
     try:
         return SUITES[suite].piece(number)
+    except PropertyViolation as violation:
+        return Piece(0, {}, violation.promise, violation.message)
     except Exception as error:
         kind = "broken" if isinstance(error, AssertionError) else "unexpected error"
         return Piece(0, {}, kind, f"{type(error).__name__}: {error}")
