@@ -30,6 +30,18 @@ def test_a_campaign_prints_its_rate(capsys: pytest.CaptureFixture[str]):
     assert re.search(r"^\d+\.\d seeds per second; \d+\.\d per second of processor time$", out, re.MULTILINE)
 
 
+def test_a_campaign_with_attackers_says_what_came_of_them(capsys: pytest.CaptureFixture[str]):
+    code, out, _ = sim(capsys, f"--seeds 4 --byzantine equivocate --faults none --signatures keyed-hash {SMALL}")
+    assert code == 0
+    found = re.search(r"evidence against a faulty replica in (\d) of 4 seeds", out)
+    assert found is not None
+    assert int(found[1]) > 0
+    code, out, _ = sim(capsys, f"--seeds 2 --faults none {SMALL}")
+    assert code == 0
+    assert " 0 leaders replaced" in out
+    assert "evidence" not in out
+
+
 def test_a_campaign_in_json(capsys: pytest.CaptureFixture[str]):
     code, out, _ = sim(capsys, f"--seeds 2 {SMALL} --json")
     assert code == 0
@@ -54,7 +66,7 @@ def test_one_seed_again_gives_the_same_trace(capsys: pytest.CaptureFixture[str],
 def test_a_failure_is_repeated_by_the_line_that_is_printed(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     code, out, err = sim(capsys, f"--mutant reply-before-durable {SMALL}")
     assert code == 7
-    assert "1 of 1 seeds failed" in err
+    assert "1 of 1 seed failed" in err
     command = re.search(r"repeat with: smartbft sim (.*)", out)
     assert command is not None
     code, _, err = sim(capsys, f"{command[1]} --trace {tmp_path / 'trace'}")

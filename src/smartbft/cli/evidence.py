@@ -55,6 +55,7 @@ def verify(file: Path, genesis_path: Path, as_json: bool) -> None:
     elif verdict.offence is not None:
         rows = [("accused", f"replica {found.accused}"), ("has signed", verdict.offence.value)]
         rows += [("first", _in_words(found.first)), ("second", _in_words(found.second))]
+        rows += [("verdict", "it holds: no correct replica signs both")]
         print_rows(rows, f"evidence on chain {found.chain_id.hex()}")
     if not verdict.holds:
         raise CheckFailed(f"{file}: the evidence against replica {found.accused} does not hold: {verdict.reason}")

@@ -286,9 +286,12 @@ def _run_one(options: SimulationOptions, schedule: Schedule | None, trace: Path 
 def _print_report(report: SimulationReport) -> None:
     click.echo(f"seed {report.options.seed}: {report.scenario}")
     click.echo(
-        f"{report.instances} instances, {report.requests} requests, {report.crashes} crashes, {report.events} events, "
+        f"{report.instances} instances, {report.requests} requests, {report.crashes} crashes, "
+        f"{report.leaders_replaced} leaders replaced, {report.events} events, "
         f"{report.virtual_seconds:.3f} virtual seconds"
     )
+    if report.convicted:
+        click.echo(f"evidence against {report.convicted} faulty replica{'s' if report.convicted > 1 else ''}")
     click.echo(
         f"clients: {report.retransmissions} retransmissions, longest wait {report.longest_wait_seconds:.3f} s, last "
         f"answer {report.healed_seconds:.3f} s after healing"
@@ -332,8 +335,11 @@ def _seeds(count: int) -> str:
 def _print_campaign(result: CampaignResult, options: SimulationOptions, more: str) -> None:
     click.echo(
         f"{_seeds(result.seeds)} from {options.seed}: {len(result.failures)} failed; {result.instances} instances, "
-        f"{result.requests} requests, {result.crashes} crashes, {result.virtual_seconds:.0f} virtual seconds"
+        f"{result.requests} requests, {result.crashes} crashes, {result.leaders_replaced} leaders replaced, "
+        f"{result.virtual_seconds:.0f} virtual seconds"
     )
+    if options.byzantine or options.twins or options.mutations:
+        click.echo(f"evidence against a faulty replica in {result.convicting} of {_seeds(result.seeds)}")
     click.echo(
         f"clients: {result.retransmissions} retransmissions, longest wait {result.longest_wait_seconds:.3f} virtual "
         "seconds"

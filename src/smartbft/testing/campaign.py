@@ -41,7 +41,8 @@ class CampaignResult:
     Attributes:
         seeds: how many seeds ran.
         instances, requests, events, crashes: sums over them.
-        retransmissions: sum over them.
+        retransmissions, leaders_replaced: sums over them.
+        convicting: seeds in which replicas gathered evidence against a faulty one.
         longest_wait_seconds: the longest wait of an honest client in any of them, in virtual time.
         virtual_seconds: simulated time, summed.
         elapsed_seconds: real time.
@@ -55,6 +56,8 @@ class CampaignResult:
     events: int = 0
     crashes: int = 0
     retransmissions: int = 0
+    leaders_replaced: int = 0
+    convicting: int = 0
     longest_wait_seconds: float = 0.0
     virtual_seconds: float = 0.0
     elapsed_seconds: float = 0.0
@@ -77,6 +80,8 @@ class CampaignResult:
         self.events += outcome.events
         self.crashes += outcome.crashes
         self.retransmissions += outcome.retransmissions
+        self.leaders_replaced += outcome.leaders_replaced
+        self.convicting += outcome.convicted > 0
         self.longest_wait_seconds = max(self.longest_wait_seconds, outcome.longest_wait_seconds)
         self.virtual_seconds += outcome.virtual_seconds
 

@@ -63,6 +63,8 @@ class SimulationReport:
         healed_seconds: virtual time from the healing of the network to the last answer (0: all had come before).
         virtual_seconds: how long the run took in virtual time.
         regency_changes: regencies installed from the healing of the network until everything was answered.
+        leaders_replaced: the highest regency that a replica was in at the end.
+        convicted: faulty members against whom replicas have gathered evidence.
         trace_hash: equal for two runs that went through the same events.
     """
 
@@ -78,6 +80,8 @@ class SimulationReport:
     healed_seconds: float
     virtual_seconds: float
     regency_changes: int
+    leaders_replaced: int
+    convicted: int
     trace_hash: str
 
 
@@ -314,6 +318,8 @@ class Simulation:
             healed_seconds=max(0, clients.last_answer - self._healed_at[0]) / 1e6,
             virtual_seconds=self.scheduler.now / 1e6,
             regency_changes=self._recovered_at[1] - self._healed_at[1],
+            leaders_replaced=self._highest_regency(),
+            convicted=len(self.checkers.accusations.named),
             trace_hash=self.trace.digest(),
         )
 
