@@ -172,6 +172,10 @@ REHEARSAL_BLOCK = 8
 REHEARSAL_BLOCKS = 4
 # A block that has not come whole after so many resend intervals is asked of another peer.
 REHEARSAL_BLOCK_RESENDS = 2
+# It comes from one seeder alone: whoever sends it more slowly than this is passed over for another, and allowed twice
+# as long each time that it is its turn again.
+REHEARSAL_BYTES_PER_SECOND = 1_000_000
+REHEARSAL_PATIENCE_DOUBLINGS = 10
 # One replica alone vouches for a snapshot until it has been rehearsed: larger than this, against the size that at least
 # one correct member states for its own, it is not even fetched. States do not double between two checkpoints, but for
 # small ones.

@@ -10,8 +10,8 @@ from kit.requests import CHAIN, TestClient
 
 from smartbft._fastpath.pool import join_requests
 from smartbft.core.checkpoint_schedule import CheckpointSchedule
-from smartbft.core.effects import ForgetDecisions, Send, TakeSnapshot
-from smartbft.core.inputs import SnapshotTaken, Timer
+from smartbft.core.effects import BeginTransfer, ForgetDecisions, Send, TakeSnapshot
+from smartbft.core.inputs import MessageReceived, SnapshotTaken, Timer
 from smartbft.core.rehearsal_log import RehearsalLog
 from smartbft.core.replica import SYNC_LEVEL, Replica
 from smartbft.core.sequential_transfer import SequentialTransfer
@@ -20,9 +20,29 @@ from smartbft.core.validation import Rehearsed
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import Ed25519KeyVerifier, Ed25519Signer
 from smartbft.errors import LocalProtocolError, MalformedMessage
-from smartbft.limits import REHEARSAL_BLOCK, REHEARSAL_BLOCK_RESENDS, REHEARSAL_BLOCKS, REHEARSAL_SIZE_SLACK_BYTES
-from smartbft.messages import Checkpoint, Decision, FetchDecisions, FetchManifest, Gone, Progress, Proof
+from smartbft.limits import (
+    FETCHING_RESENDS,
+    REHEARSAL_BLOCK,
+    REHEARSAL_BLOCK_RESENDS,
+    REHEARSAL_BLOCKS,
+    REHEARSAL_BYTES_PER_SECOND,
+    REHEARSAL_SIZE_SLACK_BYTES,
+    SNAPSHOT_CHUNK_BYTES,
+    TRANSFER_PATIENCE_RESENDS,
+)
+from smartbft.messages import (
+    Checkpoint,
+    Decision,
+    FetchChunk,
+    FetchDecisions,
+    FetchManifest,
+    Gone,
+    Progress,
+    Proof,
+    SnapshotManifest,
+)
 from smartbft.protocols.mod_smart import ModSmart
+from smartbft.snapshots import snapshot_digest
 from smartbft.types import SEQUENTIAL, Parameters
 
 EVERY_FOUR = Parameters(checkpoint_interval=4, checkpoint_schedule=SEQUENTIAL)
@@ -194,6 +214,76 @@ def test_what_liars_say_about_times_to_come_is_not_waited_for(cluster: Cluster) 
     assert {asked.instance for asked in sent(node, FetchManifest)} == {37}
 
 
+# --- one seeder ---
+
+
+def arriving(cluster: Cluster, chunks: int = 1) -> tuple[Node, SnapshotManifest]:
+    """A replica that has asked replica 2 for its snapshot, and the answer."""
+    size = chunks * SNAPSHOT_CHUNK_BYTES
+    hashes = b"".join(bytes([index]) * 32 for index in range(chunks))
+    digest = snapshot_digest(hashes)
+    node = cluster.nodes[0]
+    for peer in (1, 2, 3):
+        node.receive(peer, Progress(0, 0, 40))
+        node.receive(peer, statement(node, peer, 36 + peer, digest, size))
+    for peer in (1, 2):
+        node.receive(peer, Gone(0, 0, 30))
+    node.fire(Timer.TRANSFER)
+    return node, SnapshotManifest(0, 0, 38, size, digest, hashes, Proof(0, 0, 38, DIGEST, signatures()))
+
+
+def signatures() -> tuple[tuple[int, bytes], ...]:
+    return tuple((signer, bytes(64)) for signer in (1, 2, 3))
+
+
+def test_only_the_seeder_says_what_its_snapshot_is(cluster: Cluster) -> None:
+    """Else anybody could send it with a bad proof, and have the seeder blamed."""
+    node, manifest = arriving(cluster)
+    node.receive(3, manifest)
+    assert found(node, BeginTransfer) == []
+    node.receive(2, manifest)
+    assert len(found(node, BeginTransfer)) == 1
+    assert {asked.to for asked in found(node, Send) if isinstance(asked.message, FetchChunk)} == {2}
+
+
+def test_a_seeder_that_says_nothing_is_passed_over(cluster: Cluster) -> None:
+    node, _ = arriving(cluster)
+    for _ in range(TRANSFER_PATIENCE_RESENDS + 1):
+        node.fire(Timer.TRANSFER)
+    assert [asked.to for asked in found(node, Send) if isinstance(asked.message, FetchManifest)][-1] == 1
+
+
+def test_a_seeder_that_sends_hardly_anything_is_passed_over(cluster: Cluster) -> None:
+    """One chunk now and then is enough not to be silent, and would keep the others away for ever."""
+    node, manifest = arriving(cluster, chunks=100)
+    node.receive(2, manifest)
+    transfer: Any = node.replica.transfer
+    looks = 0
+    while transfer._target.signers == (2,):
+        node.fire(Timer.TRANSFER)
+        transfer._quiet.clear()
+        looks += 1
+    seconds = looks * EVERY_FOUR.resend_interval / 1_000_000
+    assert seconds == pytest.approx(100 * SNAPSHOT_CHUNK_BYTES / REHEARSAL_BYTES_PER_SECOND, rel=0.2)
+    assert transfer._target.signers == (1,)
+
+
+def test_whoever_rehearses_finds_the_decisions_that_follow(cluster: Cluster) -> None:
+    """A snapshot, and the log after it, stay as long as decisions are fetched by whoever has fetched it."""
+    node = cluster.nodes[1]
+    order(cluster, 1)
+    node.step(SnapshotTaken(1, 100, DIGEST))
+    node.receive(0, FetchManifest(0, 0, 1, DIGEST))
+    patience = FETCHING_RESENDS * EVERY_FOUR.resend_interval
+    for _ in range(3):
+        node.now += patience
+        node.receive(0, FetchDecisions(0, 0, 1, 1))
+    assert node.replica.checkpoints._fetched(2) == (1,)
+    node.now += patience + 1
+    node.receive(0, FetchDecisions(0, 0, 1, 1))
+    assert node.replica.checkpoints._fetched(2) == ()
+
+
 # --- decisions for a rehearsal ---
 
 
@@ -216,8 +306,6 @@ def test_a_decision_for_a_rehearsal_is_good_for_nothing_else(cluster: Cluster) -
     verified = late.validator.validate(1, unproven)
     assert isinstance(verified, Rehearsed)
     late.validator.rehearses = None
-    from smartbft.core.inputs import MessageReceived
-
     late.step(MessageReceived(verified))
     assert late.replica.decided == 0
     late.receive(1, true)

@@ -156,4 +156,5 @@ class CatchUp:
         """
         last = min(message.last, message.first + FETCH_DECISIONS_AT_ONCE - 1, self._replica.decided)
         if message.first >= 1:
+            self._replica.checkpoints.on_decisions_fetched(sender)
             self._replica.serve_decisions(sender, message.first, last)

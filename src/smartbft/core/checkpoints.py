@@ -330,3 +330,10 @@ class Checkpoints:
             self._replica.emit(ServeSnapshot(sender, message.instance, message.digest, chunk))
         else:
             self.resend(sender)
+
+    def on_decisions_fetched(self, sender: int) -> None:
+        """Whoever rehearses a snapshot of ours goes on to need the decisions after it: they stay as long."""
+        wanted, asked = self._fetching.get(sender, (0, 0))
+        patience = FETCHING_RESENDS * self._replica.parameters.resend_interval
+        if wanted and self._replica.schedule.sequential and self._replica.now - asked <= patience:
+            self._fetching[sender] = (wanted, self._replica.now)

@@ -27,12 +27,14 @@ from smartbft.core.rehearsal import Rehearsal
 from smartbft.core.state_transfer import StateTransfer
 from smartbft.errors import RemoteProtocolError, invariant
 from smartbft.limits import (
+    REHEARSAL_BYTES_PER_SECOND,
+    REHEARSAL_PATIENCE_DOUBLINGS,
     REHEARSAL_SIZE_FACTOR,
     REHEARSAL_SIZE_SLACK_BYTES,
     SNAPSHOTS_KEPT,
     TRANSFER_PATIENCE_RESENDS,
 )
-from smartbft.messages import Checkpoint, Decision
+from smartbft.messages import Checkpoint, Decision, SnapshotManifest
 from smartbft.snapshots import Manifest, Snapshot
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ class SequentialTransfer(StateTransfer):
         self._number = 0
         self._seen = (0, 0)  # the steps of the rehearsal at the last look, and for how many looks
         self._tries: dict[int, int] = {}  # of each member, without success
+        self._waited = 0  # resend intervals since the choice fell on the snapshot
         self._undecided = False  # whether a rehearsal came to nothing for want of matching CHECKPOINTs
         self._void = False  # whether the application's state is that of a rehearsal
 
@@ -88,11 +91,13 @@ class SequentialTransfer(StateTransfer):
             weight = min(others, 2 * self._replica.view.f) if self._undecided else 0
             return self._tries.get(member, 0), mark.digest != begun, -weight, -mark.instance
 
+        self._waited = 0
         found = min(self._candidates(), key=order, default=None)
         return Trusted(found[1], (found[0],)) if found is not None else None
 
     def _candidates(self) -> list[tuple[int, Mark, int]]:
-        """Members, their snapshots, and how many others have one of a later instance that can be reached: `f` at least.
+        """Members, their snapshots, and how many others have one of a later instance that can be reached: `f` at least;
+        without the one that is being tried.
 
         What a liar says about instances that no correct replica has decided counts for nothing.
         """
@@ -108,7 +113,7 @@ class SequentialTransfer(StateTransfer):
             for one in sorted(share, key=lambda one: one.instance)[-SNAPSHOTS_KEPT:]:
                 mark = Mark(one.instance, one.size, one.digest)
                 others = sum(1 for other, at in newest.items() if other != member and at > one.instance)
-                is_tried = self._rehearsal is not None and self._target is not None and self._target.mark == mark
+                is_tried = self._target is not None and self._target.mark == mark
                 if others >= replica.view.f and one.size <= largest and not is_tried:
                     found.append((member, mark, others))
         return found
@@ -127,6 +132,38 @@ class SequentialTransfer(StateTransfer):
 
     def _failed_with(self, member: int) -> None:
         self._tries[member] = self._tries.get(member, 0) + 1
+
+    # From its seeder, and from nobody else
+
+    def _on_manifest(self, sender: int, message: SnapshotManifest) -> None:
+        """As `StateTransfer._on_manifest`; the proof that comes with it is held against the seeder if it is bad."""
+        if self._target is not None and sender in self._target.signers:
+            super()._on_manifest(sender, message)
+
+    def _wait_for_manifest(self) -> None:
+        self._waited += 1
+        if self._waited < TRANSFER_PATIENCE_RESENDS:
+            self._ask_for_manifest()
+        else:
+            self._start_over()
+
+    def _lose_patience(self) -> None:
+        """As `StateTransfer._lose_patience`; also with one that sends, but hardly anything, if there is another."""
+        self._waited += 1
+        if self._waited > self._allowed() and self._candidates():
+            self._start_over()
+            self.choose()
+        else:
+            super()._lose_patience()
+
+    def _allowed(self) -> int:
+        """Resend intervals for the chunks of a snapshot: longer each time that its seeder is tried."""
+        if self._target is None:
+            return 0
+        seconds = self._target.mark.size / REHEARSAL_BYTES_PER_SECOND
+        tries = min(self._tries.get(self._target.signers[0], 0), REHEARSAL_PATIENCE_DOUBLINGS)
+        ticks = int(seconds * 1_000_000 / self._replica.parameters.resend_interval) + TRANSFER_PATIENCE_RESENDS
+        return ticks << tries
 
     # The rehearsal
 
@@ -268,4 +305,5 @@ class SequentialTransfer(StateTransfer):
             self._drop()
 
     def _is_over(self) -> bool:
-        return not self.paused and super()._is_over()
+        """Whether others' logs reach us after all, and our own state is still there."""
+        return not self.paused and not self._replica.catch_up.is_cut_off()
