@@ -80,6 +80,9 @@ class _Unchecked:
     def __call__(self, *_: Any) -> None:
         return None
 
+    def __len__(self) -> int:
+        return 0
+
 
 class HistorySimulation(Simulation):
     """A key-value store under attack, with a history of its honest clients.
