@@ -4,6 +4,7 @@ Throughput in the second of a checkpoint over that of its neighbours, and throug
 comes back with a snapshot over what it is with all replicas.
 
 python benchmarks/checkpoints.py
+python benchmarks/checkpoints.py --only checkpoint --schedule sequential
 python benchmarks/checkpoints.py --only transfer --times 5 --json
 """
 
@@ -37,7 +38,7 @@ from smartbft.runtime.client import AsyncClient
 from smartbft.runtime.load import LoadGenerator
 from smartbft.storage import SNAPSHOT_FOLDER
 from smartbft.testnet import Testnet
-from smartbft.types import Parameters
+from smartbft.types import SEQUENTIAL, TOGETHER, Parameters
 
 _LOOK_SECONDS = 0.05
 # A checkpoint has its second from a little before its first file is seen.
@@ -151,11 +152,12 @@ def print_cases(title: str, columns: Sequence[str], found: list[dict[str, float]
 
 
 def checkpoints(base: Scenario, as_json: bool) -> dict[str, Any]:
-    """Throughput in the second of each checkpoint, over that of the seconds before and after it."""
-    measurement, watched = measure(Watched, replace(base, name="checkpoints"), as_json)
+    """Throughput in the second of each checkpoint, of all replicas or of one, over that of the seconds around it."""
+    title = f"checkpoints, {base.parameters.checkpoint_schedule}"
+    measurement, watched = measure(Watched, replace(base, name=title), as_json)
     found = watched.timeline.checkpoints()
     if not as_json:
-        print_rows([*context(measurement), ("largest snapshot", mebibytes(watched.timeline.largest))], "checkpoints")
+        print_rows([*context(measurement), ("largest snapshot", mebibytes(watched.timeline.largest))], title)
         print_cases("per second", ("rate", "neighbours", "ratio", "spread_seconds"), found)
     return {"checkpoints": found, "largest_bytes": watched.timeline.largest, "passed": measurement.passed}
 
@@ -164,11 +166,12 @@ def transfers(base: Scenario, times: int, as_json: bool) -> dict[str, Any]:
     """Throughput while a wiped replica comes back, from its start until it is level, over that of all replicas."""
     kind = type("SomeTransfers", (Transfers,), {"times": times})
     # Signed ahead for this long; the load ends when the last replica is back.
-    scenario = replace(base, seconds=base.seconds + 6.0 * times, name="transfers")
+    title = f"transfers, {base.parameters.checkpoint_schedule}"
+    scenario = replace(base, seconds=base.seconds + 6.0 * times, name=title)
     measurement, watched = measure(kind, scenario, as_json)
     found = watched.transfers if isinstance(watched, Transfers) else []
     if not as_json:
-        print_rows([*context(measurement), ("largest snapshot", mebibytes(watched.timeline.largest))], "transfers")
+        print_rows([*context(measurement), ("largest snapshot", mebibytes(watched.timeline.largest))], title)
         print_cases("per second", ("before", "without", "during", "ratio", "seconds", "instance"), found)
     return {"transfers": found, "largest_bytes": watched.timeline.largest, "passed": measurement.passed}
 
@@ -181,23 +184,43 @@ def transfers(base: Scenario, times: int, as_json: bool) -> dict[str, Any]:
 @click.option("--clients", type=click.IntRange(1, 16384), default=1024, show_default=True)
 @click.option("--window", type=click.IntRange(1, 16384), default=2048, show_default=True)
 @click.option("--only", type=click.Choice(("", "checkpoint", "transfer")), default="", help="Only one of both.")
+@click.option(
+    "--schedule",
+    "schedules",
+    type=click.Choice((TOGETHER, SEQUENTIAL)),
+    multiple=True,
+    default=(TOGETHER, SEQUENTIAL),
+    show_default=True,
+    help="Of the checkpoints: all replicas at once, or one after the other; may be given twice.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def main(
-    seconds: float, warm_up: float, interval: int, times: int, clients: int, window: int, only: str, as_json: bool
+    seconds: float,
+    warm_up: float,
+    interval: int,
+    times: int,
+    clients: int,
+    window: int,
+    only: str,
+    schedules: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Measure what checkpoints and state transfers cost."""
-    base = Scenario(
-        seconds=seconds,
-        warm_up=warm_up,
-        clients=clients,
-        window=window,
-        parameters=Parameters(checkpoint_interval=interval),
-    )
     report: dict[str, Any] = {"machine": description()}
-    if only in ("", "checkpoint"):
-        report |= {"checkpoint": checkpoints(base, as_json)}
-    if only in ("", "transfer"):
-        report |= {"transfer": transfers(base, times, as_json)}
+    for schedule in schedules:
+        base = Scenario(
+            seconds=seconds,
+            warm_up=warm_up,
+            clients=clients,
+            window=window,
+            parameters=Parameters(checkpoint_interval=interval, checkpoint_schedule=schedule),
+        )
+        found: dict[str, Any] = {}
+        if only in ("", "checkpoint"):
+            found |= {"checkpoint": checkpoints(base, as_json)}
+        if only in ("", "transfer"):
+            found |= {"transfer": transfers(base, times, as_json)}
+        report[schedule] = found
     if as_json:
         print_json(report)
 

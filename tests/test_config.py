@@ -18,6 +18,7 @@ from smartbft.config import (
     Genesis,
     GenesisMember,
     ReplicaConfig,
+    check_schedule,
     format_duration,
     format_size,
     parse_duration,
@@ -26,6 +27,7 @@ from smartbft.config import (
 from smartbft.config.toml import format_toml
 from smartbft.crypto.keys import load_signer
 from smartbft.errors import ConfigError, LocalProtocolError
+from smartbft.testnet import create_testnet
 from smartbft.types import CHANNEL, SEQUENTIAL, SIGNATURES, TOGETHER, Parameters
 
 
@@ -315,3 +317,20 @@ plain = st.recursive(
 @given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), plain))
 def test_written_toml_is_read_back_by_the_standard_library(tree: dict[str, object]) -> None:
     assert tomllib.loads(format_toml(tree)) == tree
+
+
+def test_sequential_checkpoints_need_an_instance_for_each_replica() -> None:
+    with pytest.raises(ConfigError, match=r"3 is too small.*choose 4 or more") as caught:
+        genesis(parameters=Parameters(checkpoint_interval=3, checkpoint_schedule=SEQUENTIAL))
+    assert caught.value.field == "parameters.checkpoint_interval"
+    genesis(parameters=Parameters(checkpoint_interval=4, checkpoint_schedule=SEQUENTIAL))
+
+
+def test_sequential_checkpoints_need_a_log(tmp_path: Path) -> None:
+    parameters = Parameters(checkpoint_schedule=SEQUENTIAL)
+    for persistence in ("sync", "async"):
+        check_schedule(persistence, parameters)
+    with pytest.raises(ConfigError, match="need a log") as caught:
+        create_testnet(tmp_path / "net", persistence="memory", parameters=parameters)
+    assert caught.value.field == "persistence"
+    assert not (tmp_path / "net").exists()

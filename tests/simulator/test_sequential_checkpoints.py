@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from smartbft.core.effects import Broadcast, FinishTransfer, Penalise, Persist, Reply, Send
+from smartbft.core.effects import Broadcast, FinishTransfer, KeepSnapshot, Penalise, Persist, Reply, Send
 from smartbft.core.rehearsal import Rehearsal
 from smartbft.core.sequential_transfer import SequentialTransfer
 from smartbft.core.state_transfer import StateTransfer
@@ -125,6 +125,24 @@ def test_a_crash_in_a_rehearsal_finds_the_disk_as_it_was() -> None:
     assert world.transfers == 1
     assert not [message for message in said if isinstance(message, FetchChunk)], "what had arrived was there"
     assert "transfer.partial" not in world.hosts[VICTIM].disk.snapshots.names()
+
+
+def test_a_crash_after_a_rehearsal_starts_with_what_came_out_of_it() -> None:
+    """The rehearsed state is on disk, and the replica dies before it has installed it."""
+    world = Simulation(options())
+    until(world, lambda: world.decided >= 3 * INTERVAL)
+    victim = back(world)
+
+    def keep_and_die(effect: KeepSnapshot) -> None:
+        victim._snapshots._store.keep_rehearsed(effect.snapshot, effect.manifest.proof)
+        world.crash(VICTIM, downtime=1_000)
+
+    victim._handlers[KeepSnapshot] = keep_and_die
+    until(world, lambda: world.hosts[VICTIM].replica not in (None, victim))
+    again = replica(world, VICTIM)
+    assert again.core.executed == again.core.checkpoints.newest > INTERVAL
+    world.run()
+    assert (world.rehearsals, world.transfers) == (1, 0)
 
 
 def said_by(victim: SimulatedReplica) -> list[Message]:
