@@ -5,8 +5,6 @@ from __future__ import annotations
 from smartbft.limits import DECISIONS_PER_TIMEOUT_DECAY
 from smartbft.types import Parameters
 
-_MOST_DOUBLINGS = 40  # far beyond every cap; bounds the integer that is shifted
-
 
 class Patience:
     """The timeout of one replica: doubled by each regency, so that some leader has enough time in the end, capped, and
@@ -24,12 +22,15 @@ class Patience:
     def timeout(self) -> int:
         """Microseconds."""
         parameters = self._parameters
-        doublings = min(self._failures, _MOST_DOUBLINGS)
-        return int(min(parameters.request_timeout << doublings, parameters.max_request_timeout))
+        return int(min(parameters.request_timeout << self._failures, parameters.max_request_timeout))
 
     def installed(self) -> None:
-        """Another leader was given up."""
-        self._failures += 1
+        """Another leader was given up.
+
+        What the cap takes off is not counted: after a night of failures the timeout must be short again soon.
+        """
+        if self.timeout < self._parameters.max_request_timeout:
+            self._failures += 1
         self._progress = 0
 
     def decided(self) -> None:
