@@ -62,6 +62,9 @@ class StateTransfer:
         self._quiet: dict[int, int] = {}  # peer -> resend intervals without anything from it
         self._slow: dict[int, None] = {}
         self._liars: dict[int, None] = {}
+        self._lists_asked: dict[int, None] = {}  # who was asked for the list of chunks
+        self._list_from = -1  # whose list it is
+        self._doubted: dict[int, None] = {}  # whose list was followed to no end: its proof may be false
         self._attempts = 0
 
     # What arrives
@@ -143,6 +146,7 @@ class StateTransfer:
         self._asked.clear()
         self._slow.clear()
         self._liars.clear()
+        self._doubted.clear()
 
     def _ask_around(self) -> None:
         self._replica.broadcast(FetchCheckpoints(self._replica.view.number, self._replica.regency))
@@ -157,6 +161,8 @@ class StateTransfer:
         if self._target is None:
             return
         self._manifest, self._left = None, 1
+        self._list_from = -1
+        self._lists_asked.clear()
         self._asked.clear()
         self._quiet.clear()
         self._slow.clear()
@@ -186,19 +192,26 @@ class StateTransfer:
         if self._target is None or not seeders:
             return
         replica, mark = self._replica, self._target.mark
-        seeder = seeders[self._attempts % len(seeders)]
+        asked = [seeder for seeder in seeders if seeder not in self._doubted] or seeders
+        seeder = asked[self._attempts % len(asked)]
         self._attempts += 1
+        self._lists_asked[seeder] = None
         replica.send(seeder, FetchManifest(replica.view.number, replica.regency, mark.instance, mark.digest))
 
     def _on_manifest(self, sender: int, message: SnapshotManifest) -> None:
-        """The list of hashes; validation has compared it with its digest, which `f + 1` members vouch for."""
-        if self._target is None or self._manifest is not None:
+        """The list of hashes; validation has compared it with its digest, which `f + 1` members vouch for.
+
+        The proof beside it is known to hold only in the end. So a list counts that was asked for, and the next time
+        another member is asked: else one that is always the first with a false proof has all fetched again for ever.
+        """
+        if self._target is None or self._manifest is not None or sender not in self._lists_asked:
             return
         mark = self._target.mark
         if (message.instance, message.size, message.digest) != (mark.instance, mark.size, mark.digest):
             return
         proof = encode_proof(message.proof)
         manifest = Manifest(message.instance, message.digest, message.size, message.hashes, proof)
+        self._list_from = sender
         self._replica.emit(BeginTransfer(manifest))
         self._take_up(manifest, ())
 
@@ -339,6 +352,8 @@ class StateTransfer:
         self._ask_around()
 
     def _lost(self) -> None:
-        """What had arrived is damaged on disk: begin again."""
+        """What had arrived is damaged on disk, or its proof is false: begin again, with the list of another."""
+        if self._list_from >= 0:
+            self._doubted[self._list_from] = None
         self._partial = self._target = self._manifest = None
         self.choose()
