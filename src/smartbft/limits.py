@@ -113,6 +113,10 @@ FETCH_DECISIONS_AT_ONCE = 16
 MAX_FETCH_DIGESTS = MAX_BATCH_REQUESTS
 # Decided batches that wait for the application before the leader pauses: a slow application must not fill the memory.
 MAX_EXECUTION_BACKLOG = 8
+# A replica whose application is slower than those of the others, or that catches up faster than it executes, decides no
+# more while batches of so many bytes wait; each counts for so many beside its requests. It fetches the rest later.
+MAX_UNEXECUTED_BYTES = 64 * 1024 * 1024
+UNEXECUTED_BATCH_BYTES = 4096
 # Bytes of overdue requests in one FORWARD or STOP, and how often in a request timeout the oldest request is looked at.
 MAX_FORWARD_BYTES = 1024 * 1024
 REQUEST_LOOKS_PER_TIMEOUT = 8

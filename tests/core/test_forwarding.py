@@ -36,6 +36,7 @@ def watched(ordering: Ordering) -> SimpleNamespace:
         view=SimpleNamespace(number=0),
         sent=[],
         may_propose=lambda: True,
+        could_propose=lambda: True,
         set_timer=lambda timer, delay: None,
     )
 

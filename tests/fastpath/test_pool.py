@@ -7,7 +7,7 @@ import struct
 
 import pytest
 from kit.pool_scenarios import WIDE, Pool, numbers, r
-from kit.pool_twins import BAD, REFUSED, RULES, START, verdicts
+from kit.pool_twins import BAD, REFUSED, RULES, START, make_request, verdicts
 
 from smartbft._fastpath.pool import (
     BAD_SIGNATURE,
@@ -374,3 +374,31 @@ def test_a_job_of_another_pool_changes_nothing():
     assert other.pool.take_unverified(1).data == job.data
     assert other.pool.apply_verdicts(job, b"\1") == []
     assert other.pool.ready() == 0
+
+
+def test_a_clock_that_was_set_forward_and_back_does_not_refuse_new_sessions():
+    """As when a machine comes up with a wrong clock: else every session is too old until the process ends."""
+    pool = Pool()
+    day = 1000 * WIDE.lease
+    pool.now = START + day
+    assert pool.receive(make_request(1, START + day, 1)) == 1
+    pool.now = START
+    assert pool.receive(make_request(2, START, 1)) == 1
+    assert pool.receive(make_request(3, START + day, 1)) == 0, "too far ahead again"
+
+
+def test_the_clock_is_never_before_the_agreed_time():
+    pool = Pool()
+    pool.order(make_request(1, START, 1))
+    agreed = pool.pool.agreed_time
+    pool.now = agreed - WIDE.skew - 1
+    assert pool.receive(make_request(2, agreed + WIDE.skew, 1)) == 1
+
+
+def test_what_the_next_batch_may_open_is_taken_whatever_the_clock_shows():
+    pool = Pool()
+    pool.order(make_request(1, START, 1))
+    pool.now += 3 * WIDE.lease
+    assert pool.receive(make_request(2, START, 1)) == 1
+    assert pool.receive(make_request(3, START - 2 * WIDE.lease, 1)) == 0
+    assert pool.receive(make_request(3, START + WIDE.lease, 1)) == 0, "neither of the agreed time nor of the clock's"

@@ -245,7 +245,9 @@ def random_step(random: Random, twins: PoolTwins) -> None:
         digests = b"".join(random.choice(known) for _ in range(random.randrange(1, 5)))
         twins.same(random.choice(["resolve", "collect"]), digests)
     else:
-        twins.now += random.choice([0, 1, 10, 10, 50, 300, 1100] if random.random() < 0.3 else [0, 1, 10])
+        # Now and then the clock is set, forward or back.
+        jumps = [0, 1, 10, 10, 50, 300, 1100, -300, -1100]
+        twins.now = max(START, twins.now + random.choice(jumps if random.random() < 0.3 else [0, 1, 10]))
     twins.compare()
     if random.random() < 0.3:
         twins.compare_replies()

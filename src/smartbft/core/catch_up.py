@@ -107,12 +107,10 @@ class CatchUp:
         if not ahead:
             return
         reaching = [peer for peer in ahead if self._reach[peer] <= replica.decided + 1]
-        if replica.transfer.paused:
-            pass
-        elif reaching:
+        if reaching and replica.may_decide() and not replica.transfer.paused:
             self._ask(reaching[self._attempts % len(reaching)])
             self._attempts += 1
-        else:
+        elif not reaching and not replica.transfer.paused:
             replica.transfer.begin()
         self._waiting = True
         replica.set_timer(Timer.CATCH_UP, replica.parameters.resend_interval)
@@ -129,12 +127,17 @@ class CatchUp:
         if message.instance <= replica.decided or message.instance > replica.decided + FETCH_DECISIONS_AT_ONCE:
             return
         self._fetched[message.instance] = message
-        while (decision := self._fetched.pop(replica.decided + 1, None)) is not None:
-            logged = replica.ordering.logged(decision.proof.digest)
-            replica.decide(decision.instance, decision.value, decision.data, decision.proof, logged)
+        self.deliver()
         if replica.decided >= self._asked_until and self._claims[sender] > replica.decided:
             # The range that was asked for is complete and there is more: go on without waiting for the timer.
             self._ask(sender)
+
+    def deliver(self) -> None:
+        """Deliver what was fetched and comes next, as far as the application keeps up."""
+        replica = self._replica
+        while replica.may_decide() and (decision := self._fetched.pop(replica.decided + 1, None)) is not None:
+            logged = replica.ordering.logged(decision.proof.digest)
+            replica.decide(decision.instance, decision.value, decision.data, decision.proof, logged)
 
     def is_behind(self) -> bool:
         """Whether a correct replica says that it has decided more than one instance more."""

@@ -102,6 +102,17 @@ class Chassis(Protocol):
     def may_propose(self) -> bool:
         """Whether another batch may be ordered now: not while too many decided ones wait for the application."""
 
+    def may_decide(self) -> bool:
+        """Whether another instance may be decided here now: not while the memory is full of what waits for the
+        application. Once there is room, `Ordering.on_executed` is called.
+        """
+
+    def batch_times(self) -> tuple[int, ...]:
+        """The times that a batch may have that this replica proposes now, in the order in which they are tried."""
+
+    def could_propose(self) -> bool:
+        """Whether this replica could propose a pending request now, if it were the leader."""
+
 
 class Ordering(Protocol):
     """What an ordering protocol offers the replica."""
@@ -149,7 +160,10 @@ class Ordering(Protocol):
         """A verified message of this protocol."""
 
     def on_requests(self) -> None:
-        """The pool has newly verified requests, or a batch has been executed: propose, or look again at a proposal."""
+        """The pool has newly verified requests: propose, or look again at a proposal."""
+
+    def on_executed(self) -> None:
+        """A batch has been executed: as `on_requests`; and what could not be decided for want of room may be now."""
 
     def on_decided(self, instance: int) -> None:
         """`instance` was decided (here or fetched): go on with the next."""

@@ -10,6 +10,7 @@ from smartbft.core.decisions import RecentDecisions
 from smartbft.core.effects import Execute, Reply
 from smartbft.core.recovery import Decided
 from smartbft.errors import invariant
+from smartbft.limits import MAX_UNEXECUTED_BYTES, UNEXECUTED_BATCH_BYTES
 from smartbft.messages import Proof, decode_proof
 from smartbft.snapshots import Manifest, Snapshot
 from smartbft.types import Value
@@ -31,7 +32,7 @@ class Delivery:
         level: how durable a reply is, told to clients.
     """
 
-    __slots__ = ("_executing", "_level", "_replica", "_sections", "last_proof", "recent")
+    __slots__ = ("_executing", "_level", "_replica", "_sections", "_unexecuted", "last_proof", "recent")
 
     def __init__(self, replica: Replica, recent: RecentDecisions, level: int) -> None:
         self.recent = recent
@@ -39,12 +40,21 @@ class Delivery:
         self._replica = replica
         self._level = level
         self._executing: dict[int, tuple[Decided, Value, int]] = {}  # with the token of the decision's record
+        self._unexecuted = 0  # bytes of those that were decided in this life
         self._sections: dict[int, bytes] = {}  # for the snapshots of instances that are not executed yet
 
     @property
     def backlog(self) -> int:
         """How many decided batches the application has not executed yet."""
         return len(self._executing)
+
+    @property
+    def full(self) -> bool:
+        """Whether so much waits for the application that no more may be decided before it has executed some.
+
+        What the log held is in memory anyway: a replica votes again before it has executed that.
+        """
+        return self._unexecuted >= MAX_UNEXECUTED_BYTES
 
     def decided_value(self, instance: int) -> bytes:
         """The encoded value of a decided instance, or b"" if it is not in memory any more."""
@@ -79,6 +89,7 @@ class Delivery:
         self.recent.add(decision, token)
         self.last_proof = decision.proof
         self._executing[instance] = (decision, value, token)
+        self._unexecuted += _weight(decision, token)
         seed = replica.domains.seed(instance, decision.proof.digest)
         replica.checkpoints.execute(Execute(instance, value.timestamp, seed, decision.data))
         return changed
@@ -97,6 +108,7 @@ class Delivery:
             return False
         invariant(instance == replica.executed + 1, f"instance {instance} executed after instance {replica.executed}")
         decision, value, token = self._executing.pop(instance)
+        self._unexecuted -= _weight(decision, token)
         replica.pool.executed(
             value.digests, decision.data, results, instance, replica.view.number, value.timestamp, self._level
         )
@@ -124,5 +136,10 @@ class Delivery:
         replica.agreed_time = snapshot.agreed_time
         self.last_proof = decode_proof(manifest.proof)
         self._executing.clear()
+        self._unexecuted = 0
         self.recent.clear()
         return changed
+
+
+def _weight(decision: Decided, token: int) -> int:
+    return UNEXECUTED_BATCH_BYTES + len(decision.value) + len(decision.data) if token else 0

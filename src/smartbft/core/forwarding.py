@@ -100,7 +100,7 @@ class Forwarding:
             # Its turn came when the one before it was ordered: a long queue is no reason for suspicion.
             before, self._oldest, self._first = self._oldest, oldest, first
             self._deadline.begin(oldest if before < 0 else replica.now)
-        if oldest < 0 or not replica.may_propose():
+        if oldest < 0 or not replica.may_propose() or not replica.could_propose():
             self._deadline.hold()
         due = self._deadline.look()
         if due is Due.SUSPECT:

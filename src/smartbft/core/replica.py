@@ -228,7 +228,8 @@ class Replica(Outbox):
             self._taking_part.on_persisted(self.durable)
         elif type(event) is Executed:
             if self._delivery.executed(event.instance, event.results):
-                self.ordering.on_requests()
+                self.ordering.on_executed()
+                self.catch_up.deliver()
         elif type(event) is TimerFired:
             self._on_timer(event.timer)
         elif type(event) is PeerConnected:
@@ -412,6 +413,25 @@ class Replica(Outbox):
     def may_propose(self) -> bool:
         """Not while too many decided batches wait for the application."""
         return self._delivery.backlog < MAX_EXECUTION_BACKLOG
+
+    def may_decide(self) -> bool:
+        """Not while the memory is full of decided batches: what the others go on to decide is fetched later."""
+        return not self._delivery.full
+
+    def batch_times(self) -> tuple[int, ...]:
+        """The clock's, and the one after the agreed time.
+
+        Clocks may have leapt beyond the lease of every session that has requests here, as when all machines slept.
+        Nothing would advance the agreed time then, nor refuse them: their time is the agreed one.
+        """
+        return tuple(dict.fromkeys((max(self.now, self.agreed_time + 1), self.agreed_time + 1)))
+
+    def could_propose(self) -> bool:
+        """Not if the session of each pending request has lapsed by our clock, and is of a time that the agreed one has
+        not reached: nobody orders such a request, and no leader is to blame.
+        """
+        size = self.parameters.max_batch_bytes
+        return any(self.pool.form_batch(1, size, timestamp)[0] for timestamp in self.batch_times())
 
     def decide(self, instance: int, value: bytes, data: bytes, proof: Proof, logged: bool) -> None:
         """Deliver a decision: log it, execute it in parallel with the logging, go on with the next instance."""

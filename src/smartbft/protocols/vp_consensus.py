@@ -106,8 +106,8 @@ class VPConsensus:
         accepted = Accepted(*self.accepted) if self.accepted else None
         return accepted, tuple(Written(digest, regency) for digest, regency in sorted(newest))
 
-    def take_part(self) -> None:
-        """Votes were held back until now: vote for what is here."""
+    def go_on(self) -> None:
+        """What was held back until now, votes or the decision, may be due: go on with what is here."""
         self.consider()
         self._go_on()
 
@@ -396,7 +396,7 @@ class VPConsensus:
 
     def _decide(self, regency: int, digest: bytes, accepts: dict[int, bytes]) -> None:
         value, data = (self.proposal, self.data) if digest == self.digest else self._known[digest]
-        if value is None or data is None:
+        if value is None or data is None or not self._chassis.may_decide():
             return
         self.decided = True
         proof = Proof(self._chassis.view.number, regency, self.instance, digest, tuple(sorted(accepts.items())))

@@ -164,7 +164,7 @@ class Reception:
         return sum(self._admit(*item, digest, source, now) for item, digest in zip(parsed, digests, strict=True))
 
     def _admit(self, request: bytes, id: SessionId, number: int, digest: bytes, source: int, now: int) -> bool:
-        self.now = max(self.now, now)
+        self.now = max(self.agreed_time, now)  # a clock that was set forward may be set back
         if source != NO_SOURCE:
             self.sources.add(source)
         if digest in self.by_digest:
@@ -191,7 +191,9 @@ class Reception:
     def _why_not(self, session: Session | None, id: SessionId, number: int, source: int, size: int) -> int | None:
         """The status with which a request that was not seen before is refused."""
         if session is None or session.standing is not Standing.OPEN:
-            if not self.table.admissible(id[1], self.now):
+            # By our clock, or because the next batch may have the time after the agreed one, whatever clocks show.
+            times = (self.now, self.agreed_time + 1) if self.agreed_time else (self.now,)
+            if not any(self.table.admissible(id[1], time) for time in times):
                 return native.SESSION_REFUSED
             if not self.table.has_room(self.now, 0) or not self.table.key_has_room(id[0], self.now, 0):
                 return native.OVERLOADED
@@ -220,7 +222,7 @@ class Reception:
         return sum(self._admit_body(*item, digest, now) for item, digest in zip(parsed, digests, strict=True))
 
     def _admit_body(self, request: bytes, id: SessionId, number: int, digest: bytes, now: int) -> bool:
-        self.now = max(self.now, now)
+        self.now = max(self.agreed_time, now)  # a clock that was set forward may be set back
         if digest in self.by_digest:
             self._name(self.by_digest[digest])
             return False

@@ -46,7 +46,7 @@ impl RequestPool {
     /// One request; true if it was new and was taken.
     fn admit_one(&mut self, request: RequestView, digest: Digest, arrival: Arrival) -> bool {
         let Arrival { source, now } = arrival;
-        self.now = self.now.max(now);
+        self.look_at_clock(now);
         if source != NO_SOURCE {
             self.sources.register(source);
         }
@@ -96,7 +96,7 @@ impl RequestPool {
         let open = known.filter(|session| self.sessions.slab[*session].is_open());
         let ordered = open.map_or(0, |session| self.sessions.slab[session].ordered);
         if open.is_none() {
-            if !self.sessions.admissible(id.number, self.now) {
+            if !self.sessions.admissible(id.number, self.now) && !self.next_may_open(id.number) {
                 return Err(status::SESSION_REFUSED);
             }
             if !self.sessions.has_room(self.now, 0) || !self.sessions.key_has_room(&id.key, self.now, 0) {
@@ -114,8 +114,20 @@ impl RequestPool {
         }
     }
 
+    /// The clock as it is now: one that was set forward may be set back, but it is never before the agreed time.
+    fn look_at_clock(&mut self, now: u64) {
+        self.now = now.max(self.agreed_time);
+    }
+
+    /// Whether the next batch may open a session although its number has lapsed by our clock: a batch may always have
+    /// the time after the agreed one. Others, whose clocks are behind, propose it; to refuse it here would make a leader
+    /// look slow that never had it.
+    fn next_may_open(&self, number: u64) -> bool {
+        self.agreed_time > 0 && self.sessions.admissible(number, self.agreed_time.saturating_add(1))
+    }
+
     fn admit_one_body(&mut self, request: RequestView, digest: Digest, now: u64) -> bool {
-        self.now = self.now.max(now);
+        self.look_at_clock(now);
         if let Some(&slot) = self.digests.get(&digest) {
             self.counters.duplicates += 1;
             self.name(slot);

@@ -114,7 +114,7 @@ class LeaderWatch:
         waits = current.waits_for_leader()
         if current is not self._ordering.current:
             return False  # looking at it has decided it
-        if current.proposal is None and not self._chassis.pool.ready():
+        if current.proposal is None and not self._chassis.could_propose():
             self._since = _NEVER
             return False
         return waits

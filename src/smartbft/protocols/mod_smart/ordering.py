@@ -119,7 +119,7 @@ class ModSmart:
         """The start is over: say again what was promised, and go on with what came meanwhile."""
         self._synchronization.take_part()
         self.resend(None)
-        self.current.take_part()
+        self.current.go_on()
         self._take_early(self.current)
 
     def _on_consensus(self, sender: int, message: ConsensusMessage) -> None:
@@ -177,8 +177,14 @@ class ModSmart:
     # Algorithm 2
 
     def on_requests(self) -> None:
-        """Requests were verified or executed: go on with a proposal that waited for them, or propose."""
+        """Requests were verified: go on with a proposal that waited for them, or propose."""
         self.current.consider()
+        self._propose()
+        self._watch.look()
+
+    def on_executed(self) -> None:
+        """The application is done with a batch: there may be room for the decision that waits, or for a proposal."""
+        self.current.go_on()
         self._propose()
         self._watch.look()
 
@@ -199,16 +205,14 @@ class ModSmart:
         limits = chassis.parameters.max_batch_requests, chassis.parameters.max_batch_bytes
         self._batch_due = 0
         statements = chassis.statements()
-        now = max(chassis.now, chassis.agreed_time + 1)
-        # Clocks may have leapt beyond the lease of every session that has requests here, as when all machines slept.
-        # Nothing would advance the agreed time then, nor refuse them: their time is the agreed one.
-        for timestamp in dict.fromkeys((now, chassis.agreed_time + 1)):
+        times = chassis.batch_times()
+        for timestamp in times:
             digests, data = chassis.pool.form_batch(*limits, timestamp)
             if digests:
                 value = Value(timestamp, digests, statements)
                 self._last_batch = value.count
                 return value, data
-        return (Value(now, b"", statements), b"") if statements else (None, b"")
+        return (Value(times[0], b"", statements), b"") if statements else (None, b"")
 
     def form_value(self) -> tuple[bytes, bytes]:
         """What a new leader proposes where nothing binds: an encoded value and its requests; empty without any."""

@@ -190,6 +190,15 @@ class Bench:
     def may_propose(self) -> bool:
         return True
 
+    def may_decide(self) -> bool:
+        return True
+
+    def could_propose(self) -> bool:
+        return True
+
+    def batch_times(self) -> tuple[int, ...]:
+        return (max(self.now, self.agreed_time + 1),)
+
     def suspects(self) -> bool:
         return False
 
