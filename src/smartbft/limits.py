@@ -212,6 +212,10 @@ STATUS_INTERVAL_SECONDS = 0.01
 MAX_DIGEST_SHARE = 0.2
 # Replicas tell each other how far they are every second or so: one that is silent for so long is gone.
 PEER_IDLE_TIMEOUT_SECONDS = 30.0
+# What the loop does for one peer without any use, in seconds of its CPU: messages that were here before cost as much to
+# check. Beyond this the peer is read more slowly; all that may be faulty have the share together.
+USELESS_SECONDS_AT_ONCE = 2.0
+USELESS_SHARE = 0.25
 # A frame that began must be complete within this time: what a slow-drip connection may hold open.
 FRAME_TIMEOUT_SECONDS = 30.0
 CONNECTION_LOOK_SECONDS = 1.0

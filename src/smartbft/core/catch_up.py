@@ -107,11 +107,11 @@ class CatchUp:
         if not ahead:
             return
         reaching = [peer for peer in ahead if self._reach[peer] <= replica.decided + 1]
-        if reaching and replica.may_decide() and not replica.transfer.paused:
+        if not reaching and not replica.transfer.paused:
+            replica.transfer.begin()
+        elif reaching and replica.may_decide() and not replica.transfer.paused:
             self._ask(reaching[self._attempts % len(reaching)])
             self._attempts += 1
-        elif not reaching and not replica.transfer.paused:
-            replica.transfer.begin()
         self._waiting = True
         replica.set_timer(Timer.CATCH_UP, replica.parameters.resend_interval)
 

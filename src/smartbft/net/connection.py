@@ -98,6 +98,8 @@ class Connection(asyncio.BufferedProtocol):
         self._received = 0
         self._outgoing: list[bytes] = []
         self._queued = 0  # bytes of them
+        self._written = 0  # bytes handed to the transport
+        self._taken = (0, 0.0)  # bytes that had gone from there at the last look that saw more, and when that was
         self._pauses = 0
         self._drained = asyncio.Event()
         self._drained.set()
@@ -186,6 +188,7 @@ class Connection(asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None or self._error is not None:
             return
+        self._written += len(frames)
         transport.write(frames)
         if self._pauses & _OWN_WRITES and transport.get_write_buffer_size() > self._limits.write_limit:
             self.fail(RemoteProtocolError(f"{self.address} does not read what is sent to it"))
@@ -216,13 +219,29 @@ class Connection(asyncio.BufferedProtocol):
         return self._error is not None
 
     def look(self, now: float) -> None:
-        """Close the connection if it is idle or drips; called now and then with the loop's time."""
+        """Close the connection if it is idle, drips, or takes nothing; called now and then with the loop's time."""
         reader = self._reader
         if reader is None or self._error is not None:
+            return
+        if self._is_stuck(now):
+            self.fail(RemoteProtocolError(f"{self.address} takes nothing of what is sent to it"))
             return
         reason = self._watch.look(now, self._received, reader.buffered())
         if reason is not None and not self._pauses:
             self.fail(RemoteProtocolError(f"{self.address}: {reason}"))
+
+    def _is_stuck(self, now: float) -> bool:
+        """Whether much waits to be written and nothing of it goes: the other side has vanished, or means not to read.
+
+        It is not read from meanwhile, so nobody would hear its silence.
+        """
+        if not self._pauses & _OWN_WRITES or self._transport is None:
+            self._taken = (-1, now)
+            return False
+        gone = self._written - self._transport.get_write_buffer_size()
+        if gone != self._taken[0]:
+            self._taken = (gone, now)
+        return now - self._taken[1] > self._limits.idle_timeout
 
     def fail(self, error: Exception) -> None:
         """Close at once because of `error`."""

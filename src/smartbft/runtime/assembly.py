@@ -116,6 +116,7 @@ class RunningReplica:
             lambda peer: self._driving().peer_connected(peer),
             lambda peer, payload: self._driving().message(peer, payload),
             fail,
+            genesis.view.f,
         )
         self._clients = ClientGate(
             self._pool,

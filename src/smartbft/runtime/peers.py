@@ -11,6 +11,7 @@ from smartbft.errors import RemoteProtocolError
 from smartbft.limits import MAX_MEMBERS, MAX_MESSAGE_BYTES, RECONNECT_INITIAL_SECONDS, RECONNECT_MAX_SECONDS
 from smartbft.net.connection import Connection
 from smartbft.net.penalties import Penalties
+from smartbft.runtime.throttle import WasteBudget, peer_budget
 
 logger = logging.getLogger(__name__)
 
@@ -20,21 +21,26 @@ class PeerChannels:
 
     Args:
         connected: called with a peer's id whenever its channel is up (again).
-        message: called with a peer's id and a MESSAGE payload; raises RemoteProtocolError if it is bad.
+        message: called with a peer's id and a MESSAGE payload; returns the seconds of the loop's time that it wasted;
+            raises RemoteProtocolError if it is bad.
         failed: called when our own code raised.
+        f: how many peers may be faulty.
     """
 
     def __init__(
         self,
         connected: Callable[[int], None],
-        message: Callable[[int, bytes], None],
+        message: Callable[[int, bytes], float],
         failed: Callable[[BaseException], None],
+        f: int,
     ) -> None:
         self._connected = connected
         self._message = message
         self._failed = failed
+        self._f = f
         self._channels: dict[int, Connection] = {}
         self._heard: dict[int, float] = {}  # when the channel last brought something
+        self._budgets: dict[int, WasteBudget] = {}  # by peer: a new channel brings no new budget
         self._penalties: Penalties[int] = Penalties(RECONNECT_INITIAL_SECONDS, RECONNECT_MAX_SECONDS, MAX_MEMBERS)
 
     # --- effects ---
@@ -99,10 +105,14 @@ class PeerChannels:
         """Protocol messages of one socket read, until one of them closes the channel."""
         peer = self._peer_of(connection)
         self._heard[peer] = asyncio.get_running_loop().time()
+        wasted = 0.0
         for _, payload in frames:
             if connection.failed:
                 return
-            self._message(peer, payload)
+            wasted += self._message(peer, payload)
+        budget = self._budgets.setdefault(peer, peer_budget(self._f))
+        if seconds := budget.spend(wasted, int(asyncio.get_running_loop().time() * 1_000_000)):
+            connection.rest(seconds)
 
     def closed(self, connection: Connection, error: Exception | None) -> None:
         """The channel is gone; if that was the peer's fault, it has to wait before it is let in again."""

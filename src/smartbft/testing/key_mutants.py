@@ -72,9 +72,7 @@ def old_promises_count() -> AbstractContextManager[None]:
     """STOPDATA and SYNC count with any key that their signer ever had."""
     check = Validator._check_promise
 
-    def lenient(
-        validator: Validator, signer: int, instance: int, signature: bytes, payload: bytes, who: str
-    ) -> None:
+    def lenient(validator: Validator, signer: int, instance: int, signature: bytes, payload: bytes, who: str) -> None:
         keys, verifier = validator._keys, validator._verifier
         earlier = [entry.key for entry in keys._history.get(signer, ())]
         if not any(verifier.verify(key, signature, payload) for key in earlier):
