@@ -25,7 +25,7 @@ class Home:
         intact = lives.intact(mode, record_votes)
         if mode != "memory":
             (self.root / "data" / segment_name(0)).touch()
-        lives.begin()
+        lives.begin(mode, record_votes)
         if not intact:
             lives.lose()
         return intact
@@ -115,3 +115,41 @@ def test_where_boots_have_no_name_an_asynchronous_log_is_not_trusted(home: Home,
     mark_never_started(home.root)
     home.life("async")
     assert not home.life("async")
+
+
+# --- what counts is how it ran before, not how it is started now ---
+
+
+@pytest.mark.parametrize("before", [("memory", True), ("async", True), ("async", False), ("sync", False)])
+def test_a_synced_life_does_not_find_the_votes_of_one_that_was_not(
+    home: Home, boot: Path, before: tuple[str, bool]
+) -> None:
+    """An operator who sets `persistence = "sync"` after a power loss must not make a replica vote twice."""
+    mark_never_started(home.root)
+    assert home.life(*before)
+    boot.write_text("second boot\n")
+    assert not home.life("sync")
+    assert not home.life("sync"), "lost votes stay lost"
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_an_asynchronous_log_is_whole_until_the_system_is_restarted(home: Home, boot: Path, mode: str) -> None:
+    mark_never_started(home.root)
+    home.life("async")
+    assert home.life(mode)
+
+
+def test_votes_are_safe_again_once_a_synced_life_has_begun(home: Home, boot: Path) -> None:
+    mark_never_started(home.root)
+    home.life("async")
+    assert home.life("sync")
+    boot.write_text("second boot\n")
+    assert home.life("sync")
+
+
+def test_planted_bug_the_mode_of_now_counts(home: Home, boot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Lives, "_note_risk", lambda _self, _risk: None)
+    mark_never_started(home.root)
+    home.life("async")
+    boot.write_text("second boot\n")
+    assert home.life("sync")

@@ -174,7 +174,7 @@ class RunningReplica:
         state = await self._read_log()
         state.intact = intact
         state.signers = [*await asyncio.to_thread(self._key_files.load)]
-        await asyncio.to_thread(lives.begin)
+        await asyncio.to_thread(lives.begin, config.persistence, config.record_votes)
         return state
 
     async def _read_log(self) -> RecoveredState:

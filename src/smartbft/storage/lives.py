@@ -2,8 +2,9 @@
 
 A vote that left and is not on record is as bad as a lie, so the answer is yes only where it can be shown: the replica
 has never run (the marker that its home was created with is there), its log was synced, or its log was handed to an
-operating system that has not been restarted since. Once lost, the record stays lost: the log that the replica writes
-from then on does not bring it back, so another marker says so, until a new consensus key begins a new record.
+operating system that has not been restarted since. What counts is how it ran before, not how it is started now: a life
+whose votes may not outlast it leaves a marker that says so. Once lost, the record stays lost: the log that the replica
+writes from then on does not bring it back, so another marker says so, until a new consensus key begins a new record.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from smartbft.disk import sync_folder
+from smartbft.disk import sync_folder, write_file
 from smartbft.storage.recovery import segment_number
 
 NEVER_STARTED = "never-started"
 VOTES_LOST = "votes-lost"
+VOTES_AT_RISK = "votes-at-risk"
+_UNRECORDED = "unrecorded"
 _BOOT = "boot"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -33,6 +36,8 @@ class Lives:
         self._marker = home / NEVER_STARTED
         self._boot = run / _BOOT
         self._lost = home / VOTES_LOST
+        self._at_risk = home / VOTES_AT_RISK
+        self._risk = _read(self._at_risk)  # how the life before ran, if its votes may be gone
         self._fresh = self._marker.exists()
         self._had_log = data.is_dir() and any(segment_number(name) is not None for name in os.listdir(data))
         self._same_boot = bool(_boot_id()) and _read(self._boot) == _boot_id()
@@ -50,15 +55,29 @@ class Lives:
             return True
         if not self._had_log or not record_votes:
             return False
+        if self._risk and not (self._risk == "async" and self._same_boot):
+            return False
         return mode == "sync" or (mode == "async" and self._same_boot)
 
-    def begin(self) -> None:
-        """A life begins; call it when the log is open and before anything is said."""
+    def begin(self, mode: str, record_votes: bool = True) -> None:
+        """A life begins; call it when the log is open, which syncs what it holds, and before anything is said.
+
+        Args: as for `intact`.
+        """
         self._boot.parent.mkdir(mode=0o700, exist_ok=True)
         self._boot.write_text(_boot_id())
+        self._note_risk("" if mode == "sync" and record_votes else mode if record_votes else _UNRECORDED)
         if self._fresh:
             self._marker.unlink()
             sync_folder(self._marker.parent)
+
+    def _note_risk(self, risk: str) -> None:
+        """Durable before the first vote of this life, so that no later start overlooks it."""
+        if risk:
+            write_file(self._at_risk, risk.encode(), 0o600)
+        elif self._risk:
+            self._at_risk.unlink()
+            sync_folder(self._at_risk.parent)
 
     def lose(self) -> None:
         """The record is lost, for all lives to come; before the log is opened, which would look like a record."""
