@@ -10,7 +10,7 @@ from kit.requests import CHAIN, TestClient
 from smartbft._fastpath.pool import request_digests
 from smartbft.core.effects import Send, ServeDecisions
 from smartbft.core.serving import Serving
-from smartbft.messages import Decision, FetchDecisions, FetchRequests, Message, RequestBodies, Write
+from smartbft.messages import Accept, Decision, FetchDecisions, FetchRequests, Message, RequestBodies, Write
 from smartbft.types import Parameters
 
 LIAR = 3
@@ -56,7 +56,8 @@ def test_each_decision_is_given_once_in_a_while(node: Node) -> None:
 
 
 def test_planted_bug_every_question_is_answered(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Serving, "_first_to_serve", lambda _self, _to, first, _last: first)
+    monkeypatch.setattr(Serving, "_got", lambda _self, _peer: 0)
+    monkeypatch.setattr(Serving, "_note", lambda _self, _peer, _last: None)
     ask_for_all(node)
     assert decisions(node) > 5 * TIMES
 
@@ -70,6 +71,26 @@ def test_who_goes_on_is_not_held_up(node: Node) -> None:
     for first in range(1, 6):
         node.receive(LIAR, FetchDecisions(0, 0, first, first))
     assert decisions(node) == 5
+
+
+def test_what_could_not_be_given_yet_is_given_when_it_can() -> None:
+    """A decision that is not durable here is not sent, and not counted as sent."""
+    cluster = Cluster(parameters=Parameters(batch_delay=0))
+    node = cluster.nodes[0]
+    cluster.submit(TestClient().requests(b"x"))
+    cluster.run(lambda envelope: not (envelope[1] == 0 and isinstance(envelope[2], Accept)))
+    node.disk_blocked = True
+    for sender in (1, 2):
+        [vote] = [m for f, to, m in cluster.delivered if f == sender and to == LIAR and isinstance(m, Accept)]
+        node.receive(sender, vote)
+    assert node.replica.decided == 1
+    node.effects.clear()
+    node.receive(LIAR, FetchDecisions(0, 0, 1, 1))
+    assert decisions(node) == 0
+    node.disk_blocked = False
+    node.complete_disk()
+    ask(node, FetchDecisions(0, 0, 1, 1))
+    assert decisions(node) == 1
 
 
 def test_bodies_are_given_once_in_a_while() -> None:

@@ -55,25 +55,29 @@ class Serving:
         if first < begin:
             replica.send(to, Gone(view, regency, begin))
             return
-        first = self._first_to_serve(to, first, last)
+        first = max(first, self._got(to) + 1)
         for instance in range(first, last + 1):
             known = self._recent.get(instance)
             if known is None:
                 if self._has_log and 1 <= instance <= replica.decided:
                     replica.emit(ServeDecisions(to, instance, min(last, replica.decided)))
+                    self._note(to, last)
                     return
             elif known[1] <= replica.durable:
                 decision = known[0]
                 replica.send(to, Decision(view, regency, instance, decision.value, decision.data, decision.proof))
+                self._note(to, instance)
 
-    def _first_to_serve(self, to: int, first: int, last: int) -> int:
-        """What a peer got a moment ago it does not get again, as often as it may ask: a few bytes must not be answered
-        with megabytes without end. Who catches up asks for later and later decisions, and again when time has passed.
+    def _got(self, peer: int) -> int:
+        """The last decision that a peer was given a moment ago: it does not get that again, as often as it may ask.
+
+        A few bytes must not be answered with megabytes without end. Who catches up asks for later and later decisions,
+        and again when time has passed.
         """
-        replica = self._replica
-        pause = replica.parameters.resend_interval // 2
-        got, since = self._served.get(to, (0, -pause))
-        if abs(replica.now - since) >= pause:
-            got, since = 0, replica.now
-        self._served[to] = (max(got, last), since)
-        return max(first, got + 1)
+        got, since = self._served.get(peer, (0, 0))
+        return got if abs(self._replica.now - since) < self._replica.parameters.resend_interval // 2 else 0
+
+    def _note(self, peer: int, last: int) -> None:
+        got = self._got(peer)
+        since = self._served[peer][1] if got else self._replica.now
+        self._served[peer] = (max(got, last), since)

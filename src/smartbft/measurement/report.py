@@ -10,6 +10,7 @@ from smartbft.measurement.machine import description
 
 Row = tuple[str, str]
 
+
 def figures(measurement: Measurement) -> list[Row]:
     """Name and value of everything that the demo's table shows, units included."""
     load, replicas = measurement.load, list(measurement.replicas.values())
