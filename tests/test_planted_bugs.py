@@ -65,6 +65,7 @@ FOUND_BY = {
     # Regency changes
     "lock released": [SIMULATOR("lock-released"), EXPLORATION("lock released at a regency change")],
     "vote in an old regency": [
+        SIMULATOR("votes-in-old-regencies"),
         EXPLORATION("votes in a regency that is over"),
         "protocols/test_whys.py::test_why_installing_is_a_promise_planted_bug",
     ],
@@ -84,11 +85,13 @@ FOUND_BY = {
         KNOWN("b4_planted_bugs[entries twice]"),
     ],
     "SYNC value unchecked": [
+        SIMULATOR("any-value-in-a-sync"),
         EXPLORATION("a SYNC with any value is taken up"),
         FORGERIES("_any_set-SYNC another value than the one that binds"),
     ],
     "SYNC picks the shortest log": [
         EXPLORATION("collects of decided instances count"),
+        SIMULATOR("older-values-win"),
         EXPLORATION("an older value displaces a newer one"),
     ],
     "regency change waits for the wrong set": ["simulator/test_cut_off.py::test_planted_bugs[waits for all]"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from smartbft.testing.byzantine import ATTACKS
 from smartbft.testing.campaign import Failure
 from smartbft.testing.drawing import draw_scenario
 from smartbft.testing.faults import Faults
+from smartbft.testing.scenario import Deafness
 from smartbft.testing.shrinking import shrink
 
 # Continuous integration runs more.
@@ -77,6 +79,28 @@ def test_attacks_that_nobody_tolerates_are_refused():
         SimulationOptions(n=3, byzantine="silent")
     with pytest.raises(LocalProtocolError, match="'loud' is none of"):
         SimulationOptions(byzantine="loud")
+
+
+def test_the_network_helps_the_attackers_now_and_then():
+    drawn = [draw_scenario(SimulationOptions(seed=seed, byzantine="any")) for seed in range(200)]
+    assert 40 < sum(1 for scenario in drawn if scenario.rounds) < 120
+    assert 40 < sum(1 for scenario in drawn if scenario.deafness) < 120
+    quiet = [draw_scenario(SimulationOptions(seed=seed, byzantine="any", faults="crashes")) for seed in range(50)]
+    honest = [draw_scenario(SimulationOptions(seed=seed)) for seed in range(50)]
+    assert not any(scenario.rounds or scenario.deafness for scenario in (*quiet, *honest))
+
+
+def test_who_is_deaf_to_a_phase_does_not_decide_until_it_is_over():
+    options = SimulationOptions(instances=4, faults="none", persistence="sync")
+    deaf = Deafness((0, 1, 2, 3), 1, "ACCEPT", 10 * Simulation(options).scenario.parameters.resend_interval)
+    run = Simulation(options, scenario=replace(Simulation(options).scenario, deafness=(deaf,)))
+    while run.decided < 2:
+        run.advance(1)
+    began = run.scheduler.now
+    while run.decided < 4:
+        run.advance(1)
+    assert run.scheduler.now - began >= deaf.duration // 2
+    run.run()
 
 
 def test_at_most_f_replicas_are_faulty():

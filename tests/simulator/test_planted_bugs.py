@@ -24,10 +24,11 @@ def test_a_planted_bug_is_found(mutant: Mutant):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("attacks", sorted({mutant.byzantine for mutant in MUTANTS}))
-def test_without_the_bugs_the_same_seeds_pass(attacks: str):
-    seeds = max(mutant.seeds for mutant in MUTANTS if mutant.byzantine == attacks)
-    assert run_campaign(SimulationOptions(byzantine=attacks, checkpoints=TOGETHER), seeds).failures == []
+@pytest.mark.parametrize(("attacks", "instances"), sorted({(one.byzantine, one.instances) for one in MUTANTS}))
+def test_without_the_bugs_the_same_seeds_pass(attacks: str, instances: int):
+    seeds = max(one.seeds for one in MUTANTS if (one.byzantine, one.instances) == (attacks, instances))
+    options = SimulationOptions(byzantine=attacks, checkpoints=TOGETHER, instances=instances or 50)
+    assert run_campaign(options, seeds).failures == []
 
 
 def test_a_replica_that_forgets_and_votes_is_found_in_memory_mode(monkeypatch: pytest.MonkeyPatch):

@@ -95,6 +95,12 @@ Edit = Callable[[dict[str, Any]], object]
         (lambda content: content["scenario"]["network"].update(loss="much"), "Expected `float`"),
         (lambda content: content["scenario"]["disk"].update(segment_bytes=2**40), "segment_bytes: "),
         (lambda content: content["scenario"].update(persistence="disk"), "persistence 'disk' is none of memory"),
+        (
+            lambda content: content["scenario"].update(
+                deafness=[{"replicas": [1], "after_instance": 1, "phase": "STOP", "duration": 9}]
+            ),
+            "phase 'STOP' is none of PROPOSE, WRITE, ACCEPT, SYNC",
+        ),
         (lambda content: content["scenario"].update(clock_offsets=[0]), "clock_offsets has 1 entries for 4"),
         (lambda content: content["scenario"].update(left_out=[4]), "left_out names replica 4 of 4"),
         (lambda content: content["scenario"].update(left_out=[2, 3]), "2 replicas are faulty or left out for good"),

@@ -20,6 +20,7 @@ from smartbft.cli.progress import seeds_progress
 ATTACK_NAMES = (
     "silent",
     "slow",
+    "part-way",
     "equivocate",
     "double-votes",
     "wrong-digest",

@@ -16,6 +16,7 @@ from smartbft.testing.scenario import (
     BitRot,
     ClockStep,
     Crash,
+    Deafness,
     DiskFailure,
     Isolation,
     OneWayCut,
@@ -36,6 +37,8 @@ SEQUENTIAL_EVERY = 4
 CLOCK_SKEW = 100_000  # microseconds
 # Twins: rounds at most (promise A2), and the groups of each.
 MOST_ROUNDS = 12
+# Attacked replicas live through partitions so often.
+SPLIT_RATE = 0.4
 # Who leads at first is Byzantine so often.
 FIRST_LEADER_RATE = 0.5
 
@@ -107,7 +110,8 @@ def _with_adversary(draw: random.Random, options: SimulationOptions, scenario: S
         crashes=crashes,
         attackers=attackers,
         twins=twins,
-        rounds=_rounds(draw, options.n, len(twins), scenario.parameters) if twins else (),
+        rounds=_rounds(draw, options.n, len(twins), scenario.parameters) if twins else _splits(options, scenario),
+        deafness=_deafness(options, scenario),
         forgetful=frozenset(forgetful),
         rot=rot,
         wipes=wipes,
@@ -140,6 +144,34 @@ def _choose_attacks(draw: random.Random, names: list[str]) -> list[str]:
         drawn += draw.sample(KEY_ATTACKS, draw.randint(2, 3))
         drawn += draw.sample([name for name in sorted(ATTACKS) if name not in KEY_ATTACKS], draw.randint(0, 2))
     return list(dict.fromkeys([name for name in names if name not in (ANY, KEYS)] + drawn))
+
+
+def _splits(options: SimulationOptions, scenario: Scenario) -> tuple[Round, ...]:
+    """Now and then the others are split while some attack: so a value may be written or accepted by few, in several
+    regencies. A stream of its own: other draws stay as they are.
+    """
+    draw = random.Random(f"smartbft splits {options.seed}")  # noqa: S311 - schedules, not secrets
+    attacked = options.attacks or options.mutations
+    if not attacked or options.faults not in ("all", "network") or draw.random() >= SPLIT_RATE:
+        return ()
+    return _rounds(draw, options.n, 0, scenario.parameters)
+
+
+def _deafness(options: SimulationOptions, scenario: Scenario) -> tuple[Deafness, ...]:
+    """As `_splits`, by phases: all have written a value and nobody has accepted it, or a few have."""
+    draw = random.Random(f"smartbft deafness {options.seed}")  # noqa: S311 - schedules, not secrets
+    attacked = options.attacks or options.mutations
+    if not attacked or options.faults not in ("all", "network") or draw.random() >= SPLIT_RATE:
+        return ()
+    return tuple(
+        Deafness(
+            replicas=tuple(sorted(draw.sample(range(options.n), draw.randint(1, options.n)))),
+            after_instance=draw.randrange(options.instances),
+            phase=draw.choice(("PROPOSE", "WRITE", "ACCEPT", "ACCEPT", "ACCEPT", "SYNC")),
+            duration=int(draw.choice((0.5, 1.2, 2.5)) * scenario.parameters.request_timeout),
+        )
+        for _ in range(draw.randint(1, 6))
+    )
 
 
 def _rounds(draw: random.Random, n: int, twins: int, parameters: Parameters) -> tuple[Round, ...]:

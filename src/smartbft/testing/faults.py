@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from smartbft.testing.scenario import (
+    PHASES,
     BitRot,
     ClockStep,
     Crash,
+    Deafness,
     DiskFailure,
     Fault,
     Isolation,
@@ -69,6 +71,8 @@ class Faults:
             self._scheduler.after(0, self._isolate, fault)
         elif isinstance(fault, OneWayCut):
             self._scheduler.after(0, self._cut, fault)
+        elif isinstance(fault, Deafness):
+            self._scheduler.after(0, self._deafen, fault)
         elif isinstance(fault, DiskFailure):
             self._scheduler.after(0, self._fail_disk, fault)
         elif isinstance(fault, BitRot):
@@ -172,6 +176,18 @@ class Faults:
 
     def _end_cut(self, cut: OneWayCut) -> None:
         self._mend(cut.sender, cut.to)
+        self._is_over()
+
+    def _deafen(self, fault: Deafness) -> None:
+        kind = PHASES[fault.phase]
+        for id in fault.replicas:
+            self._world.hosts[id].deaf_to.append(kind)
+            self._world.trace.note(self._scheduler.now, Kind.CUT, id, 1 << 16)
+        self._scheduler.after(fault.duration, self._end_deafness, fault)
+
+    def _end_deafness(self, fault: Deafness) -> None:
+        for id in fault.replicas:
+            self._world.hosts[id].deaf_to.remove(PHASES[fault.phase])
         self._is_over()
 
     def _mend(self, sender: int, to: int) -> None:

@@ -37,6 +37,7 @@ class Host:
         self.replica: SimulatedReplica | None = None
         self.lives = 0
         self.votes_lost = False
+        self.deaf_to: list[type[Message]] = []  # what is lost on its way to here
         self.signers: list[Signer] = []  # of consensus keys that were made here, on the disk
         self.rotten = False
         self.clock_offset = world.scenario.clock_offsets[id]

@@ -43,6 +43,7 @@ class Mutant:
         plant: a context in which the bug is there.
         authentication: of requests, if the bug shows in one way only.
         byzantine: attacks that the bug lets through (`SimulationOptions.byzantine`).
+        instances: of each run; 0: as many as usual.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Mutant:
     plant: Callable[[], AbstractContextManager[None]]
     authentication: str = "auto"
     byzantine: str = ""
+    instances: int = 0
 
 
 def _quorum_off_by_one() -> AbstractContextManager[None]:
@@ -408,6 +410,32 @@ MUTANTS: Sequence[Mutant] = (
         byzantine="forged-collects,stop-storm,censor",
     ),
     Mutant(
+        "votes-in-old-regencies",
+        "a replica that has installed a regency still votes in the one before",
+        ("no contradiction",),
+        30,
+        regency_mutants.votes_in_old_regencies,
+        byzantine="part-way",
+    ),
+    Mutant(
+        "any-value-in-a-sync",
+        "nobody checks that a SYNC has the value that binds (with --byzantine bad-sync)",
+        ("justified SYNC",),
+        60,
+        regency_mutants.any_value_in_a_sync,
+        byzantine="bad-sync",
+        instances=12,
+    ),
+    Mutant(
+        "older-values-win",
+        "a certified value binds whatever newer one others have accepted (with --byzantine forged-collects)",
+        ("justified SYNC",),
+        200,
+        regency_mutants.older_values_win,
+        byzantine="forged-collects",
+        instances=12,
+    ),
+    Mutant(
         "decisions-without-proof",
         "whoever claims to have decided more is believed (B5; with --byzantine forged-collects,slow)",
         ("justified SYNC", "provability"),
@@ -430,6 +458,8 @@ def hunt(mutant: Mutant, options: SimulationOptions) -> tuple[int, Failure] | No
                 seed = replace(seed, authentication=mutant.authentication)
             if mutant.byzantine:
                 seed = replace(seed, byzantine=mutant.byzantine)
+            if mutant.instances:
+                seed = replace(seed, instances=mutant.instances)
             outcome = run_seed(seed)
             if isinstance(outcome, Failure):
                 return number + 1, outcome

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
+from smartbft.core import epoch_change
 from smartbft.core.effects import Broadcast, Record, Send
 from smartbft.core.replica import Replica
+from smartbft.core.safety import VoteGuard
 from smartbft.core.validation import Validator
 from smartbft.errors import RemoteProtocolError
 from smartbft.protocols.mod_smart.synchronization import Synchronization
+from smartbft.protocols.vp_consensus import VPConsensus
 from smartbft.testing.planting import replaced
 
 
@@ -55,3 +58,32 @@ def future_votes_in_collects() -> AbstractContextManager[None]:
 def decisions_without_proof() -> AbstractContextManager[None]:
     """B5: who claims to have decided more is believed."""
     return replaced(Validator, "_check_last_decision", lambda *_: None)
+
+
+@contextmanager
+def votes_in_old_regencies() -> Iterator[None]:
+    """Installing a regency ends nothing: late WRITEs of the one before still turn into ACCEPTs."""
+    try_accept = VPConsensus._try_accept
+
+    def may_vote(guard: VoteGuard, instance: int, regency: int) -> bool:
+        return instance > guard._decided and instance >= guard._first and not guard.suspended
+
+    def accept_late(consensus: VPConsensus, regency: int, digest: bytes) -> None:
+        now, consensus.regency = consensus.regency, regency
+        try_accept(consensus, regency, digest)
+        consensus.regency = now
+
+    with ExitStack() as planted:
+        planted.enter_context(replaced(VoteGuard, "_may_vote", may_vote))
+        planted.enter_context(replaced(VPConsensus, "_try_accept", accept_late))
+        yield
+
+
+def any_value_in_a_sync() -> AbstractContextManager[None]:
+    """Nobody repeats the leader's evaluation of the collects."""
+    return replaced(Validator, "_check_sync_value", lambda *_: None)
+
+
+def older_values_win() -> AbstractContextManager[None]:
+    """A certified value binds whatever newer one others have accepted."""
+    return replaced(epoch_change, "_quorum_highest", lambda *_: True)

@@ -197,6 +197,8 @@ class SimulatedReplica:
         """Bytes of a protocol message from a peer, through the product's decoder and validation."""
         try:
             message = decode(data)
+            if self._host.deaf_to and type(message) in self._host.deaf_to:
+                return
             self._note_received(self.id, sender, message)
             if type(message) is Hold:
                 self._world.checkers.vouching.received(self.id, sender, message)

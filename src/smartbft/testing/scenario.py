@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from smartbft.errors import LocalProtocolError
+from smartbft.messages import Accept, Message, Propose, Sync, Write
 from smartbft.testing.disk import DiskOptions
 from smartbft.testing.network import NetworkOptions
 from smartbft.types import CHANNEL, Parameters
@@ -17,6 +18,7 @@ _COUNTED = (
     "crashes",
     "isolations",
     "cuts",
+    "deafness",
     "clock_steps",
     "disk_failures",
     "rot",
@@ -89,6 +91,27 @@ class OneWayCut:
     sender: int
     to: int
     after_instance: int
+    duration: int
+
+
+# What replicas may be deaf to.
+PHASES: dict[str, type[Message]] = {"PROPOSE": Propose, "WRITE": Write, "ACCEPT": Accept, "SYNC": Sync}
+
+
+@dataclass(frozen=True, slots=True)
+class Deafness:
+    """One planned time in which the messages of one phase are lost on their way to some replicas.
+
+    Attributes:
+        replicas: to whom.
+        after_instance: it follows the first decision of this instance.
+        phase: a name in `PHASES`.
+        duration: microseconds.
+    """
+
+    replicas: tuple[int, ...]
+    after_instance: int
+    phase: str
     duration: int
 
 
@@ -169,7 +192,7 @@ class Round:
     duration: int
 
 
-Fault = Crash | Isolation | ClockStep | OneWayCut | DiskFailure | BitRot | Wipe
+Fault = Crash | Isolation | ClockStep | OneWayCut | Deafness | DiskFailure | BitRot | Wipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +211,7 @@ class Scenario:
         tell_one: how often a client sends a new request to one replica only.
         troublemakers: clients that break the rules.
         mischief_pause: longest time between two deeds of a troublemaker.
-        crashes, isolations, clock_steps, cuts, disk_failures, rot, wipes: what goes wrong beside the network.
+        crashes, isolations, clock_steps, cuts, deafness, disk_failures, rot, wipes: what goes wrong beside the network.
         attackers: attacks, each of one Byzantine replica.
         twins: replicas of which two copies run.
         rounds: the partitions that the copies and the others live through.
@@ -212,6 +235,7 @@ class Scenario:
     isolations: tuple[Isolation, ...]
     clock_steps: tuple[ClockStep, ...]
     cuts: tuple[OneWayCut, ...] = ()
+    deafness: tuple[Deafness, ...] = ()
     disk_failures: tuple[DiskFailure, ...] = ()
     rot: tuple[BitRot, ...] = ()
     wipes: tuple[Wipe, ...] = ()
@@ -235,7 +259,7 @@ class Scenario:
     def planned(self) -> list[Fault]:
         """The faults that follow decisions, in that order."""
         machines = (self.crashes, self.clock_steps, self.disk_failures, self.rot, self.wipes)
-        kinds = (*machines, self.isolations, self.cuts)
+        kinds = (*machines, self.isolations, self.cuts, self.deafness)
         faults: list[Fault] = [fault for kind in kinds for fault in kind]
         return sorted(faults, key=lambda fault: fault.after_instance)
 
@@ -280,4 +304,5 @@ class Scenario:
 
     def _attacks(self) -> str:
         attacks = "".join(f", replica {one.replica}: {one.attack} {one.rate:.0%}" for one in self.attackers)
-        return attacks + "".join(f", twins of replica {id} in {len(self.rounds)} rounds" for id in self.twins)
+        attacks += "".join(f", twins of replica {id}" for id in self.twins)
+        return attacks + (f", {len(self.rounds)} rounds of partitions" if self.rounds else "")

@@ -19,7 +19,7 @@ from smartbft.quorum import max_faulty
 from smartbft.testing.byzantine import ATTACKS
 from smartbft.testing.disk import FAILURES
 from smartbft.testing.options import PERSISTENCE_LEVELS, SimulationOptions
-from smartbft.testing.scenario import Scenario
+from smartbft.testing.scenario import PHASES, Scenario
 
 FORMAT = "smartbft schedule 1"
 MAX_SCHEDULE_BYTES = 1024 * 1024
@@ -127,6 +127,7 @@ def _wrong(schedule: Schedule) -> Iterator[str]:
         ("left_out", scenario.left_out, options.n),
         ("forgetful", sorted(scenario.forgetful), options.n),
         *(("crashes", crash.replicas, options.n) for crash in scenario.crashes),
+        *(("deafness", deaf.replicas, options.n) for deaf in scenario.deafness),
         *(("cuts", (cut.sender, cut.to), options.n) for cut in scenario.cuts),
         *(("rounds", group, machines) for one in scenario.rounds for group in one.groups),
     ]
@@ -149,6 +150,9 @@ def _senseless(options: SimulationOptions, scenario: Scenario) -> Iterator[str]:
     for attacker in scenario.attackers:
         if attacker.attack not in ATTACKS:
             yield f"attack '{attacker.attack}' is none of {', '.join(ATTACKS)}"
+    for deaf in scenario.deafness:
+        if deaf.phase not in PHASES:
+            yield f"phase '{deaf.phase}' is none of {', '.join(PHASES)}"
     for failure in scenario.disk_failures:
         if failure.operation not in FAILURES:
             yield f"operation '{failure.operation}' is none of {', '.join(FAILURES)}"

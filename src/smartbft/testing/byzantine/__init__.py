@@ -17,6 +17,7 @@ from smartbft.testing.byzantine.normal_phase import (
     LieAboutDecisions,
     LieAboutProgress,
     LieToClients,
+    PartWay,
     Replay,
     Silent,
     Slow,
@@ -32,6 +33,7 @@ KEYS = "keys"
 ATTACKS: dict[str, type[Attack]] = {
     "silent": Silent,
     "slow": Slow,
+    "part-way": PartWay,
     "equivocate": Equivocate,
     "double-votes": DoubleVotes,
     "wrong-digest": WrongDigest,

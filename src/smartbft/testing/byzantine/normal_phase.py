@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from collections.abc import Sequence
 
@@ -55,6 +56,31 @@ class Slow(Attack):
             return (message,)
         self.powers.send(to, message, int(self.powers.parameters.request_timeout * self._share))
         return ()
+
+
+class PartWay(Attack):
+    """As the leader: brings an instance part of the way, for some more than for others, and then says nothing more."""
+
+    def __init__(self, powers: Powers) -> None:
+        super().__init__(powers)
+        self._wants = OncePer(powers)
+        self._left: dict[int, int] = {}  # regency -> the instance in which it left
+
+    def outgoing(self, to: int, message: Message) -> Sequence[Message]:
+        """Each kind of message reaches fewer: some have a value, some have written it, some have accepted it."""
+        powers = self.powers
+        if not isinstance(message, (Propose, Write, Accept)) or powers.view.leader(message.regency) != powers.id:
+            return (message,)
+        place = message.regency, message.instance
+        if message.regency not in self._left and self._wants(place):
+            self._left[message.regency] = message.instance
+        left = self._left.get(message.regency)
+        if left is None or message.instance < left:
+            return (message,)
+        # Accomplices need not agree: each leads in regencies of its own.
+        far = random.Random(f"{powers.victim} {place} {to}").randrange(4)  # noqa: S311 - no secret
+        reached = message.instance == left and far > (Propose, Write, Accept).index(type(message))
+        return (message,) if reached else ()
 
 
 class Equivocate(Attack):
