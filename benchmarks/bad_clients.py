@@ -1,20 +1,26 @@
 """A client that misbehaves until it is stopped; says when it is ready to. For `faults.py`.
 
-python benchmarks/bad_clients.py GENESIS ATTACK
+python benchmarks/bad_clients.py GENESIS ATTACK [tls]
 
 one-replica     tells every request to one replica only, which does not lead
 bad-signatures  signs garbage, and connects again whenever it is thrown out
 gaps            leaves out every second sequence number
 flood           sends the same valid requests to all replicas, over and over, as fast as the sockets take them
+connections     opens thousands of connections a second to all ports, for clients and for replicas, and says nothing
+handshakes      the same, and begins a handshake on each
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
+import socket
+import ssl
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,11 +30,17 @@ from smartbft.limits import SIGNATURE_BYTES
 from smartbft.measurement.requests import SPEND, Job, sign_rounds, split_frames, traffic
 from smartbft.net.handshake import NO_CHANNEL, NONCE_BYTES, ClientDialer
 
-ATTACKS = ("one-replica", "bad-signatures", "gaps", "flood")
+CONNECTING = ("connections", "handshakes")
+ATTACKS = ("one-replica", "bad-signatures", "gaps", "flood", *CONNECTING)
 KEYS = 64
 ROUNDS = 40
 # Requests per second, but for the flood.
 RATE = 1000
+# Connections opened per second, and kept open until the other side closes them or so many newer ones are open.
+CONNECTIONS_PER_SECOND = 4000
+KEPT = 4000
+# A connection speaks when so many others were opened after it: by then it is made.
+SPEAKS_AFTER = 64
 
 
 def rounds_of(genesis: Genesis) -> Iterator[list[bytes]]:
@@ -114,7 +126,46 @@ async def attack(genesis: Genesis, kind: str) -> None:
             await asyncio.sleep(KEYS / RATE)
 
 
+def first_words(genesis: Genesis, tls: bool) -> bytes:
+    """What makes a replica work: the same bytes every time, which cost us nothing."""
+    if not tls:
+        member = genesis.members[0]
+        return ClientDialer(genesis.chain_id, member.id, member.permanent_key, bytes(NONCE_BYTES), NO_CHANNEL).start()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    outgoing = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), outgoing).do_handshake()
+    return outgoing.read()
+
+
+def crowd(genesis: Genesis, words: bytes) -> None:
+    """Open connections without end; on each of them say `words`."""
+    addresses = [address for member in genesis.members for address in (member.client_address, member.replica_address)]
+    opened: deque[socket.socket] = deque()
+    print("ready", flush=True)
+    began = time.monotonic()
+    for number in itertools.count():
+        address = addresses[number % len(addresses)]
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.connect_ex((address.host, address.port))
+        opened.append(sock)
+        if words and len(opened) > SPEAKS_AFTER:
+            with contextlib.suppress(OSError):  # not taken yet, or closed already
+                opened[-SPEAKS_AFTER].send(words)
+        if len(opened) > KEPT:
+            opened.popleft().close()
+        early = number / CONNECTIONS_PER_SECOND - (time.monotonic() - began)
+        if early > 0.005:
+            time.sleep(early)
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 3 or sys.argv[2] not in ATTACKS:
+    if len(sys.argv) not in (3, 4) or sys.argv[2] not in ATTACKS:
         sys.exit(__doc__)
-    asyncio.run(attack(Genesis.load(Path(sys.argv[1])), sys.argv[2]))
+    of = Genesis.load(Path(sys.argv[1]))
+    if sys.argv[2] in CONNECTING:
+        crowd(of, first_words(of, tls=sys.argv[3:] == ["tls"]) if sys.argv[2] == "handshakes" else b"")
+    else:
+        asyncio.run(attack(of, sys.argv[2]))

@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.bad_clients import ATTACKS
+from benchmarks.bad_clients import ATTACKS, CONNECTING
 from smartbft.cli.output import print_json, print_rows, print_table, say
 from smartbft.cli.progress import Progress
 from smartbft.cli.run import run
@@ -86,7 +86,9 @@ class BadClientRun(Run):
     @contextlib.asynccontextmanager
     async def _beside(self, generator: LoadGenerator, client: AsyncClient) -> AsyncIterator[Until]:
         command = [sys.executable, str(HERE / "bad_clients.py"), str(self._network.folder / "genesis.toml")]
-        attacker = await asyncio.create_subprocess_exec(*command, self.attack, stdout=asyncio.subprocess.PIPE)
+        attacker = await asyncio.create_subprocess_exec(
+            *command, self.attack, self._scenario.transport, stdout=asyncio.subprocess.PIPE
+        )
         try:
             if attacker.stdout is not None:  # what its start costs is not part of the attack
                 await attacker.stdout.readline()
@@ -121,7 +123,12 @@ def cases(base: Scenario) -> Iterator[tuple[str, type[Run], Scenario]]:
             yield f"slow leader, timeout {timeout / 1e6:g} s, proposals after {delay / 1e6:g} s", kind, scenario
     yield "fault-free", Run, base
     for attack in ATTACKS:
-        yield f"client: {attack}", type("Attacked", (BadClientRun,), {"attack": attack}), base
+        if attack not in CONNECTING:
+            yield f"client: {attack}", type("Attacked", (BadClientRun,), {"attack": attack}), base
+    secured = replace(base, transport="tls")
+    yield "fault-free, TLS", Run, secured
+    for attack in CONNECTING:
+        yield f"client: {attack}", type("Attacked", (BadClientRun,), {"attack": attack}), secured
 
 
 def related(results: dict[str, list[Measurement]]) -> Iterator[dict[str, Any]]:

@@ -194,10 +194,34 @@ MAX_LOG_QUEUE_BYTES = 64 * 1024 * 1024
 
 # Connections.
 MAX_CLIENT_CONNECTIONS = 4096
-# Connections that have not introduced themselves: beyond it the oldest of them goes. An honest handshake takes a few
-# milliseconds, so a flood must be that quick to keep anybody out; on the port for replicas there is room for all peers.
+# When all of them are taken, one that has said nothing for so long makes room for a new one.
+CLIENT_YIELDING_SILENCE_SECONDS = 10.0
+# Connections that have not introduced themselves: beyond it the oldest of them goes, of the address that has most. An
+# honest handshake takes a few milliseconds, so a flood must be that quick to keep its neighbours out; on the port for
+# replicas there is room for all peers.
 MAX_STRANGERS_FOR_CLIENTS = 1024
 MAX_STRANGERS_FOR_REPLICAS = 2 * MAX_MEMBERS
+# Handshakes that begin on one port: with TLS each costs half a millisecond, so a flood takes a tenth of a core (of
+# clients) and a hundredth (of replicas, who need no more unless they fail to knock). At once: not to be felt by others,
+# and enough for a crowd of clients that comes back. Without TLS a handshake costs a fifth, so that many more may begin.
+CLIENT_HANDSHAKES_AT_ONCE = 256
+CLIENT_HANDSHAKES_PER_SECOND = 200.0
+REPLICA_HANDSHAKES_AT_ONCE = MAX_MEMBERS
+REPLICA_HANDSHAKES_PER_SECOND = 25.0
+PLAIN_HANDSHAKES_PER_TLS_HANDSHAKE = 5
+# Connections accepted on one port: to accept one, hear it and close it takes some 50 microseconds. The others wait in
+# the operating system's queue. At once more than wait here; in one turn of the loop few enough not to be felt.
+ACCEPTED_AT_ONCE = 2 * MAX_STRANGERS_FOR_CLIENTS
+ACCEPTED_PER_SECOND = 1000.0
+ACCEPTED_PER_TURN = 32
+# Knocks: to check one takes some 60 microseconds. A replica dials again after 50 milliseconds at the earliest, and soon
+# more slowly; one that lies gets no more handshakes than that.
+KNOCKS_AT_ONCE = 2 * MAX_MEMBERS
+KNOCKS_PER_SECOND = 1000.0
+MEMBER_KNOCKS_AT_ONCE = 8
+MEMBER_KNOCKS_PER_SECOND = 2.0
+# How often it is told how many connections were turned away, and why.
+LOBBY_REPORT_SECONDS = 10.0
 # A client that was thrown out has to wait, twice as long each time. By address, since nobody has to say who he is;
 # honest clients may share it, so the pause never grows beyond what their own repeated dialing bridges.
 CLIENT_PENALTY_INITIAL_SECONDS = 0.1

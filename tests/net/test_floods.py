@@ -7,12 +7,13 @@ import asyncio
 import pytest
 
 from smartbft._fastpath.frames import MESSAGE, frame
+from smartbft.net.lobby import Lobby
 from smartbft.net.penalties import Penalties
-from smartbft.net.transport import _Accepted
 from smartbft.net.watch import ConnectionLimits
 from tests.net.test_transport import Pair, client_of, run
 
 FEW = ConnectionLimits(connections=32, strangers=4, handshake_timeout=30.0)
+HAS_TO_WAIT = "its address broke the protocol a moment ago and has to wait"
 BAD = b"\xff\xff\xff\xff\x63"
 
 
@@ -23,10 +24,10 @@ def test_strangers_who_say_nothing_make_room_for_those_who_do() -> None:
             for _ in range(3 * FEW.strangers):
                 await pair.raw()
             later = await asyncio.wait_for(client_of(pair), 5)
-            for _ in range(2 * FEW.strangers + 1):
-                _, error = await asyncio.wait_for(pair.accepting.closed_now.get(), 2)
-                assert "have not introduced themselves" in str(error)
             assert len(pair.listener.strangers) <= FEW.strangers
+            assert (
+                pair.listener.lobby.turned_away["too many connections have not introduced themselves"] > FEW.strangers
+            )
             for _, writer in [*known, later]:
                 writer.write(frame(MESSAGE, b"still here"))
             said = [await pair.accepting.frames.get() for _ in range(7)]
@@ -57,17 +58,13 @@ async def thrown_out(pair: Pair) -> None:
 
 async def welcome(pair: Pair) -> bool:
     """Whether a client is let in now."""
-    reader, writer = await pair.raw()
-    try:
-        said = await asyncio.wait_for(reader.read(1), 0.05)
-    except TimeoutError:
-        return True
-    finally:
-        writer.close()
-    assert said == b""
-    _, error = await pair.accepting.closed_now.get()
-    assert "has to wait" in str(error)
-    return False
+    turned_away = pair.listener.lobby.turned_away
+    known, refused = set(pair.listener.strangers), turned_away.get(HAS_TO_WAIT, 0)
+    _, writer = await pair.raw()
+    while not (set(pair.listener.strangers) - known or turned_away.get(HAS_TO_WAIT, 0) > refused):
+        await asyncio.sleep(0)
+    writer.close()
+    return turned_away.get(HAS_TO_WAIT, 0) == refused
 
 
 def test_whoever_was_thrown_out_has_to_wait() -> None:
@@ -95,7 +92,6 @@ def test_the_pause_is_short_at_first() -> None:
                 assert penalties.remaining("127.0.0.1", asyncio.get_running_loop().time()) <= pause
                 while not await welcome(pair):
                     await asyncio.sleep(0)
-                await pair.accepting.closed_now.get()
 
     run(scenario)
 
@@ -110,8 +106,8 @@ def test_good_manners_cost_nothing() -> None:
                 await pair.accepting.closed_now.get()
             for _ in range(2 * FEW.strangers):
                 await pair.raw()
-            for _ in range(FEW.strangers):
-                await pair.accepting.closed_now.get()
+            while not pair.listener.lobby.turned_away:
+                await asyncio.sleep(0)
             assert len(penalties) == 0
 
     run(scenario)
@@ -121,8 +117,8 @@ def test_good_manners_cost_nothing() -> None:
 
 
 def test_planted_bug_nobody_counts_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_Accepted, "_turn_away", lambda self, why: None)
-    with pytest.raises(TimeoutError):
+    monkeypatch.setattr(Lobby, "_make_room", lambda self, why: None)
+    with pytest.raises(AssertionError):
         test_strangers_who_say_nothing_make_room_for_those_who_do()
 
 

@@ -193,6 +193,11 @@ class Connection(asyncio.BufferedProtocol):
         if self._pauses & _OWN_WRITES and transport.get_write_buffer_size() > self._limits.write_limit:
             self.fail(RemoteProtocolError(f"{self.address} does not read what is sent to it"))
 
+    @property
+    def heard(self) -> float:
+        """When something was received, on the loop's clock, to the second or so."""
+        return self._watch.heard
+
     async def writable(self) -> bool:
         """Wait until the other side keeps up with what we write; False if the connection is closed instead."""
         await self._drained.wait()

@@ -7,14 +7,15 @@ and one state, and a replica that is penalised or restarts is dialed again, or d
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import logging
 import os
 import socket
 import ssl
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from smartbft.crypto.signatures import Signer
 from smartbft.errors import ConfigError, HandshakeError, RemoteProtocolError
@@ -29,6 +30,8 @@ from smartbft.net.handshake import (
     Identity,
     ReplicaDialer,
 )
+from smartbft.net.knock import Door, knock
+from smartbft.net.lobby import Guest, Lobby
 from smartbft.net.penalties import Penalties
 from smartbft.net.watch import ConnectionLimits
 
@@ -79,8 +82,8 @@ class Listener:
         penalties: makes addresses wait whose connections were closed for what they did; None: the owner sees to that.
 
     Attributes:
-        connections: all that are open.
-        strangers: those of them that have not introduced themselves, oldest first.
+        connections: all whose handshake has begun (with TLS: ours, after that one).
+        strangers: connections that have not introduced themselves, oldest first.
     """
 
     def __init__(
@@ -104,11 +107,14 @@ class Listener:
         self._tls = tls
         self._channel = certificate or NO_CHANNEL
         self._limits = connection_limits or ConnectionLimits()
-        self._server: asyncio.Server | None = None
         self._looking: asyncio.TimerHandle | None = None
+        self._quiet: list[Connection] = []  # those that would make room for others, the most silent one last
         self.penalties = penalties
         self.connections: set[Connection] = set()
-        self.strangers: dict[_Accepted, None] = {}
+        door = None if peers is None else Door(chain_id, identity.replica, peers)
+        self.lobby = Lobby(
+            self._limits, tls=tls is not None, door=door, welcome=self._why_not_welcome, begin=self._begin
+        )
 
     async def start(self, host: str, port: int, sock: socket.socket | None = None) -> None:
         """Listen on `host`:`port`, or on `sock` if it is given (bound already).
@@ -116,42 +122,68 @@ class Listener:
         Raises:
             ConfigError: the address cannot be used.
         """
-        loop = asyncio.get_running_loop()
-        where = {"sock": sock} if sock is not None else {"host": host, "port": port}
-        timeout = self._limits.handshake_timeout if self._tls else None
         try:
-            self._server = await loop.create_server(
-                self._make, ssl=self._tls, ssl_handshake_timeout=timeout, backlog=_BACKLOG, **where
-            )
+            for listening in [sock] if sock is not None else await _bind(host, port):
+                listening.listen(_BACKLOG)
+                self.lobby.open(listening)
         except OSError as error:
             hint = " (is another replica running?)" if error.errno == errno.EADDRINUSE else ""
             raise ConfigError(f"cannot listen on {host}:{port}: {plain(error)}{hint}") from None
-        self._looking = loop.call_later(self._limits.look_interval, self._look)
+        self._looking = asyncio.get_running_loop().call_later(self._limits.look_interval, self._look)
+
+    @property
+    def strangers(self) -> Collection[Guest]:
+        """Connections that have not introduced themselves, oldest first."""
+        return self.lobby.guests
 
     async def close(self) -> None:
         """Stop listening and close every connection."""
         if self._looking is not None:
             self._looking.cancel()
-        if self._server is not None:
-            self._server.close()
+        self.lobby.close()
         for connection in list(self.connections):
             connection.close()
         await asyncio.sleep(0)
         for connection in list(self.connections):
             connection.abort()
-        if self._server is not None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._server.wait_closed(), 1.0)
+        await asyncio.sleep(0)
 
-    def _make(self) -> Connection:
+    def _why_not_welcome(self, host: str) -> str:
+        """Why a new connection is turned away at once."""
+        waits = self.penalties.remaining(host, asyncio.get_running_loop().time()) if self.penalties is not None else 0.0
+        if waits:
+            return "its address broke the protocol a moment ago and has to wait"
+        return ""
+
+    def make_room(self) -> str:
+        """If too many are open, one that has been silent for long goes; why there is no room, if there is none such."""
+        if len(self.connections) <= self._limits.connections:
+            return ""
+        while self._quiet:
+            connection = self._quiet.pop()
+            if connection in self.connections:
+                connection.fail(RemoteProtocolError(f"{connection.address} was silent, and others need the room"))
+                return ""
+        return f"{self._limits.connections} connections are open, which is the limit"
+
+    async def _begin(self, guest: Guest, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        timeout = self._limits.handshake_timeout if self._tls else None
+        await loop.connect_accepted_socket(
+            lambda: self._make(guest), sock, ssl=self._tls, ssl_handshake_timeout=timeout
+        )
+
+    def _make(self, guest: Guest) -> Connection:
         acceptor = Acceptor(self._chain_id, self._identity, self._peers, os.urandom(NONCE_BYTES), self._channel)
-        return _Accepted(acceptor, b"", self._handler, self._buffer, self._limits, self)
+        return _Accepted(acceptor, b"", self._handler, self._buffer, self._limits, self, guest)
 
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
         for connection in list(self.connections):
             connection.look(now)
+        silent = (one for one in self.connections if now - one.heard > self._limits.yielding_silence)
+        self._quiet = sorted(silent, key=lambda one: -one.heard)
         self._looking = loop.call_later(self._limits.look_interval, self._look)
 
 
@@ -166,45 +198,64 @@ class _Accepted(Connection):
         buffer: ReadBuffer,
         connection_limits: ConnectionLimits,
         listener: Listener,
+        guest: Guest,
     ) -> None:
         super().__init__(handshake, greeting, handler, buffer, connection_limits)
         self._listener = listener
-        self._host = ""
+        self._guest = guest
         self._turned_away = False  # not for what it did
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        listener = self._listener
+        self._listener.connections.add(self)
+        self._guest.turn_away = self._turn_away
         super().connection_made(transport)
-        self._host = self.address.rpartition(":")[0]
-        waits = listener.penalties.remaining(self._host, self._loop.time()) if listener.penalties is not None else 0.0
-        if len(listener.connections) >= self._limits.connections:
-            self._turn_away(f"{len(listener.connections)} connections are open, which is the limit")
-        elif waits:
-            self._turn_away(f"its address broke the protocol a moment ago and has to wait for {waits:.1f} seconds")
-        listener.connections.add(self)
-        listener.strangers[self] = None
-        if len(listener.strangers) > self._limits.strangers:
-            next(iter(listener.strangers))._turn_away("too many connections have not introduced themselves")
+        if why := self._listener.make_room():
+            self._turn_away(why)
 
     def connection_lost(self, exc: Exception | None) -> None:
         listener, error = self._listener, self._error
         listener.connections.discard(self)
-        listener.strangers.pop(self, None)
+        listener.lobby.left(self._guest)
         # Who is on another chain is told so and was not rude; whoever breaks the protocol has to wait.
         rude = isinstance(error, RemoteProtocolError) and not isinstance(error, HandshakeError)
         if rude and not self._turned_away and listener.penalties is not None:
-            listener.penalties.offence(self._host, self._loop.time())
+            listener.penalties.offence(self._guest.host, self._loop.time())
         super().connection_lost(exc)
 
     def _shake_hands(self, data: memoryview) -> None:
         super()._shake_hands(data)
         if self.peer is not None:
-            self._listener.strangers.pop(self, None)
+            self._listener.lobby.left(self._guest)
 
     def _turn_away(self, why: str) -> None:
         self._turned_away = True
-        self._listener.strangers.pop(self, None)
         self.fail(RemoteProtocolError(f"{self.address}: {why}"))
+
+
+async def _bind(host: str, port: int) -> list[socket.socket]:
+    """Sockets at all addresses of `host`. Raises OSError."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[socket.socket] = []
+    try:
+        for family, address in dict.fromkeys((entry[0], entry[4]) for entry in found):
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            sockets.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(address)
+    except OSError:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+class _BeforeTls(asyncio.Protocol):
+    """Nothing is read before TLS begins, not even that the other side has closed."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast(asyncio.Transport, transport).pause_reading()
 
 
 class Dialer:
@@ -244,6 +295,7 @@ class Dialer:
         self._pause = RECONNECT_INITIAL_SECONDS
         self._last_problem = ""
         self._task: asyncio.Task[None] | None = None
+        self._knocked = 0  # when, microseconds
 
     @property
     def replica(self) -> int:
@@ -290,15 +342,43 @@ class Dialer:
             self._pause = min(2 * self._pause, RECONNECT_MAX_SECONDS)
 
     async def _dial(self) -> Connection:
-        target = self._target
-        timeout = self._limits.handshake_timeout if self._tls is not None else None
-        loop = asyncio.get_running_loop()
+        target, loop = self._target, asyncio.get_running_loop()
         async with asyncio.timeout(self._limits.handshake_timeout):
-            _, connection = await loop.create_connection(
-                self._make, target.host, target.port, ssl=self._tls, ssl_handshake_timeout=timeout
-            )
+            if self._tls is not None:
+                connection = await self._dial_tls(self._tls)
+            else:
+                _, connection = await loop.create_connection(
+                    lambda: self._make(self._knock()), target.host, target.port
+                )
         self._connection = connection
         return connection
+
+    async def _dial_tls(self, context: ssl.SSLContext) -> Connection:
+        target, loop = self._target, asyncio.get_running_loop()
+        transport, _ = await loop.create_connection(_BeforeTls, target.host, target.port)
+        try:
+            transport.write(self._knock())
+            if transport.is_closing():
+                raise ConnectionResetError("closed by the other side")
+            connection = self._make(b"")
+            timeout = self._limits.handshake_timeout
+            secured = await loop.start_tls(
+                transport, connection, context, server_hostname=target.host, ssl_handshake_timeout=timeout
+            )
+        except BaseException:
+            transport.abort()
+            raise
+        if secured is not None and not connection.done.done():
+            connection.connection_made(secured)
+        return connection
+
+    def _knock(self) -> bytes:
+        """A replica says at once who it is, so that no crowd of others keeps it waiting; a client says nothing."""
+        identity = self._identity
+        if identity is None:
+            return b""
+        self._knocked = max(self._knocked + 1, time.time_ns() // 1000)
+        return knock(self._chain_id, identity.signer, identity.replica, self._target.replica, self._knocked)
 
     async def _watch(self, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
@@ -308,7 +388,8 @@ class Dialer:
             await asyncio.wait([connection.done], timeout=self._limits.look_interval)
             connection.look(loop.time())
 
-    def _make(self) -> Connection:
+    def _make(self, first: bytes) -> Connection:
+        """A connection that says `first` before its handshake."""
         target = self._target
         nonce = os.urandom(NONCE_BYTES)
         channel = target.certificate if self._tls is not None and target.certificate else NO_CHANNEL
@@ -318,7 +399,7 @@ class Dialer:
         else:
             dialer = ReplicaDialer(self._chain_id, self._identity, target.replica, target.key, nonce, channel)
         certificate = target.certificate if self._tls is not None else None
-        return Connection(dialer, dialer.start(), self._handler, self._buffer, self._limits, certificate)
+        return Connection(dialer, first + dialer.start(), self._handler, self._buffer, self._limits, certificate)
 
     def _report(self, problem: str) -> None:
         """Log a problem once, not at every attempt."""

@@ -14,7 +14,9 @@ class ConnectionLimits:
     Attributes:
         connections: how many may be open at once.
         strangers: how many may be open at once without having introduced themselves.
-        handshake_timeout: seconds within which a connection must have done so.
+        handshakes_at_once, handshakes_per_second: TLS handshakes that may begin, besides those of replicas that knock.
+        handshake_timeout: seconds within which a connection must begin its handshake, and then complete it.
+        yielding_silence: seconds without a byte after which a connection makes room for a new one, when there is none.
         idle_timeout: seconds without a byte after which a connection is closed.
         frame_timeout: seconds within which a frame that began must be complete.
         write_high_water: bytes waiting to be written at which reading stops.
@@ -24,8 +26,11 @@ class ConnectionLimits:
 
     connections: int = limits.MAX_CLIENT_CONNECTIONS
     strangers: int = limits.MAX_STRANGERS_FOR_CLIENTS
+    handshakes_at_once: int = limits.CLIENT_HANDSHAKES_AT_ONCE
+    handshakes_per_second: float = limits.CLIENT_HANDSHAKES_PER_SECOND
     handshake_timeout: float = limits.HANDSHAKE_TIMEOUT_SECONDS
     idle_timeout: float = limits.CLIENT_IDLE_TIMEOUT_SECONDS
+    yielding_silence: float = limits.CLIENT_YIELDING_SILENCE_SECONDS
     frame_timeout: float = limits.FRAME_TIMEOUT_SECONDS
     write_high_water: int = limits.WRITE_HIGH_WATER_BYTES
     write_limit: int = limits.WRITE_LIMIT_BYTES
@@ -46,6 +51,11 @@ class ConnectionWatch:
         self._partial_since: float | None = None
         self._received = 0
         self._buffered = 0
+
+    @property
+    def heard(self) -> float:
+        """When something was received, as of the last look."""
+        return self._heard
 
     def look(self, now: float, received: int, buffered: int) -> str | None:
         """Why the connection must close, or None.

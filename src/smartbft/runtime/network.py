@@ -23,6 +23,8 @@ from smartbft.net.watch import ConnectionLimits
 PEER_LIMITS = ConnectionLimits(
     connections=4 * limits.MAX_MEMBERS,
     strangers=limits.MAX_STRANGERS_FOR_REPLICAS,
+    handshakes_at_once=limits.REPLICA_HANDSHAKES_AT_ONCE,
+    handshakes_per_second=limits.REPLICA_HANDSHAKES_PER_SECOND,
     idle_timeout=limits.PEER_IDLE_TIMEOUT_SECONDS,
 )
 
