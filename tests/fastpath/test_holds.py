@@ -228,6 +228,17 @@ def test_a_client_that_tells_one_replica_only_fills_no_pool():
     assert p.form() == p.digest(r())
 
 
+def test_a_session_may_make_room_for_itself():
+    """The only request of a session gives way to the next one of the same session."""
+    p = Held(max_requests=1)
+    assert p.admit(r(1)) == 1
+    assert p.admit(r(2)) == 1
+    assert p.pool.stats()["pending"] == 1
+    for member in (A, B):
+        p.hold(member, r(2))
+    assert p.pool.ready() == 0, "number 1 is missing"
+
+
 def test_what_enough_hold_is_never_pushed_out():
     p = Held(max_requests=2)
     requests = [r(1), r(2)]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from nacl.signing import SigningKey
 
 from kit.requests import CHAIN, NOW
-from smartbft._fastpath.pool import RequestPool, join_results, split_requests
+from smartbft._fastpath.pool import FROM_MEMBER, RequestPool, join_results, split_requests
 from smartbft.core.effects import (
     Broadcast,
     Effect,
@@ -205,9 +205,11 @@ class Node:
         self.verify()
 
     def verify(self) -> None:
+        liars = []
         while (job := self.pool.take_unverified(1000)) is not None:
-            self.pool.apply_verdicts(job, job.run())
-        self.step(RequestsVerified())
+            bad = self.pool.apply_verdicts(job, job.run())
+            liars += [(source - FROM_MEMBER, count) for source, count in bad if source >= FROM_MEMBER]
+        self.step(RequestsVerified(tuple(liars)))
 
     def receive(self, sender: int, message: Message) -> list[Effect]:
         """A message as it comes from the wire: decoded, validated, stepped; then verification catches up."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from random import Random
 
 from kit.pool_twins import RULES, START, PoolTwins, split_frames
-from smartbft._fastpath.pool import encode_request, join_requests, request_digests, split_requests
+from smartbft._fastpath.pool import FROM_MEMBER, encode_request, join_requests, request_digests, split_requests
 from smartbft.smr.pool_rules import PoolOracle
 from smartbft.smr.sessions import Place, PoolRules
 
@@ -97,7 +97,7 @@ def _from_client(random: Random, twins: HoldTwins) -> None:
 def _passed_on(random: Random, twins: HoldTwins) -> None:
     known = [entry.request for entry in twins.oracle.by_digest.values()] + twins.elsewhere[-8:]
     if known:
-        twins.admit([random.choice(known) for _ in range(2)], 0)
+        twins.admit([random.choice(known) for _ in range(2)], random.choice((0, FROM_MEMBER, FROM_MEMBER + 2)))
 
 
 def _body(random: Random, twins: HoldTwins) -> None:

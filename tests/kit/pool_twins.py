@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from random import Random
 
 from smartbft._fastpath.pool import (
+    FROM_MEMBER,
     VALID,
     RequestPool,
     VerifyJob,
@@ -57,6 +58,10 @@ def make_request(key: int, session: int, sequence: int, *, verdict: int = GOOD, 
 
 def verdicts(data: bytes) -> bytes:
     return bytes(signature[0] for *_, signature in split_requests(data))
+
+
+# Nobody in particular, three clients, and two members that pass requests on.
+SOURCES = (0, 1, 2, 3, FROM_MEMBER, FROM_MEMBER + 2)
 
 
 class PoolTwins:
@@ -222,7 +227,7 @@ def random_step(random: Random, twins: PoolTwins) -> None:
     choice = random.randrange(100)
     if choice < 26:
         requests = [random_request(random, twins) for _ in range(random.randrange(1, 5))]
-        twins.admit(requests, random.randrange(4))
+        twins.admit(requests, random.choice(SOURCES))
     elif choice < 32:
         twins.admit_body([random_request(random, twins) for _ in range(random.randrange(1, 3))])
     elif choice < 46:
@@ -239,7 +244,7 @@ def random_step(random: Random, twins: PoolTwins) -> None:
     elif choice < 89:
         twins.release()
     elif choice < 91:
-        twins.same("drop_source", random.randrange(4))
+        twins.same("drop_source", random.choice(SOURCES))
     elif choice < 93:
         known = twins.digests or [bytes(32)]
         digests = b"".join(random.choice(known) for _ in range(random.randrange(1, 5)))

@@ -23,6 +23,8 @@ SESSION_REFUSED: int
 REJECTED: int
 BAD_SIGNATURE: int
 
+FROM_MEMBER: int  # sources from here on are members, by id: of what they pass on, and answer for
+
 VALID: int  # verdicts of RequestPool.check, in the order in which they are tested
 EMPTY: int
 TOO_LARGE: int
@@ -131,7 +133,8 @@ class RequestPool:
         """
     # reception
     def admit(self, data: Buffer, source: int, now: int) -> int:
-        """Admit a request list (fetched or forwarded; `source` 0 is 'no client connection'); returns how many were new.
+        """Admit a request list; returns how many were new. `source`: the client's connection, or `FROM_MEMBER` and the id
+        of the member that passes them on, or 0 for nobody in particular.
 
         A request that was executed and released makes its cached reply leave again towards `source`; one beyond a limit or
         with a lapsed session makes a refusal. Raises RemoteProtocolError: malformed (nothing was admitted).
@@ -145,7 +148,7 @@ class RequestPool:
         """The next requests to verify: prioritised ones first, then round-robin over sources, oldest first."""
     def apply_verdicts(self, job: VerifyJob, mask: Buffer) -> list[tuple[int, int]]:
         """Mask bytes: 1 valid, 0 bad signature, 2 refused by the application's check. Returns `(source, bad)` for each
-        source with bad signatures. Requests that were dropped or decided meanwhile are passed over.
+        source of requests with bad signatures: whoever brought each of them first. Requests that were dropped or decided meanwhile are passed over.
 
         Raises ValueError: not one verdict per request."""
     # proposing and voting

@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING
 
+from smartbft._fastpath.pool import FROM_MEMBER
 from smartbft.core.inputs import Timer
 from smartbft.limits import MAX_FORWARD_BYTES, MAX_REQUEST_BYTES, REQUEST_LOOKS_PER_TIMEOUT
 from smartbft.messages import Forward
@@ -108,6 +109,19 @@ class Forwarding:
         elif due is Due.FORWARD and (data := self.overdue()):
             replica.broadcast(Forward(replica.view.number, replica.regency, data))
         replica.set_timer(Timer.REQUEST, timeout // REQUEST_LOOKS_PER_TIMEOUT)
+
+    def blame(self, liars: tuple[tuple[int, int], ...]) -> None:
+        """The verdicts on what members passed on (FORWARD, STOP, HELD-REQUESTS): a correct one has checked before.
+
+        The verdict on some bytes is the same everywhere, and whoever brought them here first answers for them: nobody
+        is blamed for what had come from a client, or from another member. What is left of a liar's is not checked.
+        (Where requests carry no signatures none is bad.)
+        """
+        for member, count in liars:
+            self._replica.pool.drop_source(FROM_MEMBER + member)
+            self._replica.penalise(
+                member, f"passed on requests of which {count} had bad signatures, without checking them"
+            )
 
     def watch_again(self) -> None:
         """A new regency: its leader has the whole timeout."""

@@ -49,7 +49,13 @@ class MessageReceived(msgspec.Struct, frozen=True, gc=False):
 
 
 class RequestsVerified(msgspec.Struct, frozen=True, gc=False):
-    """The pool holds requests whose verdict has come since the last step."""
+    """The pool holds requests whose verdict has come since the last step.
+
+    Attributes:
+        liars: members, and how many of the requests that they were the first to pass on have bad signatures.
+    """
+
+    liars: tuple[tuple[int, int], ...] = ()
 
 
 class TimerFired(msgspec.Struct, frozen=True, gc=False):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, get_args
 
-from smartbft._fastpath.pool import RequestPool
+from smartbft._fastpath.pool import FROM_MEMBER, RequestPool
 from smartbft.core.catch_up import CatchUp
 from smartbft.core.chassis import Chassis, Ordering
 from smartbft.core.checkpoint_schedule import CheckpointSchedule
@@ -220,6 +220,7 @@ class Replica(Outbox):
         if type(event) is MessageReceived:
             self._on_message(event.verified)
         elif type(event) is RequestsVerified:
+            self._forwarding.blame(event.liars)
             self._vouching.announce()
             self.ordering.on_requests()
         elif type(event) is Persisted:
@@ -352,9 +353,12 @@ class Replica(Outbox):
             self.transfer.on_rehearsed(sender, message)
 
     def adopt(self, sender: int, data: bytes) -> None:
-        """Requests that were not ordered in time; the pool parses all of them before it takes the first."""
+        """Requests that were not ordered in time; the pool parses all of them before it takes the first.
+
+        Their signatures are checked later (`Forwarding.blame`).
+        """
         try:
-            self.pool.admit(data, 0, self.now)
+            self.pool.admit(data, FROM_MEMBER + sender, self.now)
         except RemoteProtocolError as error:
             self.penalise(sender, f"passed on requests that are no request list: {error}")
 

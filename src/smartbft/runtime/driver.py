@@ -226,7 +226,7 @@ class Driver:
         """The verifier's event."""
         try:
             if self._pump is not None and not self._stopped and self._pump.drain():
-                self.take(RequestsVerified())
+                self.take(RequestsVerified(self._pump.take_liars()))
         except Exception as error:
             self._end(error)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from smartbft._fastpath.pool import RequestPool, Verifier, VerifyJob
+from smartbft._fastpath.pool import FROM_MEMBER, RequestPool, Verifier, VerifyJob
 from smartbft.errors import invariant
 from smartbft.limits import (
     MAX_BAD_SIGNATURES_PER_SOURCE,
@@ -79,6 +79,7 @@ class VerificationPump:
         self._punish = punish
         self._jobs = 0
         self._bad: dict[int, int] = {}
+        self._liars: dict[int, int] = {}  # member -> requests that it should not have passed on
 
     def fill(self) -> None:
         """Submit jobs while there are requests and the verifier has room."""
@@ -115,6 +116,11 @@ class VerificationPump:
         self.fill()
         return bool(jobs)
 
+    def take_liars(self) -> tuple[tuple[int, int], ...]:
+        """Members that passed on requests with bad signatures, and how many, since the last call."""
+        liars, self._liars = tuple(self._liars.items()), {}
+        return liars
+
     def forget(self, source: int) -> None:
         """The connection is gone."""
         self._bad.pop(source, None)
@@ -122,6 +128,10 @@ class VerificationPump:
     def _apply(self, job: VerifyJob) -> None:
         verdicts = combine(job.mask, self._check_batch(job.data))
         for source, count in self._pool.apply_verdicts(job, verdicts):
+            if source >= FROM_MEMBER:
+                member = source - FROM_MEMBER
+                self._liars[member] = self._liars.get(member, 0) + count
+                continue
             bad = self._bad.get(source, 0) + count
             self._bad[source] = bad
             if source and bad > MAX_BAD_SIGNATURES_PER_SOURCE:

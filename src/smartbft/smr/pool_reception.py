@@ -34,6 +34,11 @@ def parse(data: bytes, max_operation_bytes: int) -> list[tuple[bytes, SessionId,
     return parsed
 
 
+def _client(source: int) -> int:
+    """The client's connection that a source is, if it is one."""
+    return source if source < native.FROM_MEMBER else NO_SOURCE
+
+
 def chunks(digests: bytes) -> list[bytes]:
     """The digests of a digest list."""
     return [digests[at : at + DIGEST_BYTES] for at in range(0, len(digests), DIGEST_BYTES)]
@@ -159,11 +164,12 @@ class Reception:
 
     def admit(self, data: bytes, source: int, now: int) -> int:
         """As `RequestPool.admit`."""
-        parsed = self._parse(data, source)
+        parsed = self._parse(data, _client(source))
         digests = chunks(request_digests(self.rules.chain_id, data))
         return sum(self._admit(*item, digest, source, now) for item, digest in zip(parsed, digests, strict=True))
 
-    def _admit(self, request: bytes, id: SessionId, number: int, digest: bytes, source: int, now: int) -> bool:
+    def _admit(self, request: bytes, id: SessionId, number: int, digest: bytes, owner: int, now: int) -> bool:
+        source = _client(owner)
         self.now = max(self.agreed_time, now)  # a clock that was set forward may be set back
         if source != NO_SOURCE:
             self.sources.add(source)
@@ -178,17 +184,17 @@ class Reception:
             return False
         if source == NO_SOURCE and not self._wanted(digest):
             return False  # what others pass on counts only by who holds it
-        status = self._why_not(session, id, number, source, len(request))
+        status = self._why_not(session, id, number, owner, len(request))
         if status is not None:
             self._refuse(source, digest, status)
             return False
         rival = session is not None and session.candidate(number) is not None
         if rival and (not self.rules.members or not self._wanted(digest)):
             return False
-        self._take(Pending(request, digest, id, number, source, source, now))
+        self._take(Pending(request, digest, id, number, owner, source, now))
         return True
 
-    def _why_not(self, session: Session | None, id: SessionId, number: int, source: int, size: int) -> int | None:
+    def _why_not(self, session: Session | None, id: SessionId, number: int, owner: int, size: int) -> int | None:
         """The status with which a request that was not seen before is refused."""
         if session is None or session.standing is not Standing.OPEN:
             # By our clock, or because the next batch may have the time after the agreed one, whatever clocks show.
@@ -198,7 +204,7 @@ class Reception:
             if not self.table.has_room(self.now, 0) or not self.table.key_has_room(id[0], self.now, 0):
                 return native.OVERLOADED
         ordered = session.ordered if session is not None else 0
-        share = sum(entry.counted and entry.source == source for entry in self.by_digest.values())
+        share = sum(entry.counted and entry.source == owner for entry in self.by_digest.values())
         within = (
             number <= ordered + self.rules.window
             and share < self.rules.max_unverified_per_source
@@ -239,7 +245,7 @@ class Reception:
         session = self.table.sessions.setdefault(entry.id, Session(entry.id))
         session.pending.setdefault(entry.number, []).append(entry)
         self.by_digest[entry.digest] = entry
-        entry.own = entry.source != NO_SOURCE
+        entry.own = NO_SOURCE < entry.source < native.FROM_MEMBER
         entry.holders = self.announcements.take(entry.digest)
         if entry.reserve:
             self.reserve.append(entry)

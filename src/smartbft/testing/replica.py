@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from smartbft._fastpath.frames import REQUEST, FrameReader
-from smartbft._fastpath.pool import RequestPool, VerifyJob
+from smartbft._fastpath.pool import FROM_MEMBER, RequestPool, VerifyJob
 from smartbft.core.effects import (
     Broadcast,
     CancelTimer,
@@ -272,12 +272,16 @@ class SimulatedReplica:
             if mask[position] and not accepted:
                 mask[position] = 2
         self._world.trace.note(self._scheduler.now, Kind.VERDICTS, self.id, crc32(mask))
+        liars = []
         for source, bad in self.pool.apply_verdicts(job, mask):
+            if source >= FROM_MEMBER:
+                liars.append((source - FROM_MEMBER, bad))
+                continue
             count = self._bad_signatures[source] = self._bad_signatures.get(source, 0) + bad
             if source <= len(self._world.honest_clients) or count >= MAX_BAD_SIGNATURES_PER_SOURCE:
                 self._close(source, "bad signatures")
         self._write_replies()
-        self.step(RequestsVerified())
+        self.step(RequestsVerified(tuple(liars)))
 
     # Messages
 

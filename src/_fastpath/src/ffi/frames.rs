@@ -100,7 +100,7 @@ impl Reader {
     fn feed(&self, data: &[u8], now: u64) -> Result<Vec<u8>, WireError> {
         let mut frames = held(&self.frames);
         if let Some(pool) = &self.pool {
-            return lock(pool).receive(&mut frames, data, Arrival { source: self.source, now });
+            return lock(pool).receive(&mut frames, data, Arrival::new(self.source, now));
         }
         let mut out = Vec::new();
         frames.feed(data, &mut |kind: u8, payload: &[u8]| {

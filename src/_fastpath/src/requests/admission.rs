@@ -3,21 +3,35 @@
 use std::sync::Arc;
 
 use super::pool::{new_links, Entry, Place, RequestPool};
-use super::sources::NO_SOURCE;
+use super::sources::{FROM_MEMBER, NO_SOURCE};
 use crate::wire::{items, status, Digest, RequestView, SessionId, WireError};
 
-/// The connection that requests come from, and when they came (microseconds).
+/// The client's connection that requests come from, who answers for them, and when they came (microseconds).
 #[derive(Clone, Copy)]
 pub struct Arrival {
-    pub source: u64,
-    pub now: u64,
+    source: u64,
+    owner: u64,
+    now: u64,
+}
+
+impl Arrival {
+    /// `source`: a client's connection, `NO_SOURCE`, or from `FROM_MEMBER` on the member that passes the requests on.
+    pub fn new(source: u64, now: u64) -> Arrival {
+        Arrival { source: if source < FROM_MEMBER { source } else { NO_SOURCE }, owner: source, now }
+    }
+
+    /// The client's connection, or `NO_SOURCE`.
+    pub fn source(&self) -> u64 {
+        self.source
+    }
 }
 
 impl RequestPool {
     /// Admits a request list; nothing, if any of it is malformed. Returns how many were new.
     pub fn admit(&mut self, list: &[u8], source: u64, now: u64) -> Result<usize, WireError> {
-        let batch: Result<Vec<_>, _> = items(list).map(|item| self.parse_from(source, item?)).collect();
-        Ok(self.admit_many(&batch?, Arrival { source, now }))
+        let arrival = Arrival::new(source, now);
+        let batch: Result<Vec<_>, _> = items(list).map(|item| self.parse_from(arrival.source, item?)).collect();
+        Ok(self.admit_many(&batch?, arrival))
     }
 
     /// Admits bodies that a proposal names. Returns how many were new.
@@ -45,7 +59,7 @@ impl RequestPool {
 
     /// One request; true if it was new and was taken.
     fn admit_one(&mut self, request: RequestView, digest: Digest, arrival: Arrival) -> bool {
-        let Arrival { source, now } = arrival;
+        let Arrival { source, owner, now } = arrival;
         self.look_at_clock(now);
         if source != NO_SOURCE {
             self.sources.register(source);
@@ -71,10 +85,12 @@ impl RequestPool {
             self.counters.duplicates += 1;
             return false;
         }
-        if let Err(status) = self.admissible(&id, known, number, source, request.bytes.len()) {
+        if let Err(status) = self.admissible(&id, known, number, owner, request.bytes.len()) {
             self.refuse(source, &digest, status);
             return false;
         }
+        // What had to make room may have been the last of this session.
+        let known = self.sessions.find(&id);
         let rival = known.is_some_and(|session| self.verified_candidate(session, number).is_some());
         if rival && (self.config.vouching.is_none() || !self.is_wanted(&digest)) {
             self.counters.duplicates += 1;
@@ -90,7 +106,7 @@ impl RequestPool {
         id: &SessionId,
         known: Option<u32>,
         number: u64,
-        source: u64,
+        owner: u64,
         bytes: usize,
     ) -> Result<(), u8> {
         let open = known.filter(|session| self.sessions.slab[*session].is_open());
@@ -104,7 +120,7 @@ impl RequestPool {
             }
         }
         let within = number - ordered <= self.config.window
-            && self.sources.unverified(source) < self.config.max_unverified_per_source
+            && self.sources.unverified(owner) < self.config.max_unverified_per_source
             && self.accepting
             && (self.load.fits(bytes, &self.config) || self.make_room(bytes));
         if within {
@@ -140,7 +156,7 @@ impl RequestPool {
             return false;
         }
         self.make_room_for_body(request.bytes.len());
-        self.take(request, digest, Arrival { source: NO_SOURCE, now }, true);
+        self.take(request, digest, Arrival::new(NO_SOURCE, now), true);
         true
     }
 
@@ -168,7 +184,7 @@ impl RequestPool {
             bytes: Arc::from(request.bytes),
             session,
             number: request.sequence(),
-            owner: arrival.source,
+            owner: arrival.owner,
             route: arrival.source,
             arrival: arrival.now,
             ready_at: 0,
@@ -192,7 +208,7 @@ impl RequestPool {
             self.priority.push_back(&mut self.entries, slot);
         } else {
             self.entries[slot].place = Place::Queued;
-            self.entries[slot].counted = self.sources.enqueue(arrival.source, &mut self.entries, slot);
+            self.entries[slot].counted = self.sources.enqueue(arrival.owner, &mut self.entries, slot);
         }
     }
 

@@ -17,14 +17,14 @@ impl<'a> FrameSink<'a> for Sink<'a, '_> {
         if kind != KIND_REQUEST {
             return self.assembled(kind, payload);
         }
-        self.requests.push(self.pool.parse_from(self.arrival.source, payload)?);
+        self.requests.push(self.pool.parse_from(self.arrival.source(), payload)?);
         Ok(())
     }
 
     fn assembled(&mut self, kind: u8, payload: &[u8]) -> Result<(), WireError> {
         if kind == KIND_REQUEST {
             // It came before everything that is still collected: a frame in pieces is the first of a reception.
-            let request = self.pool.parse_from(self.arrival.source, payload)?;
+            let request = self.pool.parse_from(self.arrival.source(), payload)?;
             self.pool.admit_many(&[request], self.arrival);
             return Ok(());
         }

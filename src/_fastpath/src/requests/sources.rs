@@ -12,6 +12,10 @@ pub const PLACE: usize = 0;
 /// Source number of requests that came from no client's connection.
 pub const NO_SOURCE: u64 = 0;
 
+/// From this number on sources are members, by their ids: they answer for what they pass on, like a client's connection
+/// for what it sends. They have their own turns at the verifier; replies go to clients alone.
+pub const FROM_MEMBER: u64 = 1 << 63;
+
 /// Bytes waiting for a source beyond which refusals and repeated replies to it are dropped (the client asks again).
 const OPTIONAL_REPLY_BYTES: usize = 256 * 1024;
 

@@ -149,7 +149,7 @@ impl History {
     fn receive(&mut self) {
         let bytes: Vec<Vec<u8>> = (0..3).map(|_| self.random.request(self.now)).collect();
         let batch: Vec<RequestView> = bytes.iter().map(|bytes| RequestView::parse(bytes, 64).unwrap()).collect();
-        let arrival = Arrival { source: self.random.below(3), now: self.now };
+        let arrival = Arrival::new(self.random.below(3), self.now);
         self.pool.admit_many(&batch, arrival);
     }
 
