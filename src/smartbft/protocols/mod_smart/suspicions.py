@@ -36,10 +36,10 @@ class Suspicions:
         return True
 
     def asking(self, target: int) -> list[int]:
-        """Who asks for `target` or a later regency now."""
-        parameters = self._chassis.parameters
-        oldest = self._chassis.now - STOP_LIFETIME_RESENDS * parameters.resend_interval
-        return [member for member, (asked, heard) in self._asked.items() if asked >= target and heard >= oldest]
+        """Who asks for `target` or a later regency now; what was heard before the clock was set back is long ago."""
+        now, lifetime = self._chassis.now, STOP_LIFETIME_RESENDS * self._chassis.parameters.resend_interval
+        asking = self._asked.items()
+        return [member for member, (asked, heard) in asking if asked >= target and abs(now - heard) <= lifetime]
 
     def others_asking(self, target: int) -> int:
         """How many other members ask for `target` or a later regency now."""
