@@ -23,6 +23,7 @@ from smartbft.core.effects import (
     MakeConsensusKey,
     Penalise,
     Persist,
+    RehearseBatch,
     Reply,
     ReportEvidence,
     Send,
@@ -51,6 +52,9 @@ from smartbft.runtime.journal import Journal
 from smartbft.runtime.verification import VerificationPump
 
 logger = logging.getLogger(__name__)
+
+# What comes of a message that was worth its while: something is recorded, or a transfer goes on.
+_USEFUL = frozenset((Persist, StoreChunk, RehearseBatch))
 
 
 class Peers(Protocol):
@@ -157,7 +161,7 @@ class Driver:
         self._running = False
         self._stopped = False
         self._settling = False
-        self._recorded = 0  # effects that store something
+        self._useful = 0  # effects that a message of use has
         self._actions: dict[type[Any], Callable[[Any], None]] = {
             Persist: journal.append,
             Send: self._send,
@@ -197,20 +201,20 @@ class Driver:
         """A MESSAGE frame from a peer.
 
         Returns:
-            The seconds of CPU that it cost, if that was a waste: nothing came of it that is worth recording. Most
-            messages of a correct replica are of that kind, too, but they are few, and cheap.
+            The seconds of CPU that it cost, if that was a waste: nothing came of it that is worth keeping. Many of a
+            correct replica's are of that kind, too, but they are few, and cheap.
 
         Raises:
             RemoteProtocolError: it is malformed or invalid.
         """
-        began, recorded = time.thread_time(), self._recorded
+        began, useful = time.thread_time(), self._useful
         try:
             verified = self._validator.validate(sender, decode(payload))
         except UnknownKey as error:
             logger.debug("dropped a message of replica %d: %s", sender, error)
         else:
             self.take(MessageReceived(verified))
-        return time.thread_time() - began if self._recorded == recorded else 0.0
+        return time.thread_time() - began if self._useful == useful else 0.0
 
     def peer_connected(self, peer: int) -> None:
         """The channel to `peer` is up."""
@@ -273,7 +277,7 @@ class Driver:
         actions = self._actions
         for effect in effects:
             kind = type(effect)
-            self._recorded += kind is Persist or kind is StoreChunk
+            self._useful += kind in _USEFUL
             actions[kind](effect)
 
     def _release(self) -> None:
