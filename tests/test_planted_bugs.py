@@ -113,6 +113,7 @@ FOUND_BY = {
     "application captured too late": [SIMULATOR("captured-late")],
     "a snapshot of one installed without rehearsal": [SEQUENTIAL("installing_without_a_rehearsal_is_found")],
     "a seeder counted twice": [SEQUENTIAL("counting_the_seeder_twice_is_found")],
+    "new keys forgotten in a rehearsal": [SEQUENTIAL("a_rehearsal_that_forgets_new_keys_is_found")],
     "a rehearsal on the word of liars": [
         "core/test_sequential_checkpoints.py::test_rehearsing_on_the_word_of_liars_is_found"
     ],

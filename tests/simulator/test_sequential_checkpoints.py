@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from smartbft.core.effects import Broadcast, FinishTransfer, KeepSnapshot, Penalise, Persist, Reply, Send
+from smartbft.core.member_keys import MemberKeys
 from smartbft.core.rehearsal import Rehearsal
 from smartbft.core.sequential_transfer import SequentialTransfer
 from smartbft.core.state_transfer import StateTransfer
@@ -311,3 +312,63 @@ def test_liars_of_every_kind_stop_no_rehearsal(n: int) -> None:
         world.wipe(victim)
         world.run()
         assert world.transfers >= 1, seed
+
+
+# --- keys ---
+
+
+def wiped_again_when_its_key_is_new(seed: int) -> Simulation:
+    """The victim loses its disk again as soon as its new key is ordered, and rehearses the last snapshot before that:
+    what it replays changes the keys.
+    """
+    world = Simulation(options(seed=seed, instances=8 * INTERVAL))
+    until(world, lambda: world.decided >= 3 * INTERVAL)
+    back(world)
+    keys = replica(world, 0).core.keys
+    until(world, lambda: keys.changed(VICTIM))
+    entry = keys.entry_at(VICTIM, keys.known)
+    assert entry is not None
+    until(world, lambda: max(replica(world, id).core.checkpoints.newest for id in (0, 1, 2)) >= entry.first)
+    world.options = replace(world.options, instances=world.decided)  # the clients stop: nothing newer comes
+    state_transfer: Any = back(world).core.transfer
+    candidates = state_transfer._candidates
+    state_transfer._candidates = lambda: sorted(
+        (one for one in candidates() if one[1].instance < entry.first - 1), key=lambda one: -one[1].instance
+    )[:1]
+    return world
+
+
+@pytest.mark.parametrize("seed", list(range(0, 40, 8)))
+def test_keys_that_change_in_a_rehearsal_are_taken_up(seed: int) -> None:
+    world = wiped_again_when_its_key_is_new(seed)
+    changed: list[int] = []
+    replay = MemberKeys.decided
+
+    def note(keys: MemberKeys, instance: int, statements: Any) -> tuple[int, ...]:
+        found = replay(keys, instance, statements)
+        rehearsal: Any = getattr(replica(world, VICTIM).core.transfer, "_rehearsal", None)
+        if found and rehearsal is not None and keys is rehearsal._keys:
+            changed.append(instance)
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MemberKeys, "decided", note)
+        until(world, lambda: replica(world, VICTIM).core.transfer.installed > 0)
+    assert changed, "else this shows nothing"
+    world.run()
+    assert len(replica(world, VICTIM).core.keys._history[VICTIM]) >= 3
+
+
+def test_a_rehearsal_that_forgets_new_keys_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted bug: the keys of a rehearsal stay those of the snapshot."""
+    world = wiped_again_when_its_key_is_new(0)
+
+    def counted_only(keys: MemberKeys, instance: int, statements: Any) -> tuple[int, ...]:
+        rehearsal: Any = getattr(replica(world, VICTIM).core.transfer, "_rehearsal", None)
+        mine = rehearsal is not None and keys is rehearsal._keys
+        return replay(keys, instance, () if mine else statements)
+
+    replay = MemberKeys.decided
+    monkeypatch.setattr(MemberKeys, "decided", counted_only)
+    with pytest.raises(SmartBFTError):
+        world.run()
