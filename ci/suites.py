@@ -18,6 +18,7 @@ from kit.fuzzing import fuzz
 from kit.log_runs import make_records, quick_folder
 from kit.power_loss_runs import crash_everywhere, record_run
 from kit.processes import run as run_bounded
+from kit.rehearsals import random_rehearsal
 from kit.splits import name_the_culprits, random_split
 
 from smartbft.testing import Failure, PropertyViolation, SimulationOptions, run_seed
@@ -143,9 +144,16 @@ _SIMULATED = {
     "mutations": ("A3", SimulationOptions(instances=8, mutations=True)),
 }
 
+def _rehearsal(seed: int) -> Piece:
+    """A replica comes back by rehearsal, among liars, and crashes on the way."""
+    world = random_rehearsal(seed)
+    return Piece(1, {"rehearsals": world.rehearsals, "transfers": world.transfers})
+
+
 SUITES = {
     **{name: Suite(row, "seeds", partial(_simulated, options)) for name, (row, options) in _SIMULATED.items()},
     "cut-off": Suite("L2", "scenarios", _cut_off),
+    "rehearsals": Suite("A1", "runs", _rehearsal),
     "splits": Suite("A4", "scenarios", _split),
     "histories": Suite("A6", "histories", _history),
     "kill-9": Suite("D1", "cycles", _crash_cycles, alone=True),
