@@ -6,7 +6,9 @@ The disk is full by a limit on the size of files, which needs no privileges: new
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +19,11 @@ from kit.processes import QUICK, Load, assert_level, client_of, run
 from smartbft import AsyncClient
 from smartbft.apps import key_value
 from smartbft.cli.exit_codes import ExitCode
+from smartbft.config import ReplicaConfig
 from smartbft.limits import MAX_REQUEST_BYTES
 from smartbft.measurement.processes import ProcessCluster
 from smartbft.measurement.status import ask_all
+from smartbft.storage import SNAPSHOT_FOLDER
 from smartbft.testnet import create_testnet
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -83,3 +87,80 @@ def test_one_full_disk_stops_nobody_else(tmp_path: Path, who: str) -> None:
             await cluster.stop()
 
     run(scenario)
+
+
+ROOM = 2 * 1024 * 1024
+VICTIM = 3
+VALUES = 200
+LIMITED = (
+    "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (%d, %d)); os.execv(sys.argv[1], sys.argv[1:])"
+)
+
+
+class FullCluster(ProcessCluster):
+    """While its disk is full, the victim cannot write a file as large as a snapshot."""
+
+    full = False
+
+    def command(self, config: ReplicaConfig) -> list[str]:
+        command = super().command(config)
+        if config.replica != VICTIM or not self.full:
+            return command
+        return [sys.executable, "-c", LIMITED % (ROOM, ROOM), *command]
+
+
+def test_a_full_disk_while_a_snapshot_arrives_loses_nothing_that_arrived(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        parameters = replace(QUICK, checkpoint_interval=8, max_batch_requests=4, max_batch_bytes=200_000)
+        network = create_testnet(
+            tmp_path / "net",
+            4,
+            application="key_value",
+            transport="plain",
+            parameters=parameters,
+            segment_bytes=512 * 1024,
+            log_level="warning",
+        )
+        partial = network.replicas[VICTIM].data_folder / SNAPSHOT_FOLDER / "transfer.partial"
+        cluster = FullCluster(network)
+        try:
+            await cluster.start()
+            async with client_of(network) as client:
+                writes = (key_value.put(b"key %d" % number, bytes(32_000)) for number in range(VALUES))
+                await asyncio.gather(*(client.invoke(write, timeout=30) for write in writes))
+                while (await client.status(0))["log_begins"] <= 16:
+                    await client.invoke(key_value.put(b"more", b""), timeout=30)
+                await cluster.kill(VICTIM)
+                cluster.wipe(VICTIM)
+                cluster.full = True
+                await cluster.restart(VICTIM)
+                process = cluster.process(VICTIM)
+                await process.process.wait()
+                assert process.process.returncode == ExitCode.STORAGE
+                assert str(partial) in process.problem(), "which file"
+                assert "make room for the state and start the replica again" in process.problem()
+                with partial.open("rb") as before:  # held open, so that no other file gets its number
+                    arrived = os.fstat(before.fileno())
+                    assert arrived.st_size <= ROOM
+                    cluster.full = False
+                    await cluster.restart(VICTIM)
+                    await assert_level(client, 4)
+                    found = [path.stat().st_ino for path in partial.parent.glob("snapshot-*.bin")]
+                    assert arrived.st_ino in found, "the transfer began again"
+        finally:
+            await cluster.stop()
+
+    run(scenario)
+
+
+def test_planted_bug_what_had_arrived_is_thrown_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    restart = FullCluster.restart
+
+    async def forgetful(self: FullCluster, replica: int) -> None:
+        for path in self.network.replicas[replica].data_folder.glob("snapshots/transfer.partial"):
+            path.unlink()
+        await restart(self, replica)
+
+    monkeypatch.setattr(FullCluster, "restart", forgetful)
+    with pytest.raises(AssertionError, match="began again"):
+        test_a_full_disk_while_a_snapshot_arrives_loses_nothing_that_arrived(tmp_path)
