@@ -39,6 +39,8 @@ from smartbft.types import Parameters
 HERE = Path(__file__).parent
 # A slow leader keeps each proposal back for so much of the request timeout, or of the proposal timeout.
 JUST_UNDER_THE_TIMEOUT = 0.9
+# Requests in a batch of a leader that proposes at once, but little.
+TINY_BATCHES = (1, 8)
 # Request timeouts until a leader just under the request timeout is replaced: four late proposals, and a reserve.
 ADAPTATION_TIMEOUTS = 5
 # With these request timeouts: the default, and a short one.
@@ -56,25 +58,25 @@ class LeadersDie(ChaosRun):
 
 
 class SlowLeaderCluster(ProcessCluster):
-    """The first leader keeps its proposals back, for `delay` microseconds."""
+    """The first leader is slow in a way that `slow_leader.py` knows, with its measure."""
 
-    delay = 0
+    way: tuple[str, int] = ("delay", 0)
 
     def command(self, config: ReplicaConfig) -> list[str]:
         genesis = self.network.genesis
         if config.replica != genesis.view.leader(0):
             return super().command(config)
-        return [sys.executable, str(HERE / "slow_leader.py"), str(config.home), str(self.delay)]
+        return [sys.executable, str(HERE / "slow_leader.py"), str(config.home), *map(str, self.way)]
 
 
 class SlowLeaderRun(Run):
-    """A load under a leader that is nearly too slow."""
+    """A load under a leader that is too slow, or nearly."""
 
-    delay = 0
+    way: tuple[str, int] = ("delay", 0)
 
     def _make_cluster(self, network: Testnet) -> ProcessCluster:
         cluster = SlowLeaderCluster(network)
-        cluster.delay = self.delay
+        cluster.way = self.way
         return cluster
 
 
@@ -109,6 +111,18 @@ def measure(kind: type[Run], scenario: Scenario, quiet: bool) -> Measurement:
         return run(kind(scenario, work, progress.report).measure())
 
 
+def slow_ways(parameters: Parameters) -> Iterator[tuple[str, tuple[str, int]]]:
+    """How a leader is slow: in words, and for `slow_leader.py`."""
+    for limit in (parameters.request_timeout, parameters.proposal_timeout):
+        delay = int(JUST_UNDER_THE_TIMEOUT * limit)
+        yield f"proposals after {delay / 1e6:g} s", ("delay", delay)
+    for requests in TINY_BATCHES:
+        yield f"{requests} in a batch", ("batch", requests)
+    # What is older may not be left out again and again.
+    age = int(JUST_UNDER_THE_TIMEOUT * parameters.proposal_timeout * 3 / 4)
+    yield f"each request after {age / 1e6:g} s", ("age", age)
+
+
 def cases(base: Scenario) -> Iterator[tuple[str, type[Run], Scenario]]:
     """Name, run and scenario; those called ``fault-free`` are what the ones after them are related to."""
     for timeout in TIMEOUTS:
@@ -117,10 +131,9 @@ def cases(base: Scenario) -> Iterator[tuple[str, type[Run], Scenario]]:
         adaptation = ADAPTATION_TIMEOUTS * timeout / 1_000_000
         scenario = replace(base, parameters=parameters, warm_up=base.warm_up + adaptation)
         yield f"fault-free, timeout {timeout / 1e6:g} s", Run, scenario
-        for limit in (timeout, parameters.proposal_timeout):
-            delay = int(JUST_UNDER_THE_TIMEOUT * limit)
-            kind = type("SlowLeader", (SlowLeaderRun,), {"delay": delay})
-            yield f"slow leader, timeout {timeout / 1e6:g} s, proposals after {delay / 1e6:g} s", kind, scenario
+        for words, way in slow_ways(parameters):
+            kind = type("SlowLeader", (SlowLeaderRun,), {"way": way})
+            yield f"slow leader, timeout {timeout / 1e6:g} s, {words}", kind, scenario
     yield "fault-free", Run, base
     for attack in ATTACKS:
         if attack not in CONNECTING:

@@ -19,6 +19,7 @@ EXPLORATION = "simulator/test_exploration.py::test_planted_bug_is_found[{}]".for
 FORGERIES = "hostile/test_forged_regency_change.py::test_planted_bugs[{}]".format
 SLOW = "simulator/test_slow_leader.py::{}".format
 SEQUENTIAL = "simulator/test_sequential_checkpoints.py::test_{}".format
+PASSED_OVER = "simulator/test_passed_over.py::{}".format
 KNOWN = "protocols/test_known_failures.py::test_{}".format
 
 FOUND_BY = {
@@ -107,6 +108,18 @@ FOUND_BY = {
     "a leader is late for what it cannot propose": [SLOW("test_planted_bug_a_leader_that_is_not_reminded_is_found")],
     "our own verification is the leader's delay": [
         "protocols/test_leader_watch.py::test_planted_bug_blaming_the_leader_for_our_verification_is_found"
+    ],
+    "a leader may leave old requests out": [
+        PASSED_OVER("test_planted_bug_a_leader_that_may_pass_requests_over_is_found")
+    ],
+    "a leader is to blame for what it was not reminded of": [
+        "protocols/test_passed_over.py::test_planted_bug_a_leader_that_is_not_reminded_is_found"
+    ],
+    "a full batch is held against its leader": [
+        "protocols/test_passed_over.py::test_planted_bug_full_batches_held_against_a_leader_are_found"
+    ],
+    "patience with leaders that verify slowly never grows": [
+        PASSED_OVER("test_planted_bug_patience_with_what_is_passed_over_never_grows")
     ],
     # Checkpoints and state transfer
     "checkpoint digest ignores the session table": [SIMULATOR("snapshot-without-sessions")],

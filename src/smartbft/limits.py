@@ -137,6 +137,9 @@ LATE_PROPOSALS = 4
 LATE_SHARE_OF_TIMEOUT = 2
 PROPOSAL_PATIENCE_TIMEOUTS = 64
 MAX_PROPOSAL_PATIENCE_DOUBLINGS = 6
+# Bytes of requests that a leader is reminded of at once, when its batches have room and leave old requests out. It must
+# order them all in about half of `proposal_timeout`, so this is also what such a leader is held to: some 8 MB/s.
+MAX_REMINDER_BYTES = 256 * 1024
 
 # Evidence. What a replica remembers of each member's signed statements, to compare new ones with: a regency change
 # touches an instance or two, so this reaches back far enough; a flood pushes out only its sender's own.

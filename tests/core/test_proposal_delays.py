@@ -73,6 +73,23 @@ def test_it_is_said_in_words(delays: ProposalDelays) -> None:
     )
 
 
+def test_an_instance_that_passes_requests_over_counts_as_long_as_it_took(delays: ProposalDelays) -> None:
+    for _ in range(99):
+        delays.decided(0, 10 * MILLISECOND, 10 * MILLISECOND)
+    assert not delays.too_slow
+    delays.decided(0, 10 * MILLISECOND, 10 * MILLISECOND)
+    assert delays.too_slow
+    assert delays.in_words(0) == (
+        "100 proposals came late, or with room and without requests that had long been there (100 of them): 1 of 1 s"
+        " went by waiting for them, and 0.1 s are allowed for each"
+    )
+
+
+def test_an_instance_is_lost_once_whatever_is_wrong_with_it(delays: ProposalDelays) -> None:
+    delays.decided(300 * MILLISECOND, 400 * MILLISECOND, 400 * MILLISECOND)
+    assert (delays._late, delays._passed_over, delays._waited) == (1, 1, 400 * MILLISECOND)
+
+
 def test_what_is_allowed_doubles_with_each_slow_leader_up_to_the_request_timeout(delays: ProposalDelays) -> None:
     seen = []
     for _ in range(8):

@@ -154,11 +154,10 @@ def test_why_one_timer_for_the_oldest_request_is_enough(cluster: Cluster) -> Non
     cluster.submit(censored, to=[0, 2, 3])
     watcher = cluster.nodes[0]
     first_timeout(watcher)
-    watcher.outbox = [envelope for envelope in watcher.outbox if not isinstance(envelope[2], Forward)]
     other = TestClient(2)
     for number in range(4):
         cluster.submit(other.requests(b"%d" % number))
-        cluster.run()
+        cluster.run(lambda envelope: not isinstance(envelope[2], Forward))
         wait(watcher, watcher.ordering.timeout // 8)
     assert watcher.replica.decided == 4
     assert {message.target for message in sent(watcher, Stop)} == {1}

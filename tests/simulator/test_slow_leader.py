@@ -7,62 +7,17 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+from kit.slow_leaders import PROPOSAL_TIMEOUT, TIMEOUT, cores, regencies, scripted
 
 from smartbft.core.proposal_delays import ProposalDelays
 from smartbft.limits import LATE_PROPOSALS
 from smartbft.protocols.mod_smart.leader_watch import LeaderWatch
-from smartbft.testing import Simulation, SimulationOptions, simulation
-from smartbft.testing.byzantine.normal_phase import Slow
-from smartbft.testing.scenario import Attacker, Scenario
+from smartbft.testing import Simulation
+from smartbft.testing.scenario import Attacker
 from smartbft.testing.troublemakers import Troublemaker
-from smartbft.types import CHANNEL, SIGNATURES, Parameters
+from smartbft.types import CHANNEL, SIGNATURES
 
-LEADER = 1
-TIMEOUT = 2_000_000
-PROPOSAL_TIMEOUT = Parameters().proposal_timeout
 Deeds = tuple[Callable[[Troublemaker], None], ...]
-
-
-def scripted(
-    *,
-    seed: int = 1,
-    instances: int = 60,
-    delay: int = 0,
-    n: int = 4,
-    authentication: str = SIGNATURES,
-    proposal_timeout: int = PROPOSAL_TIMEOUT,
-    **changes: object,
-) -> Simulation:
-    """A quiet run, whose first leader keeps its proposals back for `delay` microseconds."""
-    options = SimulationOptions(
-        seed=seed, n=n, instances=instances, faults="none", persistence="sync", authentication=authentication
-    )
-    parameters = Parameters(
-        request_timeout=TIMEOUT, proposal_timeout=proposal_timeout, request_authentication=authentication
-    )
-
-    def change(scenario: Scenario) -> Scenario:
-        attackers = (Attacker(LEADER, "slow", 1.0, 0),) if delay else ()
-        quiet = replace(scenario, parameters=parameters, attackers=attackers, think_time=1_000)
-        disk = replace(quiet.disk, stall_rate=0.0)
-        return replace(replace(quiet, disk=disk), **changes)
-
-    drawn = simulation.draw_scenario
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(simulation, "draw_scenario", lambda given: change(drawn(given)))
-        run = Simulation(options)
-    for attack in run.hosts[LEADER].attacks:
-        if isinstance(attack, Slow):
-            attack._share = delay / TIMEOUT
-    return run
-
-
-def cores(run: Simulation) -> list:
-    return [host.replica.core for host in run.core_hosts if host.replica is not None]
-
-
-def regencies(run: Simulation) -> set[int]:
-    return {core.regency for core in cores(run)}
 
 
 # --- slow leaders

@@ -21,6 +21,7 @@ ATTACK_NAMES = (
     "silent",
     "slow",
     "part-way",
+    "tiny-batches",
     "equivocate",
     "double-votes",
     "wrong-digest",

@@ -2,9 +2,9 @@
 
 A leader that keeps every proposal back until just before its requests time out is never suspected for a timeout, and
 leaves the cluster a few batches per timeout (Amir, Coan, Kirsch and Lane, *Byzantine replication under attack*, DSN
-2008, which calls it the pre-prepare delay attack). As Aardvark does (Clement, Wong, Alvisi, Dahlin and Marchetti,
-NSDI 2009), such a leader is replaced although it makes progress, and what is expected of a leader is lowered where no
-leader fulfils it.
+2008, which calls it the pre-prepare delay attack). One that proposes in time, but next to nothing, leaves as little. As
+Aardvark does (Clement, Wong, Alvisi, Dahlin and Marchetti, NSDI 2009), such a leader is replaced although it makes
+progress, and what is expected of a leader is lowered where no leader fulfils it.
 
 One late proposal means nothing: a machine may stand still for a while. What counts is an *episode*: a stretch of
 instances in which at least half of the time went by waiting for late proposals (a cumulative sum, which ends when it
@@ -26,13 +26,14 @@ from smartbft.types import Parameters
 class ProposalDelays:
     """The judgement of one replica. Times are microseconds."""
 
-    __slots__ = ("_busy", "_doublings", "_holds", "_late", "_since", "_timeout", "_waited", "base")
+    __slots__ = ("_busy", "_doublings", "_holds", "_late", "_passed_over", "_since", "_timeout", "_waited", "base")
 
     def __init__(self, parameters: Parameters) -> None:
         # A leader that lets requests join its batch is not late for it.
         self.base = max(parameters.proposal_timeout, 4 * parameters.batch_delay)
         self._timeout = parameters.request_timeout
         self._late = 0  # late proposals of the episode
+        self._passed_over = 0  # those among them that came in time and left old requests out
         self._waited = 0  # for them
         self._busy = 0  # how long the instances since its beginning took, those with late proposals included
         self._doublings = 0
@@ -64,20 +65,28 @@ class ProposalDelays:
     def _patience(self) -> int:
         return PROPOSAL_PATIENCE_TIMEOUTS * self._timeout << self._holds
 
-    def decided(self, waited: int, duration: int) -> None:
+    def decided(self, waited: int, duration: int, passed_over: int = 0) -> None:
         """An instance is decided.
 
         Args:
             waited: for its proposal, if that was late; else 0.
             duration: from when the leader could have proposed to the decision, `waited` included.
+            passed_over: how much of it is lost because the proposal, although it had room, left out requests that the
+                leader had long had. That is as good as a late proposal.
         """
+        if passed_over > 0:
+            self._passed_over += 1
+        waited = max(waited, passed_over)
         if waited > 0:
             self._late += 1
             self._waited += waited
         if self._late:
             self._busy += max(waited, duration)
         if 2 * self._waited < self._busy:
-            self._late = self._waited = self._busy = 0
+            self._begin_episode()
+
+    def _begin_episode(self) -> None:
+        self._late = self._passed_over = self._waited = self._busy = 0
 
     @property
     def too_slow(self) -> bool:
@@ -86,9 +95,12 @@ class ProposalDelays:
 
     def in_words(self, now: int) -> str:
         """Why this leader should be replaced."""
+        late = f"{self._late} proposals came late"
+        if self._passed_over:
+            late += f", or with room and without requests that had long been there ({self._passed_over} of them)"
         return (
-            f"{self._late} proposals came late: {self._waited / 1e6:.2g} of {self._busy / 1e6:.2g} s went by waiting"
-            f" for them, and {self.allowed(now) / 1e6:g} s are allowed for each"
+            f"{late}: {self._waited / 1e6:.2g} of {self._busy / 1e6:.2g} s went by waiting for them, and"
+            f" {self.allowed(now) / 1e6:g} s are allowed for each"
         )
 
     def leader_replaced(self, now: int) -> None:
@@ -99,4 +111,4 @@ class ProposalDelays:
                 self._doublings += 1
             self._holds = min(self._holds + 1, MAX_PROPOSAL_PATIENCE_DOUBLINGS)
             self._since = now
-        self._late = self._waited = self._busy = 0
+        self._begin_episode()

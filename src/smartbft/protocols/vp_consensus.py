@@ -38,6 +38,7 @@ class VPConsensus:
         instance: its number.
         regency: the regency it is in.
         proposal: the encoded value proposed in this regency, once seen.
+        proposed_at: when the leader's PROPOSE was taken up here (microseconds); 0: it was not.
         digest: `H(v)` of the proposal.
         data: the proposal's requests, once all are here and verified; None before.
         accepted: `(ts, val)` of the paper: regency and digest of the newest WRITE quorum seen, or None.
@@ -48,6 +49,7 @@ class VPConsensus:
         self.instance = instance
         self.regency = regency
         self.proposal: bytes | None = None
+        self.proposed_at = 0
         self.digest = b""
         self.data: bytes | None = None
         self.accepted: tuple[int, bytes] | None = None
@@ -82,6 +84,7 @@ class VPConsensus:
         """VP-Timeout: a new regency. What was proposed in the old one is over; what was promised stays."""
         self.regency = regency
         self.proposal, self.digest, self.data = None, b"", None
+        self.proposed_at = 0
         self.refused = ""
         self._binds = self._turned = False
         self._missing, self._fetches = b"", 0
@@ -128,6 +131,7 @@ class VPConsensus:
                 self._chassis.penalise(sender, f"two proposals for instance {self.instance}")
             return
         self.proposal = message.value
+        self.proposed_at = self._chassis.now
         self.digest = self._chassis.domains.value_digest(message.value)
         self.consider()
 

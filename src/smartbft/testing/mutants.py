@@ -395,11 +395,11 @@ MUTANTS: Sequence[Mutant] = (
     ),
     Mutant(
         "old-collects-count",
-        "STOPDATA of an older regency count in a SYNC (B1; with --byzantine stale-collects,stop-storm,censor)",
+        "STOPDATA of an older regency count in a SYNC (B1; with --byzantine stale-collects,stop-storm,slow)",
         ("justified SYNC",),
         60,
         regency_mutants.old_collects_count,
-        byzantine="stale-collects,stop-storm,censor",
+        byzantine="stale-collects,stop-storm,slow",
     ),
     Mutant(
         "future-votes-in-collects",

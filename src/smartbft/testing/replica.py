@@ -53,6 +53,7 @@ from smartbft.limits import (
 )
 from smartbft.messages import Decision, Hold, Message, decode, encode
 from smartbft.smr.application import ExecutionContext, execute_decided
+from smartbft.testing.byzantine import attacked
 from smartbft.testing.checkers import PropertyViolation
 from smartbft.testing.clients import parse_replies
 from smartbft.testing.log import DiskLog, MemoryLog, SimulatedLog
@@ -100,7 +101,7 @@ class SimulatedReplica:
         self.dead = False
         self.executed = 0
         self.pool = make_pool(world.chain_id, id, world.scenario.parameters, world.view)
-        self.core = world.make_core(id, self.pool)
+        self.core = world.make_core(id, attacked(self.pool, host.attacks))
         self.application = world.make_application()
         self._world = world
         self._channel = world.scenario.channel

@@ -1,4 +1,5 @@
-"""Watching how long the leader takes for each proposal (`smartbft.core.proposal_delays` judges it).
+"""Watching how long the leader takes for each proposal (`smartbft.core.proposal_delays` judges it), and what it leaves
+out of them (`smartbft.protocols.mod_smart.passed_over`).
 
 The hard part is a client that tells only some replicas: they wait for a proposal that a correct leader cannot make. So
 nobody is late who was not asked: after half of the time that is allowed, a replica sends the leader the oldest request
@@ -23,6 +24,7 @@ from smartbft.core.inputs import Timer
 from smartbft.core.proposal_delays import ProposalDelays
 from smartbft.limits import MAX_REQUEST_BYTES
 from smartbft.messages import Forward
+from smartbft.protocols.mod_smart.passed_over import PassedOver
 from smartbft.protocols.vp_consensus import VPConsensus
 
 if TYPE_CHECKING:
@@ -34,12 +36,13 @@ _NEVER = -1
 class LeaderWatch:
     """Watches the leader of one replica's running instance."""
 
-    __slots__ = ("_armed", "_asked", "_chassis", "_due", "_ordering", "_since", "_waited", "delays")
+    __slots__ = ("_armed", "_asked", "_chassis", "_due", "_ordering", "_passed_over", "_since", "_waited", "delays")
 
     def __init__(self, chassis: Chassis, ordering: ModSmart) -> None:
         self.delays = ProposalDelays(chassis.parameters)
         self._chassis = chassis
         self._ordering = ordering
+        self._passed_over = PassedOver(chassis, ordering)
         self._armed = False  # one timer serves many instances: it looks how long the present one has waited
         self._since = _NEVER  # since when the leader has had something to propose, as far as we know
         self._due = 0  # the next look at this instance
@@ -62,15 +65,18 @@ class LeaderWatch:
         """The instance is over. One whose proposal did not come here was decided by others: we were not in time."""
         since, self._since = self._since, _NEVER
         if since != _NEVER and consensus.proposal is not None:
-            self.delays.decided(self._waited, self._chassis.now - since)
+            passed_over = self._passed_over.decided(consensus, since, self._half())
+            self.delays.decided(self._waited, self._chassis.now - since, passed_over)
 
     def forget(self) -> None:
         """The instance was settled elsewhere, and says nothing about the leader."""
         self._since = _NEVER
+        self._passed_over.forget()
 
     def leave(self) -> None:
         """The leader is replaced."""
         self._since = _NEVER
+        self._passed_over.forget()
         self.delays.leader_replaced(self._chassis.now)
 
     def on_timer(self) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from msgspec.structs import replace
 
+from smartbft._fastpath.pool import RequestPool
 from smartbft.core.member_keys import MemberKeys
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import Signer
@@ -149,9 +150,37 @@ class Attack:
         """What the others are told of, and sent, instead of a snapshot that the replica has written."""
         return snapshot
 
+    def batch(self, digests: bytes, data: bytes) -> tuple[bytes, bytes]:
+        """What the replica proposes instead of a batch that it has formed: digests, and the requests as a list."""
+        return digests, data
+
     def replies(self, source: int, frames: bytes) -> bytes:
         """What a client gets instead of the replica's frames."""
         return frames
+
+
+class _AttackedPool:
+    """The request pool of a replica that proposes what its attacks make of each batch."""
+
+    def __init__(self, pool: RequestPool, attacks: Sequence[Attack]) -> None:
+        self._pool = pool
+        self._attacks = attacks
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def form_batch(self, max_requests: int, max_bytes: int, timestamp: int) -> tuple[bytes, bytes]:
+        """The batch that the attacks make."""
+        digests, data = self._pool.form_batch(max_requests, max_bytes, timestamp)
+        for attack in self._attacks:
+            digests, data = attack.batch(digests, data)
+        return digests, data
+
+
+def attacked(pool: RequestPool, attacks: Sequence[Attack]) -> RequestPool:
+    """The request pool as the replica sees it that is under these attacks."""
+    changing = [attack for attack in attacks if type(attack).batch is not Attack.batch]
+    return cast("RequestPool", _AttackedPool(pool, changing)) if changing else pool
 
 
 class OncePer:

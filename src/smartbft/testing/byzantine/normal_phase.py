@@ -83,6 +83,23 @@ class PartWay(Attack):
         return (message,) if reached else ()
 
 
+class TinyBatches(Attack):
+    """Proposes at once, and only the first few requests of each batch."""
+
+    def __init__(self, powers: Powers) -> None:
+        super().__init__(powers)
+        self._most = powers.draw.choice((1, 2, 4))
+
+    def batch(self, digests: bytes, data: bytes) -> tuple[bytes, bytes]:
+        """Its beginning: one request of each session comes first, so this is a valid batch."""
+        if not self.powers.feels_like_it():
+            return digests, data
+        end = 0
+        for _ in range(min(self._most, len(digests) // DIGEST_BYTES)):
+            end += 4 + int.from_bytes(data[end : end + 4], "little")
+        return digests[: self._most * DIGEST_BYTES], data[:end]
+
+
 class Equivocate(Attack):
     """Two values in one instance, each to one half of the replicas, with votes to match; accomplices play along."""
 

@@ -81,6 +81,9 @@ class _Pool:
     def stats(self) -> dict[str, int]:
         return {"unverified": 0}
 
+    def oldest_pending(self) -> int:
+        return -1  # no time passes here
+
     def form_batch(self, max_requests: int, max_bytes: int, timestamp: int) -> tuple[bytes, bytes]:
         if self.pending is None:
             return b"", b""
