@@ -207,8 +207,9 @@ def test_line_16_only_valid_requests_are_adopted(cluster: Cluster) -> None:
     node = cluster.nodes[0]
     node.receive(3, Stop(0, 0, 1, join_requests([client.request(b"forged", 1, good=False)])))
     assert node.pool.ready() == 0
+    assert [penalty.peer for penalty in node.penalties()] == [3]  # a correct replica passes on what it has verified
     node.receive(2, Stop(0, 0, 1, b"\x05\0\0\0short"))
-    assert [penalty.peer for penalty in node.penalties()] == [2]
+    assert [penalty.peer for penalty in node.penalties()] == [3, 2]
     node.receive(2, Stop(0, 0, 1, join_requests([client.request(b"good", 1)])))
     assert node.pool.ready() == 1
 

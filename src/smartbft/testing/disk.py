@@ -85,11 +85,17 @@ class SimulatedDisk:
         self.failing = ""
         return True
 
-    def rot(self, draw: random.Random) -> None:
-        """One bit of what is on the medium, somewhere in what was written, is another from now on."""
+    def rot(self, draw: random.Random) -> tuple[int, int, int]:
+        """One bit of what is on the medium, somewhere in what was written, is another from now on; returns which."""
         written = [(file, at) for file, content in enumerate(self._stable) for at, byte in enumerate(content) if byte]
         file, at = draw.choice(written)
-        self._stable[file][at] ^= 1 << draw.randrange(8)
+        bit = draw.randrange(8)
+        self.flip(file, at, bit)
+        return file, at, bit
+
+    def flip(self, file: int, at: int, bit: int) -> None:
+        """One bit on the medium is another from now on."""
+        self._stable[file][at] ^= 1 << bit
         self._cached[file][at] = self._stable[file][at]
 
     def unsynced(self) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from smartbft.errors import CorruptLog
+from smartbft.testing.disk import read_log
 from smartbft.testing.scenario import (
     PHASES,
     BitRot,
@@ -142,9 +144,26 @@ class Faults:
         host = self._world.hosts[fault.replica]
         if host.replica is not None:
             self._stop(host, True, fault.downtime)
-            host.disk.rot(self._scheduler.random)
+            self._flip_a_bit(host)
             host.rotten = True
         self._is_over()
+
+    def _flip_a_bit(self, host: Host) -> None:
+        """Somewhere where the log can tell it from a torn tail: where the last group holds a sector of zeros, no log can
+        (docs/log-format.md), and that replica would be one that forgot its last votes, which other scenarios play.
+        """
+        count = len(self._records(host))
+        while True:
+            flipped = host.disk.rot(self._scheduler.random)
+            try:
+                if len(self._records(host)) >= count:
+                    return
+            except CorruptLog:
+                return
+            host.disk.flip(*flipped)
+
+    def _records(self, host: Host) -> list[tuple[int, int, bytes]]:
+        return read_log(host.disk, self._world.chain_id, host.id)
 
     def _wipe(self, wipe: Wipe) -> None:
         host = self._world.hosts[wipe.replica]
