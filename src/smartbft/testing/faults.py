@@ -149,8 +149,10 @@ class Faults:
         self._is_over()
 
     def _flip_a_bit(self, host: Host) -> None:
-        """Somewhere where the log can tell it from a torn tail: where the last group holds a sector of zeros, no log can
-        (docs/log-format.md), and that replica would be one that forgot its last votes, which other scenarios play.
+        """Damage a place where the log can tell it from a torn tail.
+
+        Where the last group holds a sector of zeros no log can (docs/log-format.md), and that replica would be one that
+        forgot its last votes, which other scenarios play.
         """
         count = len(self._records(host))
         while True:
