@@ -124,6 +124,10 @@ FOUND_BY = {
     # Checkpoints and state transfer
     "checkpoint digest ignores the session table": [SIMULATOR("snapshot-without-sessions")],
     "application captured too late": [SIMULATOR("captured-late")],
+    "a quick disk runs ahead of those that it needs": ["core/test_uneven_disks.py::test_planted_bug_nobody_waits"],
+    "replicas that missed each other's checkpoint never meet": [
+        "core/test_uneven_disks.py::test_planted_bug_nobody_meets"
+    ],
     "a snapshot of one installed without rehearsal": [SEQUENTIAL("installing_without_a_rehearsal_is_found")],
     "a seeder counted twice": [SEQUENTIAL("counting_the_seeder_twice_is_found")],
     "new keys forgotten in a rehearsal": [SEQUENTIAL("a_rehearsal_that_forgets_new_keys_is_found")],

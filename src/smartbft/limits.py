@@ -163,6 +163,9 @@ MOST_SNAPSHOTS_KEPT = 8  # checkpoint intervals, and so snapshots
 # A peer that has asked for nothing of a snapshot for so many resend intervals fetches it no more.
 FETCHING_RESENDS = 16
 CHECKPOINTS_PER_MEMBER = 4
+# A replica waits with the next checkpoint until enough others have its last one; at every so many-th one, those that
+# have waited for half as many wait no longer. So where replicas are out of step the log has that many intervals more.
+CHECKPOINTS_PER_MEETING = 8
 
 # State transfer. Chunks on their way from one peer: enough to hide the way there and back, little to lose.
 TRANSFER_CHUNKS_IN_FLIGHT = 4

@@ -18,7 +18,13 @@ from smartbft.core.effects import Execute, ForgetDecisions, ServeSnapshot, TakeS
 from smartbft.core.inputs import SnapshotTaken
 from smartbft.core.naming import name_members
 from smartbft.errors import StateDiverged
-from smartbft.limits import CHECKPOINTS_PER_MEMBER, FETCHING_RESENDS, MOST_SNAPSHOTS_KEPT, SNAPSHOTS_KEPT
+from smartbft.limits import (
+    CHECKPOINTS_PER_MEETING,
+    CHECKPOINTS_PER_MEMBER,
+    FETCHING_RESENDS,
+    MOST_SNAPSHOTS_KEPT,
+    SNAPSHOTS_KEPT,
+)
 from smartbft.messages import Checkpoint, FetchCheckpoints, FetchChunk, FetchManifest, Proof, encode_proof
 from smartbft.quorum import weak_quorum
 
@@ -93,13 +99,25 @@ class Checkpoints:
         """
         if instance != self._barrier:
             return
-        if not self._writing:
+        if not self._writing and self._is_wanted(instance):
             self._writing = True
             self._take(instance, agreed_time, proof)
         self._barrier = 0
         held, self._held = self._held, deque()
         for batch in held:
             self.execute(batch)
+
+    def _is_wanted(self, instance: int) -> bool:
+        """Whether it is time for another checkpoint: only when `Q` members have the last one, so that a replica whose
+        disk is quick does not run ahead of those that it needs.
+
+        Those that have missed each other meet: where nobody waits who has waited for long.
+        """
+        schedule = self._replica.schedule
+        if schedule.sequential or not self.taken or self._is_stable(self.taken[-1]):
+            return True
+        between = CHECKPOINTS_PER_MEETING * schedule.interval
+        return instance % between == 0 and instance - self.newest >= between // 2
 
     def _take(self, instance: int, agreed_time: int, proof: Proof) -> None:
         replica = self._replica
