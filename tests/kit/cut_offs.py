@@ -63,6 +63,7 @@ class CutOff(Simulation):
         self.others = tuple(id for id in self.replica_ids if id not in self.victims)
         self.begun: int | None = None  # the last decision when the phase began
         self._phase = phase
+        self._apart = False  # whether the first leader is cut off, so that there is a regency change to be cut off in
         self._changes = phase in OF_A_REGENCY_CHANGE
         self._watched = self.checkers
         self.checkers = _Watched(self)  # type: ignore[assignment]
@@ -86,12 +87,14 @@ class CutOff(Simulation):
         self._highest = instance
         if self._changes and instance == self._instance - 1:
             leader = self.view.leader(0)
+            self._apart = True
             self.network.partition((leader,), tuple(id for id in self.replica_ids if id != leader))
         if self._phase == "after ACCEPT" and instance == self._instance:
             self._cut()
 
     def _reach_the_first_leader(self) -> None:
-        if self._changes and self.begun is None:
+        if self._changes and self.begun is None and self._apart:
+            self._apart = False  # first: whoever is connected says again what binds it, its STOP too
             self.network.heal()
             for id in self.replica_ids:
                 self.connect(self.view.leader(0), id)

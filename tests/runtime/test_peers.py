@@ -47,7 +47,7 @@ def test_a_peer_that_says_nothing_is_silent_until_it_speaks(monkeypatch: pytest.
     async def scenario() -> None:
         now = 100.0
         monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now)
-        peers = PeerChannels(lambda _: None, lambda *_: None, lambda _: None)
+        peers = PeerChannels(lambda _: None, lambda *_: None, lambda _: None, f=1)
         speaking, frozen = channel(1), channel(2)
         peers.opened(speaking)
         peers.opened(frozen)
