@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from kit.cluster import Cluster, Node, secret
-from kit.requests import TestClient
+from kit.checkpoints import DIGEST, found, order, statement
+from kit.cluster import Cluster, Node
 
-from smartbft._fastpath.pool import join_requests
 from smartbft.core.checkpoints import Mark
 from smartbft.core.effects import Broadcast, ForgetDecisions, Persist, Send, TakeSnapshot
 from smartbft.core.inputs import SnapshotSkipped, SnapshotTaken
 from smartbft.core.records import REGENCY, SYNC, VALUE
 from smartbft.core.recovery import recover
-from smartbft.crypto.signatures import Ed25519Signer
 from smartbft.errors import CorruptLog, StateDiverged, UnknownKey
 from smartbft.limits import CHECKPOINTS_PER_MEMBER, FETCHING_RESENDS, MOST_SNAPSHOTS_KEPT
 from smartbft.messages import Checkpoint, Decision, FetchChunk, FetchDecisions, Gone
@@ -22,26 +20,7 @@ from smartbft.snapshots import FoundSnapshots, Manifest, Snapshot
 from smartbft.types import Parameters
 
 EVERY_TWO = Parameters(checkpoint_interval=2)
-DIGEST = bytes(range(32))
 OTHER = bytes(range(1, 33))
-
-
-def statement(node: Node, signer: int, instance: int, digest: bytes = DIGEST, size: int = 100) -> Checkpoint:
-    """What `signer` says about its snapshot."""
-    payload = node.domains.checkpoint_payload(0, instance, size, digest)
-    return Checkpoint(0, 0, instance, size, digest, Ed25519Signer(secret(signer)).sign(payload))
-
-
-def order(cluster: Cluster, count: int, first: int = 1) -> None:
-    """`count` instances with a request each."""
-    client = TestClient()
-    for sequence in range(first, first + count):
-        cluster.submit(join_requests([client.request(b"x", sequence=sequence)]))
-        cluster.run()
-
-
-def found(node: Node, kind: type) -> list[Any]:
-    return [effect for effect in node.effects if isinstance(effect, kind)]
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from kit.checkpoints import DIGEST, found, order, statement
 from kit.cluster import Cluster, Node, make_pool, make_view, secret
 from kit.requests import CHAIN, TestClient
 
@@ -31,7 +32,6 @@ from smartbft.limits import (
     TRANSFER_PATIENCE_RESENDS,
 )
 from smartbft.messages import (
-    Checkpoint,
     Decision,
     FetchChunk,
     FetchDecisions,
@@ -46,23 +46,6 @@ from smartbft.snapshots import snapshot_digest
 from smartbft.types import SEQUENTIAL, Parameters
 
 EVERY_FOUR = Parameters(checkpoint_interval=4, checkpoint_schedule=SEQUENTIAL)
-DIGEST = bytes(range(32))
-
-
-def statement(node: Node, signer: int, instance: int, digest: bytes = DIGEST, size: int = 100) -> Checkpoint:
-    payload = node.domains.checkpoint_payload(0, instance, size, digest)
-    return Checkpoint(0, 0, instance, size, digest, Ed25519Signer(secret(signer)).sign(payload))
-
-
-def order(cluster: Cluster, count: int, first: int = 1) -> None:
-    client = TestClient()
-    for sequence in range(first, first + count):
-        cluster.submit(join_requests([client.request(b"x", sequence=sequence)]))
-        cluster.run()
-
-
-def found(node: Node, kind: type) -> list[Any]:
-    return [effect for effect in node.effects if isinstance(effect, kind)]
 
 
 def sent(node: Node, kind: type) -> list[Any]:
