@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 from smartbft.cli.output import say
+from smartbft.cli.run import beside
 
 # Nobody is told about a shorter wait, and nobody is told more often.
 PATIENCE_SECONDS = 2.0
@@ -19,13 +20,8 @@ async def patience(waiting_for: Callable[[], str]) -> AsyncIterator[None]:
     Args:
         waiting_for: what to say; empty for nothing.
     """
-    task = asyncio.ensure_future(_tell(waiting_for))
-    try:
+    async with beside(_tell(waiting_for)):
         yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 async def _tell(waiting_for: Callable[[], str]) -> None:

@@ -1,10 +1,11 @@
-"""Runs a command's coroutine on uvloop; Ctrl-C and SIGTERM cancel it, so that its cleanup runs."""
+"""Runs coroutines of a command on uvloop; Ctrl-C and SIGTERM cancel them, so that their cleanup runs."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -46,3 +47,15 @@ async def _cancelled_by_signals(main: Coroutine[Any, Any, Result]) -> Result:
         if received:
             raise KeyboardInterrupt from None
         raise
+
+
+@contextlib.asynccontextmanager
+async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Have `work` done as long as the block runs."""
+    task = asyncio.ensure_future(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

@@ -9,15 +9,14 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import click
 
 from smartbft.cli.logs import LOG_FORMATS, configure_logging
 from smartbft.cli.output import examples
-from smartbft.cli.run import new_event_loop
+from smartbft.cli.run import beside, new_event_loop
 from smartbft.config import Genesis, ReplicaConfig
 from smartbft.config.replica import LogLevel
 from smartbft.smr.application import BatchStateMachine
@@ -91,7 +90,7 @@ async def _serve(
 async def _run_replica(config: ReplicaConfig, genesis: Genesis, application: BatchStateMachine) -> None:
     from smartbft.runtime.node import Replica
 
-    async with Replica(config, application, genesis=genesis) as replica, _beside(_give_memory_back()):
+    async with Replica(config, application, genesis=genesis) as replica, beside(_give_memory_back()):
         await replica.ready()
         _calm_garbage_collector()
         member = genesis.member(config.replica)
@@ -102,18 +101,6 @@ async def _run_replica(config: ReplicaConfig, genesis: Genesis, application: Bat
         )
         sys.stdout.flush()
         await replica.wait()
-
-
-@contextlib.asynccontextmanager
-async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Have `work` done as long as the block runs."""
-    task = asyncio.ensure_future(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 async def _give_memory_back() -> None:
