@@ -2,7 +2,7 @@
 
 python benchmarks/faults.py
 python benchmarks/faults.py --only killed --kills 9 --json
-python benchmarks/faults.py --only flood --seconds 5 --repeat 5
+python benchmarks/faults.py --only "client: flood" --only "client: gaps" --seconds 5 --repeat 5
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import statistics
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,12 +38,15 @@ from smartbft.testnet import Testnet
 from smartbft.types import Parameters
 
 HERE = Path(__file__).parent
+LEADER_KILLED = "leader killed"
 # A slow leader keeps each proposal back for so much of the request timeout, or of the proposal timeout.
 JUST_UNDER_THE_TIMEOUT = 0.9
 # Requests in a batch of a leader that proposes at once, but little.
 TINY_BATCHES = (1, 8)
 # Request timeouts until a leader just under the request timeout is replaced: four late proposals, and a reserve.
 ADAPTATION_TIMEOUTS = 5
+# What a run takes beside its load: requests are signed ahead, replicas start and stop, logs are checked.
+AROUND_A_LOAD_SECONDS = 5.0
 # With these request timeouts: the default, and a short one.
 TIMEOUTS = (Parameters().request_timeout, 250_000)
 
@@ -144,6 +148,21 @@ def cases(base: Scenario) -> Iterator[tuple[str, type[Run], Scenario]]:
         yield f"client: {attack}", type("Attacked", (BadClientRun,), {"attack": attack}), secured
 
 
+def choose(names: Sequence[str], only: Sequence[str]) -> set[str]:
+    """The names that are meant: the one that is written like this, or all that contain it.
+
+    Raises:
+        click.UsageError: there is none.
+    """
+    chosen: set[str] = set()
+    for part in only:
+        found = {part} & set(names) or {name for name in names if part in name}
+        if not found:
+            raise click.UsageError(f"no case's name contains '{part}': --help lists them")
+        chosen |= found
+    return chosen if only else set(names)
+
+
 def related(results: dict[str, list[Measurement]]) -> Iterator[dict[str, Any]]:
     """Medians of every case, beside those of the fault-free case before it."""
     before: tuple[float, float] = (0.0, 0.0)
@@ -166,7 +185,7 @@ def leaders_die(base: Scenario, kills: int, quiet: bool) -> Measurement:
     """The pauses after `kills` leaders were killed, one after the other."""
     kind = type("SomeLeadersDie", (LeadersDie,), {"kills": kills})
     # Signed ahead for this long; the load ends when all faults are repaired.
-    return measure(kind, replace(base, seconds=5.0 + 5.0 * kills, name="leader killed"), quiet)
+    return measure(kind, replace(base, seconds=5.0 + 5.0 * kills, name=LEADER_KILLED), quiet)
 
 
 def print_pauses(measurement: Measurement) -> None:
@@ -204,40 +223,52 @@ def print_related(results: dict[str, list[Measurement]]) -> None:
 def run_cases(chosen: Sequence[tuple[str, type[Run], Scenario]], repeat: int, quiet: bool) -> dict[str, Any]:
     """Every case `repeat` times, interleaved."""
     results: dict[str, list[Measurement]] = {name: [] for name, _, _ in chosen}
-    for number in range(1, repeat + 1):
-        for name, kind, scenario in chosen:
-            if not quiet:
-                say(f"{name}: run {number} of {repeat}")
-            results[name].append(measure(kind, replace(scenario, name=name), quiet))
+    planned = [scenario.warm_up + scenario.seconds + AROUND_A_LOAD_SECONDS for _, _, scenario in chosen] * repeat
+    began = time.monotonic()
+    for number, (name, kind, scenario) in enumerate([*chosen] * repeat):
+        if not quiet:
+            pace = (time.monotonic() - began) / sum(planned[:number]) if number else 1.0
+            minutes = pace * sum(planned[number:]) / 60
+            say(f"{name}: run {number + 1} of {len(planned)}; all take {minutes:.1f} minutes more")
+        results[name].append(measure(kind, replace(scenario, name=name), quiet))
     return results
 
 
-@click.command()
+def case_names() -> list[str]:
+    """The names of all cases, in the order in which they are measured."""
+    return [LEADER_KILLED, *(name for name, _, _ in cases(Scenario()))]
+
+
+@click.command(epilog="Cases:\n\n\b\n" + "\n".join(case_names()))
 @click.option("--seconds", type=click.FloatRange(0.5, 600), default=4.0, show_default=True, help="Of each load.")
 @click.option("--warm-up", type=click.FloatRange(0, 60), default=1.0, show_default=True)
 @click.option("--repeat", type=click.IntRange(1, 100), default=3, show_default=True)
 @click.option("--kills", type=click.IntRange(1, 100), default=5, show_default=True, help="Leaders killed.")
 @click.option("--clients", type=click.IntRange(1, 16384), default=256, show_default=True)
 @click.option("--window", type=click.IntRange(1, 16384), default=512, show_default=True)
-@click.option("--only", default="", help="Only cases whose name contains this ('killed', 'slow', 'client: flood').")
+@click.option("--only", multiple=True, metavar="CASE", help="Only this case, or those whose names contain it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def main(
-    seconds: float, warm_up: float, repeat: int, kills: int, clients: int, window: int, only: str, as_json: bool
+    seconds: float,
+    warm_up: float,
+    repeat: int,
+    kills: int,
+    clients: int,
+    window: int,
+    only: tuple[str, ...],
+    as_json: bool,
 ) -> None:
-    """Measure what faults cost."""
+    """Measure what faults cost. A case is measured together with the fault-free one that it is related to."""
     base = Scenario(seconds=seconds, warm_up=warm_up, clients=clients, window=window)
+    wanted = choose(case_names(), only)
     every = list(cases(base))
-    # A case is measured together with the fault-free one that it is related to.
-    wanted = [name for name, _, _ in every if only in name]
     references = [max(i for i in range(len(every)) if i <= k and every[i][1] is Run) for k in range(len(every))]
     keep = {references[k] for k, case in enumerate(every) if case[0] in wanted}
     chosen = [case for k, case in enumerate(every) if case[0] in wanted or k in keep]
-    if not chosen and only not in "leader killed":
-        raise click.UsageError(f"no case's name contains '{only}'")
     report: dict[str, Any] = {"machine": description()}
-    if only in "leader killed":
+    if LEADER_KILLED in wanted:
         killed = leaders_die(base, kills, as_json)
-        report["leader killed"] = as_dict(killed)
+        report[LEADER_KILLED] = as_dict(killed)
         if not as_json:
             print_pauses(killed)
     if chosen:
