@@ -16,10 +16,10 @@ import pytest
 from smartbft._fastpath.frames import HELLO, MESSAGE, frame
 from smartbft.crypto.signatures import Ed25519Signer
 from smartbft.limits import FRAME_HEADER_BYTES, KNOCKS_AT_ONCE, MEMBER_KNOCKS_AT_ONCE
-from smartbft.net.allowance import Allowance
 from smartbft.net.handshake import NO_CHANNEL, ClientDialer
 from smartbft.net.knock import KNOCK_BYTES, KNOCK_HEADER, Door, knock
 from smartbft.net.lobby import Guest, Lobby, address_group
+from smartbft.net.token_bucket import TokenBucket
 from smartbft.net.transport import Listener
 from smartbft.net.watch import ConnectionLimits
 from tests.net.test_transport import CHAIN, PATIENT, SIGNERS, Pair, client_of, hung_up, run, tls
@@ -58,16 +58,7 @@ async def arrived(pair: Pair, count: int) -> None:
         await asyncio.sleep(0)
 
 
-# --- allowances and addresses ---
-
-
-def test_an_allowance_is_spent_at_once_and_filled_slowly() -> None:
-    allowance = Allowance(3, 2.0)
-    assert [allowance.take(5.0) for _ in range(4)] == [True, True, True, False]
-    assert allowance.wait(5.0) == 0.5
-    assert [allowance.take(5.5) for _ in range(2)] == [True, False]
-    assert allowance.take(4.0) is False, "a clock that goes back fills nothing"
-    assert [allowance.take(1000.0) for _ in range(4)] == [True, True, True, False]
+# --- addresses ---
 
 
 def test_what_counts_as_one_address() -> None:
@@ -181,7 +172,7 @@ def test_addresses_take_turns_and_the_newest_of_each_comes_first() -> None:
         for name in ("a1", "a2", "a3", "a4", "b1", "b2", "c1"):
             await entrance.comes(f"192.0.2.{name[0]}", name)
         assert entrance.begun == []
-        entrance.lobby._handshakes = Allowance(5, 1e-6)
+        entrance.lobby._handshakes = TokenBucket(5, 1e-6)
         entrance.lobby._serve_again()
         while len(entrance.begun) < 5:
             await asyncio.sleep(0)
@@ -327,7 +318,7 @@ def test_planted_bug_no_knock_is_believed(monkeypatch: pytest.MonkeyPatch, tls: 
 
 
 def test_planted_bug_handshakes_begin_at_any_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Allowance, "wait", lambda self, now: 0.0)
+    monkeypatch.setattr(TokenBucket, "wait", lambda self, now: 0.0)
     fails(test_handshakes_begin_at_a_bounded_rate, monkeypatch)
 
 

@@ -13,34 +13,17 @@ from kit.requests import NOW, TestClient
 from smartbft import LocalCluster
 from smartbft._fastpath.frames import REQUEST, FrameReader, frame
 from smartbft.apps.counter import Counter, add
-from smartbft.limits import MAX_REQUEST_BYTES, WASTED_REQUESTS_AT_ONCE, WASTED_REQUESTS_PER_SECOND
+from smartbft.limits import MAX_REQUEST_BYTES, WASTED_REQUESTS_PER_SECOND
 from smartbft.runtime import throttle
-from smartbft.runtime.throttle import ClientReader, WasteBudget
+from smartbft.runtime.throttle import ClientReader
 from smartbft.types import Parameters
 
 Run = Callable[[Callable[[], Awaitable[None]]], None]
-SECOND = 1_000_000
-
-
-def test_a_budget_is_used_up_and_filled_again() -> None:
-    budget = WasteBudget()
-    assert budget.spend(WASTED_REQUESTS_AT_ONCE, NOW) == 0
-    assert budget.spend(WASTED_REQUESTS_PER_SECOND, NOW) == pytest.approx(1)
-    assert budget.spend(0, NOW + SECOND // 2) == pytest.approx(0.5)
-    assert budget.spend(WASTED_REQUESTS_PER_SECOND, NOW + 2 * SECOND) == 0
-    assert budget.spend(WASTED_REQUESTS_AT_ONCE, NOW + 1000 * SECOND) == 0
-    assert budget.spend(1, NOW + 1000 * SECOND) > 0, "a budget grows without bound"
-
-
-def test_a_clock_that_goes_back_gives_nothing() -> None:
-    budget = WasteBudget()
-    budget.spend(WASTED_REQUESTS_AT_ONCE, NOW)
-    assert budget.spend(1, NOW - SECOND) > 0
 
 
 def reader(rests: list[float]) -> ClientReader:
     pool = make_pool(Parameters())
-    return ClientReader(FrameReader({REQUEST: MAX_REQUEST_BYTES}, pool, 1), pool, rests.append)
+    return ClientReader(FrameReader({REQUEST: MAX_REQUEST_BYTES}, pool, 1), pool, rests.append, lambda: 1.0)
 
 
 def requests(*operations: bytes) -> bytes:

@@ -15,12 +15,13 @@ from smartbft._fastpath.frames import MESSAGE
 from smartbft.core.effects import Persist
 from smartbft.limits import USELESS_SECONDS_AT_ONCE, USELESS_SHARE
 from smartbft.messages import Message, Propose, Write, encode
+from smartbft.net.token_bucket import TokenBucket
 from smartbft.runtime import driver
 from smartbft.runtime import peers as peers_module
 from smartbft.runtime.driver import Driver
 from smartbft.runtime.journal import Journal
 from smartbft.runtime.peers import PeerChannels
-from smartbft.runtime.throttle import WasteBudget, peer_budget
+from smartbft.runtime.throttle import peer_budget
 
 LIAR = 3
 COST = 0.001  # seconds of each call of the planted clock
@@ -78,7 +79,7 @@ def test_who_wastes_the_loop_s_time_is_read_more_slowly() -> None:
 
 
 def test_planted_bug_no_end_of_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers_module, "peer_budget", lambda _: WasteBudget(1e9, 1.0))
+    monkeypatch.setattr(peers_module, "peer_budget", lambda _: TokenBucket(1e9, 1.0))
     with pytest.raises(ValueError, match="not enough values"):
         test_who_wastes_the_loop_s_time_is_read_more_slowly()
 
@@ -94,7 +95,7 @@ def test_who_is_useful_is_not() -> None:
 
 
 def test_all_that_may_be_faulty_have_one_share_together() -> None:
-    seconds = {f: peer_budget(f).spend(USELESS_SECONDS_AT_ONCE + 1, 0) for f in (0, 1, 5)}
+    seconds = {f: peer_budget(f).charge(USELESS_SECONDS_AT_ONCE + 1, 0) for f in (0, 1, 5)}
     assert seconds == {f: pytest.approx(max(1, f) / USELESS_SHARE) for f in (0, 1, 5)}
 
 

@@ -20,7 +20,7 @@ from smartbft.limits import (
     MEMBER_KNOCKS_AT_ONCE,
     MEMBER_KNOCKS_PER_SECOND,
 )
-from smartbft.net.allowance import Allowance
+from smartbft.net.token_bucket import TokenBucket
 
 KNOCK = 7  # the kind of the frame
 _FRAME = struct.Struct("<IBHQ64s")  # length, kind, the replica that knocks, time in microseconds, signature
@@ -62,8 +62,8 @@ class Door:
         self._replica = replica
         self._keys = keys
         self._times = dict.fromkeys(keys, -1)
-        self._checks = Allowance(KNOCKS_AT_ONCE, KNOCKS_PER_SECOND)
-        self._turns = {member: Allowance(MEMBER_KNOCKS_AT_ONCE, MEMBER_KNOCKS_PER_SECOND) for member in keys}
+        self._checks = TokenBucket(KNOCKS_AT_ONCE, KNOCKS_PER_SECOND)
+        self._turns = {member: TokenBucket(MEMBER_KNOCKS_AT_ONCE, MEMBER_KNOCKS_PER_SECOND) for member in keys}
 
     def opens(self, data: bytes, now: float) -> bool:
         """Whether these `KNOCK_BYTES` are the knock of a replica whose turn it is; `now`: seconds on a steady clock."""

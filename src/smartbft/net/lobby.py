@@ -25,8 +25,8 @@ from smartbft.limits import (
     MAX_HELLO_BYTES,
     PLAIN_HANDSHAKES_PER_TLS_HANDSHAKE,
 )
-from smartbft.net.allowance import Allowance
 from smartbft.net.knock import KNOCK_BYTES, KNOCK_HEADER, Door
+from smartbft.net.token_bucket import TokenBucket
 from smartbft.net.watch import ConnectionLimits
 
 logger = logging.getLogger(__name__)
@@ -94,10 +94,10 @@ class Lobby:
         self._sockets: list[socket.socket] = []
         self._groups: dict[str, dict[Guest, None]] = {}
         self._ready: dict[str, list[Guest]] = {}  # who has spoken, by address; addresses in turn
-        self._accepts = Allowance(ACCEPTED_AT_ONCE, ACCEPTED_PER_SECOND)
+        self._accepts = TokenBucket(ACCEPTED_AT_ONCE, ACCEPTED_PER_SECOND)
         times = 1 if tls else PLAIN_HANDSHAKES_PER_TLS_HANDSHAKE
         at_once, per_second = connection_limits.handshakes_at_once, connection_limits.handshakes_per_second
-        self._handshakes = Allowance(times * at_once, times * per_second)
+        self._handshakes = TokenBucket(times * at_once, times * per_second)
         self._timers: set[asyncio.TimerHandle] = set()
         self._serves_later = False
         self.turned_away: dict[str, int] = {}

@@ -11,7 +11,8 @@ from smartbft.errors import RemoteProtocolError
 from smartbft.limits import MAX_MEMBERS, MAX_MESSAGE_BYTES, RECONNECT_INITIAL_SECONDS, RECONNECT_MAX_SECONDS
 from smartbft.net.connection import Connection
 from smartbft.net.penalties import Penalties
-from smartbft.runtime.throttle import WasteBudget, peer_budget
+from smartbft.net.token_bucket import TokenBucket
+from smartbft.runtime.throttle import peer_budget
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class PeerChannels:
         self._f = f
         self._channels: dict[int, Connection] = {}
         self._heard: dict[int, float] = {}  # when the channel last brought something
-        self._budgets: dict[int, WasteBudget] = {}  # by peer: a new channel brings no new budget
+        self._budgets: dict[int, TokenBucket] = {}  # by peer: a new channel brings no new budget
         self._penalties: Penalties[int] = Penalties(RECONNECT_INITIAL_SECONDS, RECONNECT_MAX_SECONDS, MAX_MEMBERS)
 
     # --- effects ---
@@ -104,15 +105,16 @@ class PeerChannels:
     def received(self, connection: Connection, frames: list[tuple[int, bytes]]) -> None:
         """Protocol messages of one socket read, until one of them closes the channel."""
         peer = self._peer_of(connection)
-        self._heard[peer] = asyncio.get_running_loop().time()
+        now = self._heard[peer] = asyncio.get_running_loop().time()
         wasted = 0.0
         for _, payload in frames:
             if connection.failed:
                 return
             wasted += self._message(peer, payload)
-        budget = self._budgets.setdefault(peer, peer_budget(self._f))
-        if seconds := budget.spend(wasted, int(asyncio.get_running_loop().time() * 1_000_000)):
-            connection.rest(seconds)
+        if wasted:
+            budget = self._budgets.get(peer) or self._budgets.setdefault(peer, peer_budget(self._f))
+            if seconds := budget.charge(wasted, now):
+                connection.rest(seconds)
 
     def closed(self, connection: Connection, error: Exception | None) -> None:
         """The channel is gone; if that was the peer's fault, it has to wait before it is let in again."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 
-class Allowance:
-    """A bucket of `at_once` tokens, filled again at `per_second`. Times are in seconds on any steady clock."""
+class TokenBucket:
+    """A bucket of `at_once` tokens, full at first, filled again at `per_second`.
+
+    Times are in seconds on any steady clock. One that goes back fills nothing until it is where it was.
+    """
 
     __slots__ = ("_at", "_at_once", "_left", "_per_second")
 
@@ -25,6 +28,12 @@ class Allowance:
             return False
         self._left -= 1
         return True
+
+    def charge(self, tokens: float, now: float) -> float:
+        """Take so many tokens for what has happened already, there or not; returns the seconds until none is owed."""
+        self._fill(now)
+        self._left -= tokens
+        return max(0.0, -self._left / self._per_second)
 
     def _fill(self, now: float) -> None:
         if now > self._at:
