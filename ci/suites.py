@@ -19,7 +19,7 @@ from kit.log_runs import make_records, quick_folder
 from kit.power_loss_runs import crash_everywhere, record_run
 from kit.processes import run as run_bounded
 from kit.rehearsals import random_rehearsal
-from kit.splits import name_the_culprits, random_split
+from kit.splits import check_culprits, random_split
 
 from smartbft.testing import Failure, PropertyViolation, SimulationOptions, run_seed
 from smartbft.testing.histories import LEAST_OPERATIONS, check_history
@@ -96,7 +96,7 @@ def _cut_off(number: int) -> Piece:
 def _split(number: int) -> Piece:
     """Any lies of `f` or `f + 1` replicas together, of four or seven."""
     world = random_split(number)
-    apart = name_the_culprits(world)
+    apart = check_culprits(world)
     return Piece(1, {"with_seven": int(world.view.n == 7), "apart": int(apart)})
 
 

@@ -41,7 +41,7 @@ def asked(node: Node, kind: type) -> list[int]:
     return found
 
 
-def transfer(node: Node, source: int) -> None:
+def check_transfer(node: Node, source: int) -> None:
     """The list comes from `source`, the chunk from whoever is asked, and all is for nothing."""
     node.receive(source, LIST)
     assert any(isinstance(effect, BeginTransfer) for effect in node.effects)
@@ -68,7 +68,7 @@ def test_each_member_wastes_one_transfer_at_most(node: Node, found_by_the_core: 
         [seeder] = asked(node, FetchManifest)
         assert seeder not in wasted
         wasted.append(seeder)
-        transfer(node, seeder)
+        check_transfer(node, seeder)
         loaded = SnapshotLoaded(Manifest(INSTANCE, MANIFEST.digest, MANIFEST.size, MANIFEST.hashes, b""), SNAPSHOT)
         node.step(loaded if found_by_the_core else SnapshotLost())
     assert asked(node, FetchManifest), "it may have been our own disk after all"
@@ -85,5 +85,5 @@ def test_planted_bug_whoever_is_first_is_believed(node: Node, monkeypatch: pytes
     monkeypatch.setattr(StateTransfer, "_on_manifest", on_manifest)
     for _ in range(5):
         asked(node, FetchManifest)
-        transfer(node, LIAR)
+        check_transfer(node, LIAR)
         node.step(SnapshotLost())

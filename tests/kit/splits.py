@@ -151,7 +151,7 @@ def random_split(number: int) -> Split:
     return Split(tuple(sorted(liars)), tuple(sorted(others)), phase, seed=number, n=n)
 
 
-def name_the_culprits(split: Split) -> bool:
+def check_culprits(split: Split) -> bool:
     """Run it; returns whether it has split the honest replicas.
 
     Raises:

@@ -299,7 +299,7 @@ def test_a_silent_connection_makes_room_when_there_is_none() -> None:
 # --- planted bugs ---
 
 
-def fails(test: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+def assert_fails(test: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """It notices, or waits in vain for what takes a moment."""
     patiently = asyncio.timeout
     monkeypatch.setattr(asyncio, "timeout", lambda seconds: patiently(seconds / 20))
@@ -309,19 +309,19 @@ def fails(test: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_planted_bug_the_oldest_goes_whatever_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Lobby, "_make_room", lambda self, why: self._turn_away(next(iter(self.guests)), why))
-    fails(test_one_address_does_not_push_out_another, monkeypatch)
+    assert_fails(test_one_address_does_not_push_out_another, monkeypatch)
 
 
 def test_planted_bug_no_knock_is_believed(monkeypatch: pytest.MonkeyPatch, tls: TLS) -> None:
     monkeypatch.setattr(Door, "opens", lambda self, data, now: False)
-    fails(lambda: test_a_replica_that_knocks_waits_for_nobody(tls, with_tls=False), monkeypatch)
+    assert_fails(lambda: test_a_replica_that_knocks_waits_for_nobody(tls, with_tls=False), monkeypatch)
 
 
 def test_planted_bug_handshakes_begin_at_any_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TokenBucket, "wait", lambda self, now: 0.0)
-    fails(test_handshakes_begin_at_a_bounded_rate, monkeypatch)
+    assert_fails(test_handshakes_begin_at_a_bounded_rate, monkeypatch)
 
 
 def test_planted_bug_silence_is_never_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Listener, "make_room", lambda self: "no" if len(self.connections) > 2 else "")
-    fails(test_a_silent_connection_makes_room_when_there_is_none, monkeypatch)
+    assert_fails(test_a_silent_connection_makes_room_when_there_is_none, monkeypatch)

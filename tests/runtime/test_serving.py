@@ -72,7 +72,7 @@ def instances(frames: list[tuple[int, bytes]]) -> list[tuple[int, int]]:
     return found
 
 
-async def one_reads_and_one_does_not() -> None:
+async def check_one_reads_and_one_does_not() -> None:
     peers, log = Peers(), Log()
     serves = server(log, peers, [])
     for first in range(1, 1000):
@@ -88,7 +88,7 @@ async def one_reads_and_one_does_not() -> None:
 
 
 def test_a_peer_that_does_not_read_holds_no_other_up() -> None:
-    asyncio.run(one_reads_and_one_does_not())
+    asyncio.run(check_one_reads_and_one_does_not())
 
 
 def test_planted_bug_one_queue_for_all_peers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,7 @@ def test_planted_bug_one_queue_for_all_peers(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(serving, "_MAX_QUEUED", 10_000)
     monkeypatch.setattr(asyncio, "timeout", lambda _, bounded=asyncio.timeout: bounded(0.2))
     with pytest.raises(TimeoutError):
-        asyncio.run(one_reads_and_one_does_not())
+        asyncio.run(check_one_reads_and_one_does_not())
 
 
 @pytest.mark.parametrize("error", [CorruptLog("planted"), StorageError("planted"), OSError("planted")])
