@@ -113,6 +113,20 @@ def test_a_request_after_a_pause_is_verified_at_once_and_those_behind_it_wait_fo
     assert [job.count for job in verifier.submitted] == [1, 2]
 
 
+def test_the_rest_of_a_pause_that_no_timer_can_wait_for_is_none() -> None:
+    pool, verifier, loop = Pool([Job(b"\1")]), Verifier(), Loop()
+    traffic = pump(pool, verifier, [], loop)
+    traffic.fill()
+    pool.jobs.append(Job(b"\1"))
+    loop.now += VERIFY_PAUSE_SECONDS - 0.001
+    traffic.fill()
+    assert len(verifier.submitted) == len(loop.timers) == 1
+    loop.now += 0.0009  # the timer fires as early as a clock of milliseconds lets it
+    traffic._wake()
+    assert len(verifier.submitted) == 2
+    assert len(loop.timers) == 1, "the loop turns in circles until the pause is over"
+
+
 def test_enough_requests_do_not_wait() -> None:
     pool, verifier, loop = Pool([Job(b"\1"), Job(b"\1" * VERIFY_ENOUGH_REQUESTS)]), Verifier(), Loop()
     pump(pool, verifier, [], loop).fill()

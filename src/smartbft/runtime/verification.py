@@ -17,6 +17,9 @@ from smartbft.limits import (
 
 BAD_SIGNATURE = 0
 REFUSED = 2
+# Loops count in milliseconds and begin at once what is due in less than half of one: waiting for such a rest of a pause
+# would be to turn in circles until it is over.
+_LEAST_PAUSE_SECONDS = 0.0005
 # A check byte (1 passes, 0 refused) as the verdict it makes of a good signature.
 _AS_VERDICT = bytes([REFUSED, 1]) + bytes(254)
 
@@ -95,7 +98,7 @@ class VerificationPump:
     def _pauses(self) -> bool:
         """Whether to wait for company: a job left a moment ago, and few requests wait."""
         pause = self._not_before - self._loop.time()
-        if pause <= 0 or self._pool.stats()["unverified"] - self._submitted >= VERIFY_ENOUGH_REQUESTS:
+        if pause < _LEAST_PAUSE_SECONDS or self._pool.stats()["unverified"] - self._submitted >= VERIFY_ENOUGH_REQUESTS:
             return False
         if not self._wakes:
             self._wakes = True
