@@ -226,6 +226,9 @@ KNOCKS_AT_ONCE = 2 * MAX_MEMBERS
 KNOCKS_PER_SECOND = 1000.0
 MEMBER_KNOCKS_AT_ONCE = 8
 MEMBER_KNOCKS_PER_SECOND = 2.0
+# The event loop counts in milliseconds, and begins at once what is due in less than half of one: whoever waits for less
+# makes it turn in circles until the clock has moved.
+LOOP_TICK_SECONDS = 0.001
 # How often it is told how many connections were turned away, and why.
 LOBBY_REPORT_SECONDS = 10.0
 # A client that was thrown out has to wait, twice as long each time. By address, since nobody has to say who he is;

@@ -15,7 +15,7 @@ import pytest
 
 from smartbft._fastpath.frames import HELLO, MESSAGE, frame
 from smartbft.crypto.signatures import Ed25519Signer
-from smartbft.limits import FRAME_HEADER_BYTES, KNOCKS_AT_ONCE, MEMBER_KNOCKS_AT_ONCE
+from smartbft.limits import FRAME_HEADER_BYTES, KNOCKS_AT_ONCE, LOOP_TICK_SECONDS, MEMBER_KNOCKS_AT_ONCE
 from smartbft.net.handshake import NO_CHANNEL, ClientDialer
 from smartbft.net.knock import KNOCK_BYTES, KNOCK_HEADER, Door, knock
 from smartbft.net.lobby import Guest, Lobby, address_group
@@ -164,6 +164,17 @@ class Entrance:
         self.lobby.close()
         for other in self._others:
             other.close()
+
+
+def test_the_loop_does_not_turn_in_circles_until_a_moment_has_passed() -> None:
+    async def scenario() -> None:
+        entrance = Entrance(NO_HANDSHAKES)
+        now = asyncio.get_running_loop().time()
+        entrance.lobby._later(1e-9, lambda: None)
+        assert [timer.when() >= now + LOOP_TICK_SECONDS for timer in entrance.lobby._timers] == [True]
+        entrance.close()
+
+    run(scenario)
 
 
 def test_addresses_take_turns_and_the_newest_of_each_comes_first() -> None:

@@ -22,6 +22,7 @@ from smartbft.limits import (
     ACCEPTED_PER_TURN,
     FRAME_HEADER_BYTES,
     LOBBY_REPORT_SECONDS,
+    LOOP_TICK_SECONDS,
     MAX_HELLO_BYTES,
     PLAIN_HANDSHAKES_PER_TLS_HANDSHAKE,
 )
@@ -171,7 +172,7 @@ class Lobby:
             self._timers.discard(timer)
             callback()
 
-        timer = self._loop.call_later(seconds, run)
+        timer = self._loop.call_later(max(seconds, LOOP_TICK_SECONDS), run)
         self._timers.add(timer)
 
     def _receive(self, sock: socket.socket, host: str) -> None:

@@ -8,6 +8,7 @@ from typing import Protocol
 from smartbft._fastpath.pool import FROM_MEMBER, RequestPool, Verifier, VerifyJob
 from smartbft.errors import invariant
 from smartbft.limits import (
+    LOOP_TICK_SECONDS,
     MAX_BAD_SIGNATURES_PER_SOURCE,
     VERIFY_ENOUGH_REQUESTS,
     VERIFY_JOB_REQUESTS,
@@ -17,9 +18,6 @@ from smartbft.limits import (
 
 BAD_SIGNATURE = 0
 REFUSED = 2
-# Loops count in milliseconds and begin at once what is due in less than half of one: waiting for such a rest of a pause
-# would be to turn in circles until it is over.
-_LEAST_PAUSE_SECONDS = 0.0005
 # A check byte (1 passes, 0 refused) as the verdict it makes of a good signature.
 _AS_VERDICT = bytes([REFUSED, 1]) + bytes(254)
 
@@ -98,7 +96,8 @@ class VerificationPump:
     def _pauses(self) -> bool:
         """Whether to wait for company: a job left a moment ago, and few requests wait."""
         pause = self._not_before - self._loop.time()
-        if pause < _LEAST_PAUSE_SECONDS or self._pool.stats()["unverified"] - self._submitted >= VERIFY_ENOUGH_REQUESTS:
+        enough = self._submitted + VERIFY_ENOUGH_REQUESTS
+        if pause < LOOP_TICK_SECONDS / 2 or self._pool.stats()["unverified"] >= enough:
             return False
         if not self._wakes:
             self._wakes = True
