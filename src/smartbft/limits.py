@@ -200,6 +200,10 @@ MAX_LOG_QUEUE_BYTES = 64 * 1024 * 1024
 
 # Connections.
 MAX_CLIENT_CONNECTIONS = 4096
+# Each takes a file descriptor, of which the system often gives a process 1024. So many are left to the log, to
+# snapshots and to whatever else must open a file: a crowd of connections must not cost us the disk. As many again are
+# open anyway.
+RESERVED_DESCRIPTORS = 64
 # When all of them are taken, one that has said nothing for so long makes room for a new one.
 CLIENT_YIELDING_SILENCE_SECONDS = 10.0
 # Connections that have not introduced themselves: beyond it the oldest of them goes, of the address that has most. An

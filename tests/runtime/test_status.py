@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import errno
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -108,6 +111,16 @@ def test_too_many_open_questions_close_the_connection(run: Run) -> None:
 def test_malformed_questions(payload: bytes) -> None:
     with pytest.raises(MalformedMessage, match="question about the status"):
         decode_question(payload)
+
+
+def test_without_file_descriptors_the_threads_are_not_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crowd of connections may have them all: a question about the status must not end the replica."""
+
+    def exhausted(path: Path) -> Iterator[Path]:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(Path, "iterdir", exhausted)
+    assert set(thread_times()) == {"loop", "process"}
 
 
 def test_thread_times_name_the_threads() -> None:

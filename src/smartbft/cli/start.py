@@ -19,6 +19,7 @@ from smartbft.cli.output import examples
 from smartbft.cli.run import beside, new_event_loop
 from smartbft.config import Genesis, ReplicaConfig
 from smartbft.config.replica import LogLevel
+from smartbft.net.descriptors import raise_limit
 from smartbft.smr.application import BatchStateMachine
 
 # Container objects more than before at which Python looks for cycles (its default is 700).
@@ -44,6 +45,7 @@ def start(home: Path, log_level: LogLevel | None, log_format: str, exit_with_par
     genesis = Genesis.load(config.genesis_path)
     configure_logging(log_level or config.log_level, log_format, replica=config.replica)
     application = make_application(config, genesis)
+    raise_limit()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(_serve(config, genesis, application, exit_with_parent))
 

@@ -157,11 +157,19 @@ class Lobby:
             except OSError as error:
                 if error.errno not in _OUT_OF_DESCRIPTORS:
                     raise
-                self._make_room("this process has no file descriptors left")
-                self._rest(listening, 1 / ACCEPTED_PER_SECOND)
+                self._without_descriptors(listening)
                 return
             self._accepts.take(self._loop.time())
+            if sock.fileno() >= self._limits.descriptors:
+                sock.close()
+                self._without_descriptors(listening)
+                return
             self._receive(sock, str(address[0]))
+
+    def _without_descriptors(self, listening: socket.socket) -> None:
+        """Those that there are belong to files. Whoever waits longest makes room for the next one."""
+        self._make_room("this process has no file descriptors left for connections")
+        self._rest(listening, 1 / ACCEPTED_PER_SECOND)
 
     def _rest(self, listening: socket.socket, seconds: float) -> None:
         self._loop.remove_reader(listening.fileno())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from smartbft import limits
@@ -22,6 +23,8 @@ class ConnectionLimits:
         write_high_water: bytes waiting to be written at which reading stops.
         write_limit: bytes waiting to be written at which the connection is closed.
         look_interval: seconds between two looks for connections that are idle or drip.
+        descriptors: connections are accepted while their file descriptors are below this number; the others are left
+            to files.
     """
 
     connections: int = limits.MAX_CLIENT_CONNECTIONS
@@ -35,6 +38,7 @@ class ConnectionLimits:
     write_high_water: int = limits.WRITE_HIGH_WATER_BYTES
     write_limit: int = limits.WRITE_LIMIT_BYTES
     look_interval: float = limits.CONNECTION_LOOK_SECONDS
+    descriptors: int = sys.maxsize
 
 
 class ConnectionWatch:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+import logging
 import socket
 import ssl
 from dataclasses import dataclass
@@ -13,12 +15,15 @@ from smartbft.config import Genesis, GenesisMember, ReplicaConfig
 from smartbft.crypto.keys import load_replica_keys
 from smartbft.crypto.signatures import Signer
 from smartbft.errors import ConfigError
+from smartbft.net import descriptors
 from smartbft.net.connection import Handler, ReadBuffer
 from smartbft.net.handshake import Identity
 from smartbft.net.penalties import Penalties
 from smartbft.net.tls import acceptor_context, dialer_context
 from smartbft.net.transport import Dialer, Listener, Target
 from smartbft.net.watch import ConnectionLimits
+
+logger = logging.getLogger(__name__)
 
 PEER_LIMITS = ConnectionLimits(
     connections=4 * limits.MAX_MEMBERS,
@@ -79,24 +84,34 @@ class Network:
         """
         members, me = self._genesis.members, self._member
         lower = {member.id: member.permanent_key for member in members if member.id < me.id}
-        for_replicas, for_clients = sockets or (None, None)
-        replicas = self._listener(lower, self._peers, PEER_LIMITS)
-        await replicas.start(me.replica_address.host, me.replica_address.port, for_replicas)
+        replica_socket, client_socket = sockets or (None, None)
+        available = descriptors.available()
+        replicas = self._listener(lower, self._peers, descriptors.for_replicas(PEER_LIMITS, available))
+        await replicas.start(me.replica_address.host, me.replica_address.port, replica_socket)
         rude: Penalties[str] = Penalties(
             limits.CLIENT_PENALTY_INITIAL_SECONDS, limits.CLIENT_PENALTY_MAX_SECONDS, limits.MAX_PENALISED_ADDRESSES
         )
-        clients = self._listener(None, self._clients, ConnectionLimits(), rude)
-        await clients.start(me.client_address.host, me.client_address.port, for_clients)
+        bounds = descriptors.for_clients(ConnectionLimits(), available)
+        if bounds.connections < limits.MAX_CLIENT_CONNECTIONS:
+            logger.warning(
+                "at most %d clients may be connected, and not %d: this process may have %d open files (ulimit -n)",
+                bounds.connections,
+                limits.MAX_CLIENT_CONNECTIONS,
+                available,
+            )
+        clients = self._listener(None, self._clients, bounds, rude)
+        await clients.start(me.client_address.host, me.client_address.port, client_socket)
         for member in members:
             if member.id > me.id:
                 self._dial(member)
 
     async def close(self) -> None:
-        """Close everything."""
-        for dialer in self._dialers:
-            await dialer.close()
-        for listener in self._listeners:
-            await listener.close()
+        """Close everything, whatever goes wrong meanwhile."""
+        async with contextlib.AsyncExitStack() as last_first:
+            for listener in self._listeners:
+                last_first.push_async_callback(listener.close)
+            for dialer in self._dialers:
+                last_first.push_async_callback(dialer.close)
 
     def _listener(
         self,

@@ -124,11 +124,15 @@ def thread_times() -> dict[str, float]:
     Elsewhere than on Linux: the calling thread and the process only.
     """
     tasks = Path("/proc/self/task")
-    if not sys.platform.startswith("linux") or not tasks.exists():
+    try:
+        found = list(tasks.iterdir()) if sys.platform.startswith("linux") else []
+    except OSError:  # no such file system, or no file descriptor left
+        found = []
+    if not found:
         return {"loop": time.thread_time(), "process": time.process_time()}
     ticks = os.sysconf("SC_CLK_TCK")
     times: dict[str, float] = {}
-    for task in tasks.iterdir():
+    for task in found:
         try:
             line = (task / "stat").read_text()
         except OSError:  # the thread ended meanwhile
