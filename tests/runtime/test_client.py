@@ -102,7 +102,7 @@ def test_overloaded_when_all_say_so_and_only_then(run: Run) -> None:
         return [] if replica.id == 2 else full(replica, sequence, operation)
 
     async def scenario() -> None:
-        async with Stage(full) as stage:
+        async with Stage(full, retransmit=60) as stage:
             client = await stage.connected()
             with pytest.raises(Overloaded, match="all 4 replicas"):
                 await client.invoke(b"x", timeout=0.2)
@@ -119,7 +119,7 @@ def test_a_number_given_up_as_overloaded_is_filled_so_that_it_can_never_be_execu
         return [(OVERLOADED, b"")] if operation == b"first" else executed(replica, sequence, operation)
 
     async def scenario() -> None:
-        async with Stage(full_at_first) as stage:
+        async with Stage(full_at_first, retransmit=60) as stage:
             client = await stage.connected()
             with pytest.raises(Overloaded):
                 await client.invoke(b"first", timeout=0.2)
@@ -128,6 +128,68 @@ def test_a_number_given_up_as_overloaded_is_filled_so_that_it_can_never_be_execu
                 await asyncio.sleep(0.01)
             first = [what for _, number, what in stage.replicas[0].requests if number == 1]
             assert first[-1] == b""
+
+    run(scenario)
+
+
+def test_what_was_taken_when_it_was_sent_again_is_not_called_overloaded(run: Run) -> None:
+    """All refuse the request at first; sent again, it waits for its turn in their pools when the client gives up."""
+
+    def full_at_first(replica: PlayedReplica, sequence: int, operation: bytes) -> list[tuple[int, bytes]]:
+        return [(OVERLOADED, b"")] if replica.attempts(sequence) == 1 else []
+
+    async def scenario() -> None:
+        async with Stage(full_at_first) as stage:
+            client = await stage.connected()
+            invoked = asyncio.create_task(client.invoke(b"x", timeout=60))
+            while not all(replica.attempts(1) == 2 for replica in stage.replicas):
+                await asyncio.sleep(0)
+            (pending,) = client._pending.values()
+            assert isinstance(client._no_answer(pending, 60), Indeterminate)
+            invoked.cancel()
+
+    run(scenario)
+
+
+def test_what_was_not_refused_by_a_replica_that_is_gone_is_not_called_overloaded(run: Run) -> None:
+    def full(replica: PlayedReplica, sequence: int, operation: bytes) -> list[tuple[int, bytes]]:
+        return [] if replica.id == 3 else [(OVERLOADED, b"")]
+
+    async def scenario() -> None:
+        async with Stage(full, retransmit=60) as stage:
+            client = await stage.connected()
+            invoked = asyncio.create_task(client.invoke(b"x", timeout=60))
+            while not client._pending:
+                await asyncio.sleep(0)
+            (pending,) = client._pending.values()
+            while len(pending.votes.statuses()) < 3 or not stage.replicas[3].requests:
+                await asyncio.sleep(0)
+            await stage._listeners[3].close()
+            while 3 in client.connected:
+                await asyncio.sleep(0)
+            assert isinstance(client._no_answer(pending, 60), Indeterminate)
+            invoked.cancel()
+
+    run(scenario)
+
+
+def test_a_request_that_a_liar_kept_settles_its_number(run: Run) -> None:
+    """Given up as overloaded, and executed all the same: the filler of its number never is."""
+
+    def full_at_first(replica: PlayedReplica, sequence: int, operation: bytes) -> list[tuple[int, bytes]]:
+        return [(OVERLOADED, b"")] if operation == b"first" else []
+
+    async def scenario() -> None:
+        async with Stage(full_at_first, retransmit=60) as stage:
+            client = await stage.connected()
+            with pytest.raises(Overloaded):
+                await client.invoke(b"first", timeout=0.2)
+            for replica in stage.replicas:
+                replica.reply_to(b"first", executed)
+            while client._pending:
+                await asyncio.sleep(0)
+            assert not client._by_digest
+            assert not client._collector._votes
 
     run(scenario)
 
@@ -161,6 +223,27 @@ def test_a_cancelled_turn_is_passed_on(run: Run) -> None:
             assert await first == b"done 1"
             assert await third == b"done 3"
             assert (await asyncio.gather(second, return_exceptions=True))[0].__class__ is asyncio.CancelledError
+
+    run(scenario)
+
+
+def test_a_turn_that_comes_with_its_timeout_is_passed_on(run: Run) -> None:
+    async def scenario() -> None:
+        async with Stage(silent, window=1) as stage:
+            client = await stage.connected()
+            first = asyncio.create_task(client.invoke(b"first", timeout=60))
+            while not client._pending:
+                await asyncio.sleep(0)
+            late = asyncio.create_task(client._turn(asyncio.get_running_loop().time() + 60))
+            other = asyncio.create_task(client._turn(asyncio.get_running_loop().time() + 60))
+            while len(client._waiting) < 2:
+                await asyncio.sleep(0)
+            client._waiting[0].set_exception(TimeoutError())
+            client._drop(1)  # there is room: whoever times out now would have had it
+            with pytest.raises(Overloaded):
+                await late
+            await other
+            first.cancel()
 
     run(scenario)
 
@@ -252,6 +335,57 @@ def test_closing_ends_what_is_in_flight(run: Run) -> None:
             await client.aclose()
             with pytest.raises(Indeterminate, match="closed before"):
                 await asked
+
+    run(scenario)
+
+
+def test_closing_ends_the_wait_for_connections_and_answers(run: Run) -> None:
+    async def scenario() -> None:
+        async with Stage(silent) as stage:
+            client = await stage.connected()
+            for replica in stage.replicas:
+                replica.received = lambda connection, frames: None  # type: ignore[method-assign]
+            asked = asyncio.create_task(client.status(0, timeout=60))
+            while not client._questions[0]:
+                await asyncio.sleep(0)
+            for listener in stage._listeners:
+                await listener.close()
+            with pytest.raises(NotEnoughReplies, match="closed the connection"):
+                await asked
+            while client.connected:
+                await asyncio.sleep(0)
+            invoked = asyncio.create_task(client.invoke(b"x", timeout=60))
+            while not client._changed._waiters:  # type: ignore[attr-defined]
+                await asyncio.sleep(0)
+            await client.aclose()
+            with pytest.raises(LocalProtocolError, match="the client is closed"):
+                await invoked
+
+    run(scenario)
+
+
+def test_closing_the_blocking_client_ends_the_calls_of_other_threads(run: Run) -> None:
+    """Their loop stands still from then on: a call that did not end would never end."""
+
+    async def scenario() -> None:
+        async with Stage(silent) as stage:
+            for replica in stage.replicas:
+                replica.received = lambda connection, frames: None  # type: ignore[method-assign]
+            client = Client(lambda: AsyncClient(stage.genesis, Ed25519Signer(bytes(32)), transport="plain"))
+            await asyncio.to_thread(client.connect)
+            inner = client._client
+            assert inner is not None
+            asked = asyncio.create_task(asyncio.to_thread(client.status, 0, timeout=60))
+            while not any(inner._questions.values()):
+                await asyncio.sleep(0)
+            client._loop.call_soon_threadsafe(inner._connections.clear)
+            invoked = asyncio.create_task(asyncio.to_thread(client.invoke, b"x", timeout=60))
+            while not inner._changed._waiters:  # type: ignore[attr-defined]
+                await asyncio.sleep(0)
+            await asyncio.to_thread(client.close)
+            for ended in (asked, invoked):
+                with pytest.raises(LocalProtocolError, match="the client is closed"):
+                    await ended
 
     run(scenario)
 

@@ -72,7 +72,7 @@ class Client:
         self._closed = True
         if self._thread.is_alive():
             if self._client is not None:
-                asyncio.run_coroutine_threadsafe(self._client.aclose(), self._loop).result()
+                asyncio.run_coroutine_threadsafe(_close(self._client), self._loop).result()
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
         self._loop.close()
@@ -96,3 +96,9 @@ class Client:
 
     def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+
+async def _close(client: AsyncClient) -> None:
+    """Other threads' calls that are in flight end with the client: nobody must wait for a loop that stands still."""
+    await client.aclose()
+    await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)

@@ -10,7 +10,9 @@ import asyncio
 import json
 import time
 from collections import deque
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -60,13 +62,18 @@ def _new_session(at: int = 0) -> int:
 
 @dataclass(slots=True)
 class _Pending:
-    """A number of the session that is not settled yet; nobody waits for it any more once `future` is None."""
+    """A number of the session that is not settled yet; nobody waits for it any more once `future` is None.
+
+    Attributes:
+        instead_of: digest of a request that was given up and has the same number; it settles the number as well.
+    """
 
     request: SignedRequest
     votes: ReplyVotes
     future: asyncio.Future[Outcome] | None
     resend_at: float
     pause: float = CLIENT_RETRANSMIT_SECONDS
+    instead_of: bytes = b""
 
 
 class AsyncClient:
@@ -163,8 +170,12 @@ class AsyncClient:
             self._ticker.cancel()
         for pending in self._pending.values():
             _fail(pending.future, Indeterminate("the client was closed before the replicas answered"))
+        closed = LocalProtocolError("the client is closed")
         for waiting in self._waiting:
-            _fail(waiting, LocalProtocolError("the client is closed"))
+            _fail(waiting, closed)
+        for question in chain(*self._questions.values()):
+            _fail(question, closed)
+        self._changed.set()
         for dialer in self._dialers:
             await dialer.close()
 
@@ -266,9 +277,7 @@ class AsyncClient:
         self._refusals.pop(connection.address, None)
         self._connections[replica] = connection
         self._questions[replica] = deque()
-        frames = [pending.request.frame for pending in self._pending.values()]
-        if frames:
-            connection.send(b"".join(frames))
+        self._transmit(self._pending.values(), {replica: connection})
         self._changed.set()
         return FrameReader({REPLY: MAX_REPLY_BYTES, STATUS_ANSWER: MAX_STATUS_BYTES})
 
@@ -328,6 +337,7 @@ class AsyncClient:
         try:
             async with asyncio.timeout(timeout):
                 while len(self._connections) < self._needed:
+                    self._check_open()
                     if len(self._refusals) > self._n - self._needed:
                         raise next(iter(self._refusals.values()))
                     self._changed.clear()
@@ -365,6 +375,7 @@ class AsyncClient:
             async with asyncio.timeout_at(deadline):
                 await turn
         except TimeoutError:
+            self._wake()
             raise Overloaded(
                 f"{self._window} requests of this client are in flight and none was answered in time; nothing was sent"
             ) from None
@@ -386,9 +397,9 @@ class AsyncClient:
                 turn.set_result(None)
                 return
 
-    def _fill(self, sequence: int) -> None:
+    def _fill(self, sequence: int) -> _Pending:
         """Use up a number that the replicas refused (or that was never sent): an empty operation does nothing."""
-        self._send(self._builder.build(self._session, sequence, b""), None)
+        return self._send(self._builder.build(self._session, sequence, b""), None)
 
     # --- sending and settling ---
 
@@ -398,9 +409,18 @@ class AsyncClient:
         pending = _Pending(request, votes, future, now + self._retransmit, self._retransmit)
         self._pending[request.sequence] = pending
         self._by_digest[request.digest] = request.sequence
-        for connection in self._connections.values():
-            connection.send(request.frame)
+        self._transmit([pending], self._connections)
         return pending
+
+    @staticmethod
+    def _transmit(several: Collection[_Pending], connections: Mapping[int, Connection]) -> None:
+        if not several:
+            return
+        frames = b"".join(pending.request.frame for pending in several)
+        for replica, connection in connections.items():
+            for pending in several:
+                pending.votes.sent(replica)
+            connection.send(frames)
 
     def _tick(self) -> None:
         """Retransmit what is overdue to all replicas, with growing pauses."""
@@ -410,10 +430,7 @@ class AsyncClient:
         for pending in overdue:
             pending.pause = min(2 * pending.pause, CLIENT_RETRANSMIT_MAX_SECONDS)
             pending.resend_at = now + pending.pause
-        if overdue:
-            frames = b"".join(pending.request.frame for pending in overdue)
-            for connection in self._connections.values():
-                connection.send(frames)
+        self._transmit(overdue, self._connections)
         self._ticker = loop.call_later(min(_TICK_SECONDS, self._retransmit), self._tick)
 
     def _settle(self, digest: bytes, outcome: Outcome) -> None:
@@ -431,15 +448,17 @@ class AsyncClient:
         _fail(pending.future, Rejected(f"the replicas refuse the request before it is ordered: {name}"))
         self._fill_in_order(sequence)
 
-    def _fill_in_order(self, sequence: int) -> None:
+    def _fill_in_order(self, sequence: int) -> _Pending:
         """Fill a number, keeping `_pending` in the order of numbers."""
-        self._fill(sequence)
+        filler = self._fill(sequence)
         self._pending = dict(sorted(self._pending.items()))
+        return filler
 
     def _drop(self, sequence: int) -> _Pending:
         pending = self._pending.pop(sequence)
-        del self._by_digest[pending.request.digest]
-        self._collector.forget(pending.request.digest)
+        for digest in (pending.request.digest, pending.instead_of):
+            self._by_digest.pop(digest, None)
+            self._collector.forget(digest)
         return pending
 
     def _renew(self, outcome: Outcome) -> None:
@@ -457,10 +476,14 @@ class AsyncClient:
     def _no_answer(self, pending: _Pending, timeout: float) -> Overloaded | Indeterminate:
         statuses = pending.votes.statuses()
         refusals = sum(1 for status in statuses.values() if status == OVERLOADED)
-        if refusals >= self._needed and refusals >= len(self._connections):
+        if refusals >= self._needed and pending.votes.held_by_nobody():
             # Nobody holds it, so its number would hold up the session; filled, it can never be executed later either.
-            self._drop(pending.request.sequence)
-            self._fill_in_order(pending.request.sequence)
+            # A liar may hold it all the same, and have it executed first: then that settles the number.
+            given_up = self._drop(pending.request.sequence).request.digest
+            filler = self._fill_in_order(pending.request.sequence)
+            filler.instead_of = given_up
+            self._by_digest[given_up] = pending.request.sequence
+            self._collector.expect(given_up)
             return Overloaded(f"all {refusals} replicas that could be reached refused the request: try again later")
         said = ", ".join(f"replica {replica} {STATUS_NAMES[status]}" for replica, status in sorted(statuses.items()))
         return Indeterminate(

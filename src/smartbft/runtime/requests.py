@@ -89,9 +89,23 @@ class Outcome:
 
 @dataclass(slots=True)
 class ReplyVotes:
-    """The newest reply of each replica to one request."""
+    """The newest reply of each replica to one request.
+
+    Attributes:
+        replies: by replica, without its id.
+        open: by replica, how often it was sent the request and has not refused it for lack of room: it may hold it.
+    """
 
     replies: dict[int, bytes] = field(default_factory=dict)
+    open: dict[int, int] = field(default_factory=dict)
+
+    def sent(self, replica: int) -> None:
+        """The request goes to a replica, perhaps again."""
+        self.open[replica] = self.open.get(replica, 0) + 1
+
+    def held_by_nobody(self) -> bool:
+        """Whether every replica has refused it, each time that it was sent there."""
+        return not any(self.open.values())
 
     def statuses(self) -> dict[int, int]:
         """The status each replica answered."""
@@ -139,6 +153,8 @@ class ReplyCollector:
         # Without the replica's id the replies of correct replicas are equal, byte for byte.
         body = payload[2:]
         votes.replies[replica] = body
+        if status == OVERLOADED and votes.open.get(replica):
+            votes.open[replica] -= 1
         if status == EXECUTED:
             if sum(1 for other in votes.replies.values() if other == body) < self._needed:
                 return None
