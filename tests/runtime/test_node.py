@@ -10,6 +10,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kit.requests import TestClient
@@ -28,6 +29,10 @@ from smartbft.apps import counter
 from smartbft.config import Address, Genesis
 from smartbft.limits import MAX_BAD_SIGNATURES_PER_SOURCE
 from smartbft.net.handshake import NO_CHANNEL, ClientDialer, Identity, ReplicaDialer
+from smartbft.net.transport import Listener
+from smartbft.runtime.assembly import RunningReplica
+from smartbft.runtime.new_key import KeyDesk
+from smartbft.runtime.snapshots import SnapshotKeeper
 from smartbft.smr.application import ExecutionContext
 from smartbft.testnet import Testnet, create_testnet
 
@@ -91,6 +96,62 @@ def test_a_fatal_error_comes_out_of_the_context_manager(run: Run, testnet: Testn
             await serve()
         with pytest.raises(InvariantViolation, match="planted"):
             await replica.wait()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_fatal_error_while_it_starts_is_what_comes_out(
+    run: Run, testnet: Testnet, monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
+    """And not the cancellation by which it got there: a command would end without a word."""
+    start = RunningReplica.start
+
+    async def fails(parts: RunningReplica, sockets: None) -> None:
+        await start(parts, sockets)
+        parts._fail(InvariantViolation("planted"))
+        if waits:
+            await asyncio.sleep(0)
+
+    async def scenario() -> None:
+        with monkeypatch.context() as planted:
+            planted.setattr(RunningReplica, "start", fails)
+            with pytest.raises(InvariantViolation, match="planted"):
+                async with Replica(testnet.homes[0], counter.Counter()):
+                    pytest.fail("it did not start")
+            task = asyncio.current_task()
+            assert task is not None
+            assert not task.cancelling()
+            replica = Replica(testnet.homes[0], counter.Counter())
+            with pytest.raises(InvariantViolation, match="planted"):
+                await replica.start()
+        async with Replica(testnet.homes[0], counter.Counter()) as replica:
+            await replica.ready()
+
+    run(scenario)
+
+
+def test_what_fails_while_it_closes_leaves_nothing_open(
+    run: Run, testnet: Testnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ports, the lock of the data folder and the threads are free again, whichever part fails."""
+
+    async def scenario() -> None:
+        for part in (Listener, KeyDesk, SnapshotKeeper):
+            replica = Replica(testnet.homes[0], counter.Counter())
+            await replica.start()
+            with monkeypatch.context() as planted:
+                close = part.close
+
+                async def closes(self: Any, close: Any = close) -> None:
+                    await close(self)
+                    raise KeyError("planted")
+
+                planted.setattr(part, "close", closes)
+                with pytest.raises(KeyError, match="planted"):
+                    await replica.aclose()
+        async with Replica(testnet.homes[0], counter.Counter()) as replica:
+            await replica.ready()
 
     run(scenario)
 

@@ -127,6 +127,16 @@ def test_the_rest_of_a_pause_that_no_timer_can_wait_for_is_none() -> None:
     assert len(loop.timers) == 1, "the loop turns in circles until the pause is over"
 
 
+def test_a_pump_that_is_closed_in_a_pause_submits_nothing_more() -> None:
+    pool, verifier, loop = Pool([Job(b"\1"), Job(b"\1")]), Verifier(), Loop()
+    traffic = pump(pool, verifier, [], loop)
+    traffic.fill()
+    traffic.close()
+    loop.advance()
+    assert len(verifier.submitted) == 1
+    assert len(pool.jobs) == 1
+
+
 def test_enough_requests_do_not_wait() -> None:
     pool, verifier, loop = Pool([Job(b"\1"), Job(b"\1" * VERIFY_ENOUGH_REQUESTS)]), Verifier(), Loop()
     pump(pool, verifier, [], loop).fill()

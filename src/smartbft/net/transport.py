@@ -334,6 +334,9 @@ class Dialer:
                 problem = _end_of(connection)
             except OSError as error:
                 problem = plain(error)
+            except Exception as error:  # a bug costs an attempt, and not the connection for ever
+                logger.exception("dialing replica %d failed", self._target.replica)
+                problem = str(error)
             self._connection = None
             if loop.time() - began > RECONNECT_MAX_SECONDS:
                 self._pause = RECONNECT_INITIAL_SECONDS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -294,6 +295,8 @@ class RunningReplica:
     def halt(self) -> None:
         """Say nothing more: whatever is not on its way by now must not leave."""
         self._desk.close()
+        if self._pump is not None:
+            self._pump.close()
         if self._driver is not None:
             self._driver.stop()
         for descriptor in self._readers:
@@ -301,21 +304,21 @@ class RunningReplica:
         self._readers.clear()
 
     async def close(self) -> None:
-        """Take everything down. Raises DurabilityLost: what was queued could not be written."""
+        """Take everything down, whatever goes wrong meanwhile. Raises DurabilityLost: what was queued could not be
+        written.
+        """
         self.halt()
-        await self._network.close()
-        await self._keys.close()
-        self._peers.close()
-        if self._server is not None:
-            await self._server.close()
-        if self._keeper is not None:
-            await self._keeper.close()
-        if self._executor is not None:
-            await self._executor.close()
-        if self._verifier is not None:
-            await asyncio.to_thread(self._verifier.close)
-        if self._log is not None:
-            await asyncio.to_thread(self._log.close)
+        async with contextlib.AsyncExitStack() as last_first:
+            if self._log is not None:
+                last_first.push_async_callback(asyncio.to_thread, self._log.close)
+            if self._verifier is not None:
+                last_first.push_async_callback(asyncio.to_thread, self._verifier.close)
+            for part in (self._executor, self._keeper, self._server):
+                if part is not None:
+                    last_first.push_async_callback(part.close)
+            last_first.callback(self._peers.close)
+            last_first.push_async_callback(self._keys.close)
+            last_first.push_async_callback(self._network.close)
 
     # --- what the parts tell each other ---
 

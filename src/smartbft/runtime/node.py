@@ -70,21 +70,28 @@ class Replica:
 
     async def __aenter__(self) -> Replica:
         self._task = asyncio.current_task()
-        await self.start()
+        try:
+            await self.start()
+        except BaseException as error:
+            self._end_block(error)
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        task = self._task
-        self._task = None
         try:
             await self.aclose()
         finally:
-            if self._cancelled and task is not None and isinstance(error, asyncio.CancelledError):
-                task.uncancel()
-            if self._fatal is not None and (error is None or self._cancelled):
-                raise self._fatal from None
+            self._end_block(error)
+
+    def _end_block(self, error: BaseException | None) -> None:
+        """The block ends with `error`. Raises what ended the replica, if that is why."""
+        task, self._task = self._task, None
+        if self._cancelled and task is not None and isinstance(error, asyncio.CancelledError):
+            task.uncancel()
+        if self._fatal is not None and (error is None or self._cancelled):
+            raise self._fatal from None
 
     async def start(self) -> None:
         """Read the log, start the threads, listen and dial. Called by ``async with``.
@@ -100,6 +107,9 @@ class Replica:
             parts = RunningReplica(self.config, self.genesis, self.application, self._secrets, self.fail)
             self._parts = parts
             await parts.start(self._sockets)
+            if self._fatal is not None:
+                await asyncio.sleep(0)  # our cancellation arrives here, and not while we close
+                raise self._fatal
         except BaseException:
             await self.aclose()
             raise

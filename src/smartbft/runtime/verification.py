@@ -73,6 +73,7 @@ class VerificationPump:
         self._loop = loop
         self._not_before = 0.0
         self._wakes = False
+        self._closed = False
         self._submitted = 0
         self._pool = pool
         self._verifier = verifier
@@ -106,7 +107,12 @@ class VerificationPump:
 
     def _wake(self) -> None:
         self._wakes = False
-        self.fill()
+        if not self._closed:
+            self.fill()
+
+    def close(self) -> None:
+        """Submit nothing more: the verifier is about to be closed."""
+        self._closed = True
 
     def drain(self) -> bool:
         """Apply the verdicts that are ready; returns whether there were any."""
