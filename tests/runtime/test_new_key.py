@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,9 +14,13 @@ import pytest
 
 from smartbft import LocalCluster
 from smartbft.apps import counter
+from smartbft.core.effects import MakeConsensusKey
+from smartbft.core.inputs import ConsensusKeyMade
 from smartbft.core.taking_part import LOST_VOTES, NO_KEY
+from smartbft.crypto.signatures import Ed25519Signer
 from smartbft.errors import ConfigError
-from smartbft.storage import ConsensusKeys
+from smartbft.runtime.new_key import KeyDesk
+from smartbft.storage import ConsensusKeys, Lives
 from smartbft.storage.lives import VOTES_LOST
 from smartbft.types import Parameters
 
@@ -100,3 +106,55 @@ def test_a_folder_that_takes_no_key(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
     with pytest.raises(ConfigError, match="data"):
         ConsensusKeys(tmp_path / "data").make()
+
+
+def test_a_disk_that_fills_up_leaves_no_part_of_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as planted:
+        planted.setattr(os, "fsync", full)
+        with pytest.raises(ConfigError, match="No space left"):
+            ConsensusKeys(tmp_path / "data").make()
+    assert list((tmp_path / "data").iterdir()) == []
+    ConsensusKeys(tmp_path / "data").make()
+
+
+class FullAtFirst(ConsensusKeys):
+    """A folder that takes the third key."""
+
+    attempts = 0
+
+    def make(self) -> Ed25519Signer:
+        self.attempts += 1
+        if self.attempts < 3:
+            raise ConfigError("No space left on device")
+        return super().make()
+
+
+def test_a_key_is_made_when_there_is_room_for_it(run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        made: list[ConsensusKeyMade] = []
+        keys = FullAtFirst(tmp_path / "data")
+        desk = KeyDesk(keys, Lives(tmp_path, tmp_path / "data", tmp_path / "run"), made.append, again=0.0)
+        desk.make(MakeConsensusKey())
+        while not made:
+            await asyncio.sleep(0)
+        assert (keys.attempts, len(keys.load())) == (3, 1)
+        assert caplog.text.count("only learns for now") == 1
+        await desk.close()
+
+    run(scenario)
+
+
+def test_closing_does_not_wait_for_room(run: Run, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        keys = FullAtFirst(tmp_path / "data")
+        desk = KeyDesk(keys, Lives(tmp_path, tmp_path / "data", tmp_path / "run"), lambda made: None, again=3600.0)
+        desk.make(MakeConsensusKey())
+        while not keys.attempts:
+            await asyncio.sleep(0)
+        await desk.close()
+        assert keys.attempts == 1
+
+    run(scenario)

@@ -6,6 +6,7 @@ derived from it, never stored beside it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -67,11 +68,16 @@ def write_secret(path: Path, content: bytes) -> None:
         raise ConfigError("exists, and a key is never overwritten: choose another name", file=str(path)) from None
     except OSError as error:
         raise ConfigError(f"cannot be written: {error.strerror}", file=str(path)) from None
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    sync_folder(path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # a part of a key would be in the way of a whole one
+            path.unlink()
+        raise ConfigError(f"cannot be written: {error.strerror}", file=str(path)) from None
 
 
 def read_secret(path: Path) -> bytes:

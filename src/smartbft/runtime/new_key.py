@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -14,6 +15,9 @@ from smartbft.storage import ConsensusKeys, Lives
 
 logger = logging.getLogger(__name__)
 
+# A disk that is full now may have room later.
+_AGAIN_SECONDS = 5.0
+
 
 class KeyDesk:
     """Carries out what the core asks for about its own consensus key.
@@ -22,12 +26,21 @@ class KeyDesk:
         keys: in the data folder.
         lives: with the marker of lost votes.
         made: told about the new key, on the loop.
+        again: seconds after which it is tried again where no key could be made.
     """
 
-    def __init__(self, keys: ConsensusKeys, lives: Lives, made: Callable[[ConsensusKeyMade], None]) -> None:
+    def __init__(
+        self,
+        keys: ConsensusKeys,
+        lives: Lives,
+        made: Callable[[ConsensusKeyMade], None],
+        again: float = _AGAIN_SECONDS,
+    ) -> None:
         self._keys = keys
         self._lives = lives
         self._made = made
+        self._again = again
+        self._closing = asyncio.Event()
         self._making: asyncio.Task[None] | None = None
 
     def make(self, _: MakeConsensusKey) -> None:
@@ -35,12 +48,19 @@ class KeyDesk:
         self._making = asyncio.get_running_loop().create_task(self._make())
 
     async def _make(self) -> None:
-        try:
-            signer: Signer = await asyncio.to_thread(self._keys.make)
-        except ConfigError as error:
-            logger.error("no new consensus key can be made, so this replica only learns: %s", error)
-            return
-        self._made(ConsensusKeyMade(signer))
+        said = ""
+        while not self._closing.is_set():
+            try:
+                signer: Signer = await asyncio.to_thread(self._keys.make)
+            except ConfigError as error:
+                if str(error) != said:
+                    said = str(error)
+                    logger.error("no new consensus key can be made, so this replica only learns for now: %s", error)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._closing.wait(), self._again)
+            else:
+                self._made(ConsensusKeyMade(signer))
+                return
 
     def on_record(self, _: VotesOnRecord) -> None:
         """Every vote from now on is on record: the next start finds it. The loop waits for the disk here, once."""
@@ -49,5 +69,6 @@ class KeyDesk:
 
     async def close(self) -> None:
         """Wait for a key that is being made."""
+        self._closing.set()
         if self._making is not None:
             await asyncio.wait([self._making])
