@@ -148,6 +148,15 @@ def test_a_damaged_snapshot_is_set_aside_and_the_one_before_is_used(caplog: pyte
         files.remove(snapshot_name(6) + ".damaged")
 
 
+def test_damaged_snapshots_do_not_pile_up(files: Files) -> None:
+    for instance in range(1, 20):
+        opened(files).write(snapshot(instance), b"")
+        files.write(snapshot_name(instance), 400, b"other bytes")
+        opened(files)
+    damaged = [name for name in files.names() if name.endswith(".damaged")]
+    assert damaged == [snapshot_name(instance) + ".damaged" for instance in (18, 19)]
+
+
 def test_a_chunk_that_went_bad_is_not_served() -> None:
     files = SimulatedFiles()
     store = opened(files)

@@ -118,7 +118,8 @@ def recover(
             is_whole = instance == last + 1 and (last > 0 or not base or _has_value(body, begins_with))
             state.first = state.first if is_whole else instance + 1
             last = instance
-    if not last:
+    if last < base or not last:
+        # Decisions between those of the log and the snapshot, which was transferred, are missing.
         state.first = base + 1
     return state
 

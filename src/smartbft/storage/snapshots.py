@@ -300,7 +300,13 @@ class SnapshotStore:
         return Partial(manifest, here)
 
     def _set_aside(self, name: str, error: CorruptSnapshot) -> None:
+        """Kept for whoever wants to know what happened, but no more of them than of others: each is as large as the
+        state.
+        """
         logger.warning("%s is damaged and set aside as %s: %s", name, name + _DAMAGED, error)
+        damaged = [other for other in self._files.names() if other.endswith(_DAMAGED) and other != name + _DAMAGED]
+        for oldest in damaged[: len(damaged) + 1 - SNAPSHOTS_KEPT]:
+            self._files.remove(oldest)
         self._files.rename(name, name + _DAMAGED)
         self._files.sync_folder()
 
