@@ -127,6 +127,12 @@ def too_many_lines(text: str) -> Complaints:
         yield f"{lines} lines"
 
 
+def no_first_line(text: str) -> Complaints:
+    """The map of the source is made of these lines (ARCHITECTURE.md)."""
+    if not re.match(r'"""\S|//! \S', text):
+        yield "the first line does not say what this file is"
+
+
 CHECKS: list[tuple[Callable[[str], Complaints], list[Path], str]] = [
     (unsafe_deserialisation, PYTHON, "from pickle import loads"),
     (assert_statements, PYTHON, "def f(x):\n    assert x\n"),
@@ -137,6 +143,7 @@ CHECKS: list[tuple[Callable[[str], Complaints], list[Path], str]] = [
     (unsafe_cython, CYTHON, "    x = eval(y)"),
     (forgotten_notes, SOURCES, "pass  # TODO: later"),
     (too_many_lines, SOURCES, "\n" * 600),
+    (no_first_line, [path for path in [*PYTHON, *RUST] if path.stat().st_size], "import os"),
 ]
 
 

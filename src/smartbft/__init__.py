@@ -8,11 +8,13 @@ The parts a program needs; everything is imported when it is first used:
     results and request lists, for clients of a `StateMachine` and for a `BatchStateMachine` in Python
 `Replica`
     one replica inside an asyncio program (`smartbft.runtime.node`)
-`AsyncClient`, `Client`
-    invoke operations, from asyncio or blocking (`smartbft.runtime`)
+`AsyncClient`, `Client`, `Outcome`
+    invoke operations, from asyncio or blocking, and what comes of it (`smartbft.runtime`)
+`Ed25519Signer`
+    a client's key, where no profile names one (`smartbft.crypto.signatures`)
 `LocalCluster`
     a whole cluster in one process, for tests and notebooks (`smartbft.runtime.local`)
-`Genesis`, `ReplicaConfig`, `ClientProfile`
+`Genesis`, `Parameters`, `ReplicaConfig`, `ClientProfile`
     configuration (`smartbft.config`)
 `SmartBFTError` and its children
     every error this package raises (`smartbft.errors`)
@@ -31,11 +33,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from smartbft._fastpath.pool import join_results, split_requests
     from smartbft.config import ClientProfile, Genesis, ReplicaConfig
+    from smartbft.crypto.signatures import Ed25519Signer
     from smartbft.errors import (
         ClientError,
         ConfigError,
         CorruptLog,
         DurabilityLost,
+        HandshakeError,
         Indeterminate,
         InvariantViolation,
         LocalProtocolError,
@@ -44,12 +48,14 @@ if TYPE_CHECKING:
         Rejected,
         RemoteProtocolError,
         SmartBFTError,
+        StateDiverged,
         StorageError,
     )
     from smartbft.runtime.blocking import Client
     from smartbft.runtime.client import AsyncClient
     from smartbft.runtime.local import LocalCluster
     from smartbft.runtime.node import Replica
+    from smartbft.runtime.requests import Outcome
     from smartbft.smr.application import (
         BatchStateMachine,
         ExecutionContext,
@@ -57,6 +63,7 @@ if TYPE_CHECKING:
         StateMachine,
         open_result,
     )
+    from smartbft.types import Parameters
 
 __all__ = [
     "AsyncClient",
@@ -67,20 +74,25 @@ __all__ = [
     "ConfigError",
     "CorruptLog",
     "DurabilityLost",
+    "Ed25519Signer",
     "ExecutionContext",
     "Genesis",
+    "HandshakeError",
     "Indeterminate",
     "InvariantViolation",
     "LocalCluster",
     "LocalOptions",
     "LocalProtocolError",
     "NotEnoughReplies",
+    "Outcome",
     "Overloaded",
+    "Parameters",
     "Rejected",
     "RemoteProtocolError",
     "Replica",
     "ReplicaConfig",
     "SmartBFTError",
+    "StateDiverged",
     "StateMachine",
     "StorageError",
     "join_results",
@@ -93,10 +105,13 @@ _HOMES = {
     "BatchStateMachine": "smartbft.smr.application",
     "Client": "smartbft.runtime.blocking",
     "ClientProfile": "smartbft.config",
+    "Ed25519Signer": "smartbft.crypto.signatures",
     "ExecutionContext": "smartbft.smr.application",
     "Genesis": "smartbft.config",
     "LocalCluster": "smartbft.runtime.local",
     "LocalOptions": "smartbft.smr.application",
+    "Outcome": "smartbft.runtime.requests",
+    "Parameters": "smartbft.types",
     "Replica": "smartbft.runtime.node",
     "ReplicaConfig": "smartbft.config",
     "StateMachine": "smartbft.smr.application",

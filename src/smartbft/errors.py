@@ -112,7 +112,7 @@ class NotEnoughReplies(ClientError):
 
 
 class InvariantViolation(SmartBFTError):
-    """Something that cannot be happened: a bug of ours. Never caught."""
+    """What cannot be has happened: a bug of ours. Never caught."""
 
 
 class StateDiverged(InvariantViolation):

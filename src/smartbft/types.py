@@ -193,7 +193,7 @@ SEQUENTIAL = "sequential"
 class Parameters:
     """Protocol parameters that all replicas of a chain share; part of the genesis.
 
-    Times are microseconds. See `smartbft.limits` for the bounds.
+    Times are microseconds, sizes bytes. docs/operations.md says what each is for, with its bounds.
 
     Attributes:
         request_authentication: "signatures": clients sign each request; "channel": they prove their key once per

@@ -30,11 +30,13 @@ def test_a_fault_is_a_column() -> None:
 def observer(*executed: int | None) -> Observer:
     """One that has looked: replicas that have executed so much of 100 instances, None for one that did not answer."""
     made = Observer(None, range(len(executed)), print)  # type: ignore[arg-type]
-    made.facts = {
-        replica: {"regency": 2, "leader": 3, "decided": 100, "executed": instances}
-        for replica, instances in enumerate(executed)
-        if instances is not None
-    }
+    made.saw(
+        {
+            replica: {"regency": 2, "leader": 3, "decided": 100, "executed": instances}
+            for replica, instances in enumerate(executed)
+            if instances is not None
+        }
+    )
     return made
 
 
@@ -48,6 +50,16 @@ def test_the_line_says_who_leads_who_is_missing_and_who_is_behind() -> None:
 def test_at_the_first_look_nobody_is_behind() -> None:
     assert observer(100, 100).describe() == "regency 2, leader 3"
     assert observer().describe() == "no replica answers"
+
+
+def test_a_look_at_which_nobody_answered_in_time_changes_no_leader() -> None:
+    made = observer(100, 100)
+    made.saw({})
+    assert (made.regency, made.leader) == (2, 3)
+    made.saw({1: {"regency": 1, "leader": 2, "decided": 100, "executed": 100}})
+    assert (made.regency, made.leader) == (2, 3)
+    made.saw({2: {"regency": 3, "leader": 0, "decided": 100, "executed": 100}})
+    assert (made.regency, made.leader) == (3, 0)
 
 
 @pytest.mark.parametrize("open_end", [False, True])

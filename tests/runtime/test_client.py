@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from kit.played import PlayedReplica, Stage, executed, silent
@@ -90,6 +91,16 @@ def test_too_few_replicas_are_told_before_anything_is_sent(run: Run) -> None:
             with pytest.raises(NotEnoughReplies):
                 await stage.client.invoke(b"x", timeout=0.1)
             assert not any(replica.requests for replica in stage.replicas)
+
+    run(scenario)
+
+
+def test_without_an_answer_it_is_told_who_is_not_reached(run: Run) -> None:
+    async def scenario() -> None:
+        async with Stage(silent, reachable=3) as stage:
+            client = await stage.connected()
+            with pytest.raises(Indeterminate, match=r"no replica answered; replica 3: "):
+                await client.invoke(b"x", timeout=0.1)
 
     run(scenario)
 
@@ -255,7 +266,7 @@ def test_rejected_operations_are_replaced_by_the_empty_one(run: Run) -> None:
     async def scenario() -> None:
         async with Stage(picky) as stage:
             client = await stage.connected()
-            with pytest.raises(Rejected) as caught:
+            with pytest.raises(Rejected, match="not ordered: the application's check refuses it") as caught:
                 await client.invoke(b"bad")
             assert caught.value.code == 0  # not one of the application's
             assert await client.invoke(b"good") == b"done good"
@@ -306,8 +317,12 @@ def test_status_answers(run: Run) -> None:
             assert await client.status(1) == {"n": 1}
             with pytest.raises(NotEnoughReplies, match="replica 3 closed the connection"):
                 await client.status(3)
-            with pytest.raises(NotEnoughReplies, match="not connected"):
+            with pytest.raises(LocalProtocolError, match="there is no replica 9"):
                 await client.status(9)
+        async with Stage(executed, reachable=3) as stage:
+            client = await stage.connected()
+            with pytest.raises(NotEnoughReplies, match="replica 3 is not connected"):
+                await client.status(3)
 
     run(scenario)
 
@@ -322,6 +337,24 @@ def test_misuse_is_told(run: Run) -> None:
             await stage.client.aclose()
             with pytest.raises(LocalProtocolError, match="the client is closed"):
                 await stage.client.invoke(b"x")
+            with pytest.raises(LocalProtocolError, match="the client is closed"):
+                await stage.client.connect()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("operation", ["text", None, 7, bytes(65537)])
+def test_what_cannot_be_sent_leaves_no_gap_in_the_session(run: Run, operation: Any) -> None:
+    """A number that is used up and never sent would hold up all that come after it, for ever."""
+
+    async def scenario() -> None:
+        async with Stage(executed, window=1) as stage:
+            client = await stage.connected()
+            waiting = [asyncio.create_task(client.invoke(what)) for what in (b"before", operation, b"after")]
+            answers = await asyncio.gather(*waiting, return_exceptions=True)
+            assert isinstance(answers[1], LocalProtocolError)
+            assert answers[::2] == [b"done before", b"done after"]
+            assert [number for _, number, _ in stage.replicas[0].requests] == [1, 2]
 
     run(scenario)
 

@@ -97,7 +97,7 @@ def test_the_coin_in_native_code(run: Run) -> None:
 def test_a_rejected_operation_leaves_no_gap(run: Run) -> None:
     async def scenario() -> None:
         async with LocalCluster(4, counter.Counter) as cluster, cluster.client() as client:
-            with pytest.raises(Rejected, match="REJECTED"):
+            with pytest.raises(Rejected, match="check refuses it"):
                 await client.invoke(b"no operation of a counter")
             assert counter.decode_value(await client.invoke(counter.add(5))) == 5
             with pytest.raises(LocalProtocolError, match="at most"):
@@ -223,5 +223,48 @@ def test_a_segment_that_cannot_hold_the_largest_batch_is_refused(run: Run, tmp_p
         with pytest.raises(ConfigError, match=r"segment_size.*choose at least \d+KiB"):
             async with cluster:
                 raise AssertionError("it started")
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((0, counter.Counter), "n is 0: a cluster has 1 to 64 replicas"),
+        (("4", counter.Counter), "n is '4'"),
+        ((4, counter.Counter()), "'Counter' makes no applications: .* give the class"),
+        ((4, counter.Counter, "disk"), "persistence is 'disk': it is one of memory, async, sync"),
+    ],
+)
+def test_wrong_arguments_are_told(arguments: Any, told: str) -> None:
+    with pytest.raises(LocalProtocolError, match=told):
+        LocalCluster(*arguments)
+
+
+def test_what_makes_no_application_is_told(run: Run) -> None:
+    async def scenario() -> None:
+        with pytest.raises(LocalProtocolError, match="'dict' is no application: derive it from StateMachine"):
+            async with LocalCluster(4, dict):
+                pass
+        with pytest.raises(LocalProtocolError, match=r"Counter is a class: the application is an object, Counter\("):
+            async with LocalCluster(4, lambda: counter.Counter):  # type: ignore[arg-type, return-value]
+                pass
+
+    run(scenario)
+
+
+def test_calls_in_the_wrong_state_are_told(run: Run) -> None:
+    async def scenario() -> None:
+        cluster = LocalCluster(4, counter.Counter)
+        with pytest.raises(LocalProtocolError, match="replica 0 is not running"):
+            await cluster.stop(0)
+        async with cluster:
+            with pytest.raises(LocalProtocolError, match="replica 0 is running"):
+                await cluster.start(0)
+            for call in (cluster.start, cluster.stop):
+                with pytest.raises(LocalProtocolError, match="replica 9"):
+                    await call(9)
+        with pytest.raises(LocalProtocolError, match="the cluster is closed: make a new one"):
+            await cluster.start(0)
 
     run(scenario)

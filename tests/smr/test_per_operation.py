@@ -10,7 +10,7 @@ from kit.requests import TestClient
 
 from smartbft import limits
 from smartbft._fastpath.pool import encode_request, join_requests, join_results
-from smartbft.errors import InvariantViolation, MalformedMessage, Rejected, RemoteProtocolError
+from smartbft.errors import InvariantViolation, LocalProtocolError, MalformedMessage, Rejected, RemoteProtocolError
 from smartbft.smr.application import ExecutionContext, StateMachine, open_result
 from smartbft.smr.per_operation import PerOperation, as_batch
 
@@ -45,6 +45,8 @@ class Echo(StateMachine):
             raise Rejected("rejected")
         if operation == b"reject with a code too large":
             raise Rejected("rejected", 256)
+        if operation == b"reject with a word":
+            raise Rejected("rejected", "full")  # type: ignore[arg-type]
         if operation == b"raise":
             raise KeyError("a bug")
         if operation == b"text":
@@ -84,7 +86,7 @@ def test_slices_give_way_after_each_operation(echo: PerOperation) -> None:
     assert [*steps] == [b"\0two", b"\0three"]
 
 
-@pytest.mark.parametrize("operation", [b"raise", b"text", b"reject with a code too large"])
+@pytest.mark.parametrize("operation", [b"raise", b"text", b"reject with a code too large", b"reject with a word"])
 def test_a_bug_of_the_application_stops_the_replica(echo: PerOperation, operation: bytes) -> None:
     with pytest.raises(InvariantViolation):
         echo.execute_batch(batch(b"one", operation), CONTEXT)
@@ -93,6 +95,12 @@ def test_a_bug_of_the_application_stops_the_replica(echo: PerOperation, operatio
 def test_the_message_says_where_the_application_failed(echo: PerOperation) -> None:
     with pytest.raises(InvariantViolation, match=r"request 1 of instance 4: KeyError\('a bug'\)"):
         echo.execute_batch(batch(b"one", b"raise"), CONTEXT)
+
+
+def test_a_snapshot_that_is_no_bytes_stops_the_replica(echo: PerOperation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(echo.machine, "snapshot", lambda: {"a": 1})
+    with pytest.raises(InvariantViolation, match="snapshot is dict, not bytes"):
+        echo.snapshot()
 
 
 def test_a_malformed_list_reaches_nobody(echo: PerOperation) -> None:
@@ -149,3 +157,10 @@ def test_open_result() -> None:
 def test_as_batch_wraps_only_what_needs_it(echo: PerOperation) -> None:
     assert as_batch(echo) is echo
     assert isinstance(as_batch(Echo()), PerOperation)
+
+
+def test_what_is_no_application_is_told() -> None:
+    with pytest.raises(LocalProtocolError, match=r"Echo is a class: the application is an object, Echo\(\.\.\.\)"):
+        as_batch(Echo)  # type: ignore[arg-type]
+    with pytest.raises(LocalProtocolError, match="'dict' is no application: derive it from StateMachine"):
+        as_batch({})  # type: ignore[arg-type]

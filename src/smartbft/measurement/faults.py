@@ -64,11 +64,15 @@ class Observer:
 
     Attributes:
         facts: what each replica that answered at the last look said of itself.
+        regency: the highest that a replica has installed.
+        leader: who leads it.
         conditions: in what state replicas were put, for people.
     """
 
     def __init__(self, client: AsyncClient, members: Collection[int], tell: Callable[[str], None]) -> None:
         self.facts: dict[int, Facts] = {}
+        self.regency = -1
+        self.leader = -1
         self.conditions: dict[int, str] = {}
         self._client = client
         self._members = sorted(members)
@@ -76,25 +80,22 @@ class Observer:
         self._decided_before = 0
         self._looked = asyncio.Event()
 
-    @property
-    def regency(self) -> int:
-        """The highest regency that a replica has installed."""
-        return max((int(facts["regency"]) for facts in self.facts.values()), default=0)
-
-    @property
-    def leader(self) -> int:
-        """Who leads it."""
-        return next(int(facts["leader"]) for facts in self.facts.values() if facts["regency"] == self.regency)
-
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
             self._decided_before = self._decided
-            self.facts = await ask_all(self._client, within=_LOOK_SECONDS)
+            self.saw(await ask_all(self._client, within=_LOOK_SECONDS))
             looked, self._looked = self._looked, asyncio.Event()
             looked.set()
             self._tell(self.describe())
             await asyncio.sleep(_LOOK_SECONDS)
+
+    def saw(self, facts: dict[int, Facts]) -> None:
+        """Take in the answers of one look. On a busy machine nobody may answer in time: then the last leader stands."""
+        self.facts = facts
+        for answer in facts.values():
+            if answer["regency"] > self.regency:
+                self.regency, self.leader = int(answer["regency"]), int(answer["leader"])
 
     async def look(self) -> None:
         """Returns after the next look."""
@@ -169,6 +170,7 @@ class Faults:
 
     async def kill_leader(self) -> int:
         """SIGKILL to the leader; started again when another one leads. Returns who it was."""
+        await self._until(lambda: self._observer.leader >= 0, "no replica answers")
         await self._observer.look()
         leader, regency = self._observer.leader, self._observer.regency
         await self._strike(

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from smartbft._fastpath.frames import REPLY, STATUS, STATUS_ANSWER, FrameReader, frame
-from smartbft._fastpath.pool import EXECUTED, OVERLOADED, SESSION_REFUSED
+from smartbft._fastpath.pool import BAD_SIGNATURE, EXECUTED, OVERLOADED, SESSION_REFUSED
 from smartbft.config import ClientProfile, Genesis
 from smartbft.config.replica import Persistence, Transport
 from smartbft.crypto.keys import load_signer
@@ -41,7 +41,7 @@ from smartbft.limits import (
 from smartbft.net.connection import Connection, ReadBuffer
 from smartbft.net.tls import dialer_context
 from smartbft.net.transport import Dialer, Target
-from smartbft.runtime.problems import name_problems
+from smartbft.runtime.problems import name_problems, problem_lines
 from smartbft.runtime.requests import STATUS_NAMES, Outcome, ReplyCollector, ReplyVotes, RequestBuilder, SignedRequest
 from smartbft.runtime.status import decode_answer
 from smartbft.types import SIGNATURES
@@ -82,7 +82,7 @@ class AsyncClient:
     Args:
         genesis: of the chain.
         signer: signs requests, or proves its key on each connection (as the genesis says); its public key is who the
-            client is.
+            client is. ``Ed25519Signer(seed)`` makes one, `smartbft.crypto.keys.load_signer` reads one from a key file.
         transport: as the replicas have it.
         persistence: what the replicas promise: in ``sync`` mode `Q` equal replies make a result, else ``f + 1``.
         retransmit: seconds until the first retransmission; the pauses then double.
@@ -156,7 +156,9 @@ class AsyncClient:
         Raises:
             NotEnoughReplies: too few could be reached within `timeout` seconds.
             HandshakeError: too many are on another chain, of another protocol version, or not who they should be.
+            LocalProtocolError: the client is closed: make a new one.
         """
+        self._check_open()
         if not self._dialers:
             self._dial()
         await self._enough(timeout)
@@ -213,6 +215,7 @@ class AsyncClient:
         Up to `window` invocations (a parameter of the genesis) are in flight at once; more wait for their turn.
 
         Args:
+            operation: what the application's `execute` gets; at most `limits.MAX_OPERATION_BYTES`.
             timeout: seconds for everything.
 
         Raises:
@@ -220,12 +223,17 @@ class AsyncClient:
             Overloaded: every replica that could be reached refused it for lack of room.
             Rejected: the replicas refuse it for what it is; it will never be executed.
             NotEnoughReplies: too few replicas are reachable; nothing was sent.
+            LocalProtocolError: no bytes, or too many of them; or the client is not connected yet, or closed.
         """
         outcome = await self.submit(operation, timeout)
         return outcome.result
 
     async def submit(self, operation: bytes, timeout: float = 30.0) -> Outcome:  # noqa: ASYNC109
-        """As `invoke`, with instance, agreed time and persistence level beside the result."""
+        """As `invoke`, with instance, agreed time and persistence level beside the result.
+
+        Raises:
+            ClientError: as `invoke`.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         self._check_open()
@@ -233,8 +241,9 @@ class AsyncClient:
         sequence, session = await self._slot(deadline)
         try:
             request = self._builder.build(session, sequence, operation)
-        except LocalProtocolError:
-            self._fill(sequence)
+        except BaseException:
+            self._next = sequence  # nobody has heard of the number, and a gap would hold up the session for ever
+            self._wake()
             raise
         future: asyncio.Future[Outcome] = loop.create_future()
         pending = self._send(request, future)
@@ -255,8 +264,10 @@ class AsyncClient:
 
         Raises:
             NotEnoughReplies: it is not connected, or does not answer within `timeout` seconds.
+            LocalProtocolError: there is no such replica.
         """
         self._check_open()
+        self.genesis.member(replica)
         connection = self._connections.get(replica)
         if connection is None:
             raise NotEnoughReplies(f"replica {replica} is not connected")
@@ -352,7 +363,7 @@ class AsyncClient:
         if self._error is not None:
             raise self._error
         if self._closed:
-            raise LocalProtocolError("the client is closed")
+            raise LocalProtocolError("the client is closed: make a new one")
 
     # --- numbers ---
 
@@ -444,8 +455,8 @@ class AsyncClient:
                 pending.future.set_result(outcome)
             self._wake()
             return
-        name = STATUS_NAMES[outcome.status]
-        _fail(pending.future, Rejected(f"the replicas refuse the request before it is ordered: {name}"))
+        reason = "its signature is bad" if outcome.status == BAD_SIGNATURE else "the application's check refuses it"
+        _fail(pending.future, Rejected(f"the request was not ordered: {reason}"))
         self._fill_in_order(sequence)
 
     def _fill_in_order(self, sequence: int) -> _Pending:
@@ -486,9 +497,10 @@ class AsyncClient:
             self._collector.expect(given_up)
             return Overloaded(f"all {refusals} replicas that could be reached refused the request: try again later")
         said = ", ".join(f"replica {replica} {STATUS_NAMES[status]}" for replica, status in sorted(statuses.items()))
+        told = "; ".join([said or "no replica answered", *problem_lines(self.problems)])
         return Indeterminate(
-            f"no {self._needed} equal replies within {timeout:g} seconds ({said or 'no replica answered'}): "
-            "the operation may or may not be executed"
+            f"no {self._needed} equal replies within {timeout:g} seconds ({told}): the operation may or may not be "
+            "executed"
         )
 
     # --- status ---

@@ -11,16 +11,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from smartbft.config import Address, Genesis, GenesisMember, ReplicaConfig
+from smartbft.config import PERSISTENCE_MODES, TRANSPORTS, Address, Genesis, GenesisMember, ReplicaConfig
 from smartbft.config.replica import Persistence, SignatureCheck, Transport
 from smartbft.crypto.certificates import fingerprint, make_certificate
 from smartbft.crypto.signatures import Ed25519Signer, Signer
 from smartbft.errors import LocalProtocolError
-from smartbft.limits import DEFAULT_SEGMENT_BYTES
+from smartbft.limits import DEFAULT_SEGMENT_BYTES, MAX_MEMBERS
 from smartbft.runtime.client import AsyncClient
 from smartbft.runtime.network import Secrets
 from smartbft.runtime.node import Replica
 from smartbft.smr.application import BatchStateMachine, StateMachine
+from smartbft.smr.per_operation import as_batch
 from smartbft.storage import mark_never_started
 from smartbft.types import Parameters
 
@@ -38,6 +39,12 @@ class LocalCluster:
         signature_check: ``parallel``, or ``sequential`` for applications that check signatures themselves.
         folder: where homes and logs are kept; None for a temporary folder, removed at the end.
         parameters: protocol parameters; the defaults are those of a genesis.
+        segment_bytes: size of a log segment.
+        record_votes: log votes before they leave. False is unsafe across restarts, and for comparison only.
+
+    Raises:
+        LocalProtocolError: an argument is wrong.
+        ConfigError: one of `parameters` is out of bounds.
 
     Example:
         >>> from smartbft.apps.counter import Counter, add
@@ -59,6 +66,7 @@ class LocalCluster:
         segment_bytes: int = DEFAULT_SEGMENT_BYTES,
         record_votes: bool = True,
     ) -> None:
+        _check_arguments(n, application, persistence, transport)
         self.persistence = persistence
         self.transport = transport
         self._application = application
@@ -70,6 +78,7 @@ class LocalCluster:
         self._sockets = [(_bind(), _bind()) for _ in range(n)]
         self.replicas: dict[int, Replica] = {}
         self._started: set[int] = set()
+        self._closed = False
         try:
             self._secrets = [self._make_secrets(replica) for replica in range(n)]
             members = tuple(self._member(replica) for replica in range(n))
@@ -100,6 +109,7 @@ class LocalCluster:
 
     async def aclose(self) -> None:
         """Stop every replica. Idempotent."""
+        self._closed = True
         for replica in list(self.replicas):
             await self.stop(replica)
         self._release()
@@ -116,8 +126,12 @@ class LocalCluster:
         """Start a replica that does not run; it finds its log again, if it has one.
 
         Raises:
-            LocalProtocolError: it is running.
+            LocalProtocolError: it is running, there is no such replica, or the cluster is closed.
+            StorageError: as `Replica.start`.
         """
+        self.genesis.member(replica)
+        if self._closed:
+            raise LocalProtocolError("the cluster is closed: make a new one")
         if replica in self.replicas:
             raise LocalProtocolError(f"replica {replica} is running")
         home = self.folder / f"replica-{replica}"
@@ -134,11 +148,12 @@ class LocalCluster:
             record_votes=self._record_votes,
             segment_bytes=self._segment_bytes,
         )
+        application = as_batch(self._application())
         # The replica gets duplicates: ours keep the ports while it is down.
         for_replicas, for_clients = self._sockets[replica]
         running = Replica(
             config,
-            self._application(),
+            application,
             genesis=self.genesis,
             secrets=self._secrets[replica],
             sockets=(for_replicas.dup(), for_clients.dup()),
@@ -148,13 +163,25 @@ class LocalCluster:
         return running
 
     async def stop(self, replica: int) -> None:
-        """Stop a replica; its log stays."""
+        """Stop a replica; its log stays.
+
+        Raises:
+            LocalProtocolError: it is not running.
+        """
+        if replica not in self.replicas:
+            raise LocalProtocolError(f"replica {replica} is not running")
         await self.replicas.pop(replica).aclose()
 
     # --- use ---
 
     def client(self, signer: Signer | None = None, *, retransmit: float = 1.0) -> AsyncClient:
-        """A new client of the cluster, with a key of its own unless `signer` is given."""
+        """A new client of the cluster, with a key of its own unless `signer` is given.
+
+        Args:
+            signer: for a client that keeps its key: ``Ed25519Signer(seed)``, or what
+                `smartbft.crypto.keys.load_signer` reads.
+            retransmit: seconds until the first retransmission.
+        """
         return AsyncClient(
             self.genesis,
             signer or Ed25519Signer(os.urandom(32)),
@@ -183,6 +210,20 @@ class LocalCluster:
         certificate = fingerprint(secrets.tls[0]) if secrets.tls is not None else os.urandom(32)
         keys = (secrets.permanent.public_key, secrets.consensus.public_key)
         return GenesisMember(replica, *keys, certificate, addresses[0], addresses[1])
+
+
+def _check_arguments(n: int, application: object, persistence: str, transport: str) -> None:
+    """Say what is wrong before any socket is bound."""
+    if not isinstance(n, int) or not 1 <= n <= MAX_MEMBERS:
+        raise LocalProtocolError(f"n is {n!r}: a cluster has 1 to {MAX_MEMBERS} replicas, 3 f + 1 to tolerate f faults")
+    if not callable(application):
+        raise LocalProtocolError(
+            f"'{type(application).__name__}' makes no applications: each replica needs one of its own, so give the "
+            "class, or a function without arguments that makes one"
+        )
+    for name, value, choices in (("persistence", persistence, PERSISTENCE_MODES), ("transport", transport, TRANSPORTS)):
+        if value not in choices:
+            raise LocalProtocolError(f"{name} is {value!r}: it is one of {', '.join(choices)}")
 
 
 def _bind() -> socket.socket:

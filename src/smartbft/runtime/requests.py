@@ -56,8 +56,10 @@ class RequestBuilder:
         """Sign `operation` as number `sequence` of `session`.
 
         Raises:
-            LocalProtocolError: the operation is too large.
+            LocalProtocolError: the operation is too large, or no bytes.
         """
+        if not isinstance(operation, (bytes, bytearray)):
+            raise LocalProtocolError(f"an operation is bytes, not {type(operation).__name__}: encode it first")
         if len(operation) > MAX_OPERATION_BYTES:
             raise LocalProtocolError(
                 f"an operation of {len(operation)} bytes; at most {MAX_OPERATION_BYTES} are allowed: store large data "

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from smartbft import limits
 from smartbft._fastpath.pool import join_results, split_requests
-from smartbft.errors import InvariantViolation, Rejected
+from smartbft.errors import InvariantViolation, LocalProtocolError, Rejected
 from smartbft.smr.application import (
     OK,
     RESULT_TOO_LARGE,
@@ -60,8 +60,11 @@ class PerOperation(BatchStateMachine):
         return bytes(self._passes(operation) for _, _, _, operation, _ in split_requests(data))
 
     def snapshot(self) -> bytes:
-        """The application's snapshot."""
-        return self.machine.snapshot()
+        """The application's snapshot. Raises InvariantViolation: it is no bytes."""
+        made = self.machine.snapshot()
+        if not isinstance(made, bytes):
+            raise InvariantViolation(f"the application's snapshot is {type(made).__name__}, not bytes")
+        return made
 
     def restore(self, snapshot: bytes) -> None:
         """Restore the application. Raises ValueError."""
@@ -79,7 +82,10 @@ class PerOperation(BatchStateMachine):
                 f"the application failed at request {position} of instance {context.instance}: {error!r}"
             ) from error
         if not isinstance(answer, bytes):
-            raise InvariantViolation(f"the application returned {type(answer).__name__}, not bytes")
+            raise InvariantViolation(
+                f"the application returned {type(answer).__name__}, not bytes, at request {position} of instance "
+                f"{context.instance}"
+            )
         if len(answer) >= limits.MAX_RESULT_BYTES:
             return bytes([RESULT_TOO_LARGE])
         return bytes([OK]) + answer
@@ -87,8 +93,8 @@ class PerOperation(BatchStateMachine):
     @staticmethod
     def _code(rejection: Rejected) -> int:
         code = rejection.code or UNSPECIFIED
-        if not 1 <= code <= 255:
-            raise InvariantViolation(f"the application rejected with code {code}; codes go from 1 to 255")
+        if not isinstance(code, int) or not 1 <= code <= 255:
+            raise InvariantViolation(f"the application rejected with code {code!r}; codes go from 1 to 255")
         return code
 
     def _passes(self, operation: bytes) -> bool:
@@ -105,5 +111,17 @@ class PerOperation(BatchStateMachine):
 
 
 def as_batch(machine: StateMachine | BatchStateMachine) -> BatchStateMachine:
-    """The batch interface of an application of either kind."""
-    return PerOperation(machine) if isinstance(machine, StateMachine) else machine
+    """The batch interface of an application of either kind.
+
+    Raises:
+        LocalProtocolError: it is none; a class in place of an object, for instance.
+    """
+    if isinstance(machine, StateMachine):
+        return PerOperation(machine)
+    if isinstance(machine, type):
+        name = machine.__name__
+        raise LocalProtocolError(f"{name} is a class: the application is an object, {name}(...)")
+    if not callable(getattr(machine, "execute_batch", None)):
+        name = type(machine).__name__
+        raise LocalProtocolError(f"'{name}' is no application: derive it from StateMachine or BatchStateMachine")
+    return machine
