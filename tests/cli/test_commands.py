@@ -70,6 +70,16 @@ def test_a_home_is_looked_for_where_it_is(cli, tmp_path: Path) -> None:
     assert "has never run" in cli("log", "inspect", tmp_path / "net" / "replica-1").err
 
 
+def test_what_a_damaged_log_does_not_tell_is_left_out(cli, tmp_path: Path) -> None:
+    (tmp_path / "segment-0000000000000000.log").write_bytes(b"x" * 4096)
+    outcome = cli("log", "verify", tmp_path)
+    assert outcome.code == 8
+    assert "the segment header is damaged" in outcome.err
+    assert "not readable" in outcome.out
+    assert "None" not in outcome.out
+    assert "-1" not in outcome.out
+
+
 @pytest.mark.parametrize(
     ("options", "code", "why"),
     [

@@ -183,7 +183,7 @@ def test_the_tutorial_works_from_top_to_bottom(tmp_path: Path) -> None:
     expected += ["a restored copy goes on differently", "lock_operations.py:22: ", "locks:Locks: 301 operations"]
     expected += ["lie-clients: ", "any: "]
     expected += ["10 seeds passed", "found: ", "the printer belongs to", "refused with code 2", "500 locks"]
-    expected += ["error: the replicas refuse the request", "first come, first served"]
+    expected += ["error: the request was not ordered: the application's check refuses it", "first come, first served"]
     assert [text for text in expected if text not in output] == [], output
     assert "Traceback" not in output, output
 

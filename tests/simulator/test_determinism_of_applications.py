@@ -186,6 +186,18 @@ def test_the_command_names_what_differs(capsys: pytest.CaptureFixture[str], tmp_
     assert (found["index"], bytes.fromhex(found["operation"])) == (0, b"get a")
 
 
+def test_a_recorded_operation_that_cannot_be_read_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    recorded = tmp_path / "operations.txt"
+    recorded.write_text("get a\nhex:6b6\n")
+    assert run(["check-application", "key_value", "--recorded", str(recorded)]) == 2
+    assert f"{recorded}, line 2: 'hex:6b6' is not hexadecimal" in capsys.readouterr().err
+
+
+def test_a_maker_that_makes_no_bytes_is_told():
+    with pytest.raises(LocalProtocolError, match="returned str, not bytes"):
+        check_application(Words, lambda draw, client, number: "text")  # type: ignore[arg-type, return-value]
+
+
 @pytest.mark.parametrize(
     ("line", "message", "code"),
     [
@@ -193,6 +205,7 @@ def test_the_command_names_what_differs(capsys: pytest.CaptureFixture[str], tmp_
         ("counter --recorded nowhere.txt", "cannot read nowhere.txt", 2),
         ("counter --operation nowhere:at_all", "cannot find", 2),
         ("counter --operation kit.planted_applications:MALFORMED", "is no function", 2),
+        ("counter --operation kit.planted_applications:Words", "function(random, client=0, number=1), raised", 2),
         ("counter --parameters [1]", "no JSON object", 2),
         ("counter --parameters {", "no JSON", 2),
         ('counter --parameters {"stop":1}', "does not take these parameters", 3),

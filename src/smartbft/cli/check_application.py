@@ -135,18 +135,19 @@ def _maker(path: str) -> Callable[..., bytes]:
 
 def _read(recorded: Path) -> list[bytes]:
     try:
-        return [_parse(line) for line in recorded.read_text().splitlines()]
+        lines = recorded.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise LocalProtocolError(f"cannot read {recorded}: {getattr(error, 'strerror', None) or error}") from error
+    return [_parse(line, f"{recorded}, line {number}") for number, line in enumerate(lines, 1)]
 
 
-def _parse(line: str) -> bytes:
+def _parse(line: str, where: str) -> bytes:
     if not line.startswith(_HEXADECIMAL):
         return line.encode()
     try:
         return bytes.fromhex(line.removeprefix(_HEXADECIMAL))
     except ValueError:
-        raise LocalProtocolError(f"'{line}' is not hexadecimal") from None
+        raise LocalProtocolError(f"{where}: '{line}' is not hexadecimal") from None
 
 
 def _parse_parameters(text: str) -> dict[str, Any]:

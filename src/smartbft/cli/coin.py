@@ -114,7 +114,7 @@ def balance(address: bytes | None, key_name: str, profile: Path, timeout: int, a
     if as_json:
         print_json({"address": asked, "amount": found.amount, "coins": found.coins})
     else:
-        click.echo(f"{found.amount} in {found.coins} coins")
+        click.echo(f"{found.amount} in {found.coins} {'coin' if found.coins == 1 else 'coins'}")
 
 
 @coin.command(

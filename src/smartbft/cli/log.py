@@ -173,14 +173,15 @@ def _named(report: LogReport) -> dict[str, int]:
 def _print_report(report: LogReport, decisions: int | None) -> None:
     unchecked = "no genesis beside this folder" if report.intact else "none: the log is damaged"
     kinds = ", ".join(f"{count:,} {name}" for name, count in _named(report).items())
+    decided = report.first_instance is not None
     rows = [
         ("verdict", report.verdict),
-        ("chain", report.chain_id.hex()),
-        ("replica", str(report.replica)),
+        ("chain", report.chain_id.hex() or "not readable"),
+        ("replica", str(report.replica) if report.chain_id else "not readable"),
         ("segments", f"{report.segments:,}"),
-        ("records", f"{report.records:,} ({kinds})"),
+        ("records", f"{report.records:,} ({kinds})" if kinds else "0"),
         ("body bytes", f"{report.body_bytes:,}"),
-        ("instances", f"{report.first_instance} to {report.last_instance}"),
+        ("instances", f"{report.first_instance} to {report.last_instance}" if decided else "none"),
         ("decisions verified", unchecked if decisions is None else f"{decisions:,}"),
     ]
     print_table(("what", "found"), rows)

@@ -9,6 +9,7 @@ from typing import Any
 
 from smartbft._fastpath.hashing import derive_key
 from smartbft._fastpath.pool import encode_request, join_requests
+from smartbft.errors import LocalProtocolError
 from smartbft.limits import SIGNATURE_BYTES
 from smartbft.smr.application import ExecutionContext
 
@@ -67,15 +68,30 @@ def request_list(steps: Iterable[Step]) -> bytes:
 
 
 def generate(maker: OperationMaker, count: int, seed: int) -> list[tuple[int, bytes]]:
-    """`count` operations of a maker, each with its client."""
+    """`count` operations of a maker, each with its client.
+
+    Raises:
+        LocalProtocolError: the maker fails, or makes something other than bytes.
+    """
     draw = random.Random(f"smartbft operations {seed}")  # noqa: S311 - test data
     numbers = [0] * CLIENTS
     found = []
     for _ in range(count):
         client = draw.randrange(CLIENTS)
         numbers[client] += 1
-        found.append((client, maker(draw, client, numbers[client])))
+        found.append((client, _make(maker, draw, client, numbers[client])))
     return found
+
+
+def _make(maker: OperationMaker, draw: random.Random, client: int, number: int) -> bytes:
+    called = f"the maker of operations, called as function(random, client={client}, number={number}),"
+    try:
+        made = maker(draw, client, number)
+    except Exception as error:
+        raise LocalProtocolError(f"{called} raised {error!r}") from error
+    if not isinstance(made, bytes):
+        raise LocalProtocolError(f"{called} returned {type(made).__name__}, not bytes")
+    return made
 
 
 def write_script(operations: Iterable[tuple[int, bytes]], seed: int) -> list[Batch]:
