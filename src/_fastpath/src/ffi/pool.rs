@@ -1,13 +1,14 @@
-//! The function table of the area `pool` (`fp_pool_t`): the request pool itself. Verification jobs are in `jobs`, frames
-//! and the reply matcher in `frames`.
+//! The function table of the area `pool` (`fp_pool_t`): the request pool itself, whose functions are here and in
+//! `reception`, `ordering`, `replies` and `sessions`. Verification jobs are in `jobs`, frames and the reply matcher in
+//! `frames`.
 //!
 //! A pool is shared with the frame readers that fill it, behind a lock: Python code on several threads cannot corrupt it.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::{frames, guard, holds, jobs, sessions, Buffer, Slice, OK};
-use crate::requests::{Execution, Misuse, PoolConfig, RequestPool, SessionLimits, VerifyJob, Vouching, MOST_MEMBERS};
-use crate::wire::{self, SessionId, WireError};
+use super::{frames, guard, holds, jobs, ordering, reception, replies, sessions, Buffer, Slice, OK};
+use crate::requests::{Misuse, PoolConfig, RequestPool, SessionLimits, VerifyJob, Vouching, MOST_MEMBERS};
+use crate::wire::{self, WireError};
 
 /// A frame with an unknown kind or a length out of its bounds.
 pub const FRAME: i32 = -10;
@@ -77,9 +78,9 @@ pub struct Table {
     pub decide: unsafe extern "C" fn(*const PoolHandle, Batch, u64, u64, *mut Buffer) -> i32,
     pub executed: unsafe extern "C" fn(*const PoolHandle, Batch, Slice, *const ExecutionFields, *mut Buffer) -> i32,
     pub release: unsafe extern "C" fn(*const PoolHandle, Batch, *mut Buffer) -> i32,
-    pub take_replies: unsafe extern "C" fn(*const PoolHandle, *mut *mut Replies) -> i32,
-    pub next_replies: unsafe extern "C" fn(*mut Replies, *mut u64, *mut Slice) -> i32,
-    pub free_replies: unsafe extern "C" fn(*mut Replies),
+    pub take_replies: unsafe extern "C" fn(*const PoolHandle, *mut *mut replies::Replies) -> i32,
+    pub next_replies: unsafe extern "C" fn(*mut replies::Replies, *mut u64, *mut Slice) -> i32,
+    pub free_replies: unsafe extern "C" fn(*mut replies::Replies),
     pub collect: unsafe extern "C" fn(*const PoolHandle, Slice, *mut Buffer, *mut Buffer) -> i32,
     pub overdue: unsafe extern "C" fn(*const PoolHandle, u64, usize, *mut Buffer) -> i32,
     pub oldest_pending: unsafe extern "C" fn(*const PoolHandle, *mut i64) -> i32,
@@ -190,313 +191,12 @@ unsafe extern "C" fn free(pool: *mut PoolHandle) {
     }
 }
 
-unsafe extern "C" fn admit(
-    pool: *const PoolHandle,
-    list: Slice,
-    source: u64,
-    now: u64,
-    new: *mut usize,
-    error: *mut Buffer,
-) -> i32 {
-    // SAFETY: the caller passes a live pool and slice, and places for the outcome.
-    unsafe {
-        with(pool, |pool| match pool.admit(list.as_bytes(), source, now) {
-            Ok(count) => {
-                *new = count;
-                OK
-            }
-            Err(wrong) => report_wire(wrong, error),
-        })
-    }
-}
-
-unsafe extern "C" fn admit_body(
-    pool: *const PoolHandle,
-    list: Slice,
-    now: u64,
-    new: *mut usize,
-    error: *mut Buffer,
-) -> i32 {
-    // SAFETY: as `admit`.
-    unsafe {
-        with(pool, |pool| match pool.admit_body(list.as_bytes(), now) {
-            Ok(count) => {
-                *new = count;
-                OK
-            }
-            Err(wrong) => report_wire(wrong, error),
-        })
-    }
-}
-
-unsafe extern "C" fn drop_source(pool: *const PoolHandle, source: u64) -> i32 {
-    // SAFETY: the caller passes a live pool.
-    unsafe {
-        with(pool, |pool| {
-            pool.drop_source(source);
-            OK
-        })
-    }
-}
-
-/// The job is null if nothing waits; else to be freed with `jobs.free`.
-unsafe extern "C" fn take_unverified(pool: *const PoolHandle, most: usize, job: *mut *mut Arc<VerifyJob>) -> i32 {
-    // SAFETY: the caller passes a live pool and a place for the job.
-    unsafe {
-        with(pool, |pool| {
-            *job = match pool.take_unverified(most) {
-                Some(taken) => Box::into_raw(Box::new(Arc::new(taken))),
-                None => std::ptr::null_mut(),
-            };
-            OK
-        })
-    }
-}
-
-/// `bad` gets pairs of native 64-bit integers: source, count.
-unsafe extern "C" fn apply_verdicts(
-    pool: *const PoolHandle,
-    job: *const Arc<VerifyJob>,
-    mask: Slice,
-    bad: *mut Buffer,
-) -> i32 {
-    // SAFETY: the caller passes a live pool, job and mask, and a place for the outcome.
-    unsafe {
-        let (job, mask) = (&*job, mask.as_bytes());
-        if mask.len() != job.items.len() {
-            return super::INVALID;
-        }
-        with(pool, |pool| {
-            let pairs = pool.apply_verdicts(job, mask);
-            let packed = pairs.iter().flat_map(|(source, count)| [source.to_ne_bytes(), count.to_ne_bytes()]);
-            hand_over(bad, packed.flatten().collect());
-            OK
-        })
-    }
-}
-
-unsafe extern "C" fn form_batch(
-    pool: *const PoolHandle,
-    max_requests: usize,
-    max_bytes: usize,
-    timestamp: u64,
-    digests: *mut Buffer,
-    data: *mut Buffer,
-) -> i32 {
-    // SAFETY: the caller passes a live pool and places for the outcome.
-    unsafe {
-        with(pool, |pool| {
-            let (names, list) = pool.form_batch(max_requests, max_bytes, timestamp);
-            hand_over(digests, names);
-            hand_over(data, list);
-            OK
-        })
-    }
-}
-
-unsafe extern "C" fn resolve(
-    pool: *const PoolHandle,
-    names: Slice,
-    bound: bool,
-    data: *mut Buffer,
-    missing: *mut Buffer,
-    unverified: *mut usize,
-    error: *mut Buffer,
-) -> i32 {
-    // SAFETY: the caller passes a live pool and slice, and places for the outcome.
-    unsafe {
-        with(pool, |pool| {
-            let outcome = pool.resolve(names.as_bytes(), bound).map(|resolved| {
-                hand_over(data, resolved.list);
-                hand_over(missing, resolved.missing);
-                *unverified = resolved.unverified;
-            });
-            report(outcome, error)
-        })
-    }
-}
-
-/// The verdict, or a negative status.
-unsafe extern "C" fn check(
-    pool: *const PoolHandle,
-    list: Slice,
-    timestamp: u64,
-    max_requests: usize,
-    max_bytes: usize,
-) -> i32 {
-    // SAFETY: the caller passes a live pool and slice.
-    unsafe { with(pool, |pool| pool.check(list.as_bytes(), timestamp, max_requests, max_bytes) as i32) }
-}
-
-unsafe extern "C" fn decide(
-    pool: *const PoolHandle,
-    batch: Batch,
-    instance: u64,
-    timestamp: u64,
-    error: *mut Buffer,
-) -> i32 {
-    // SAFETY: the caller passes a live pool and slices, and a place for an error.
-    unsafe {
-        let (names, list) = (batch.digests.as_bytes(), batch.data.as_bytes());
-        with(pool, |pool| report(pool.decide(names, list, instance, timestamp), error))
-    }
-}
-
-unsafe extern "C" fn executed(
-    pool: *const PoolHandle,
-    batch: Batch,
-    results: Slice,
-    execution: *const ExecutionFields,
-    error: *mut Buffer,
-) -> i32 {
-    // SAFETY: the caller passes a live pool, slices and fields, and a place for an error.
-    unsafe {
-        let fields = &*execution;
-        let execution = Execution {
-            instance: fields.instance,
-            view: fields.view,
-            timestamp: fields.timestamp,
-            level: fields.level,
-        };
-        let (names, list) = (batch.digests.as_bytes(), batch.data.as_bytes());
-        with(pool, |pool| report(pool.executed(names, list, results.as_bytes(), execution), error))
-    }
-}
-
-unsafe extern "C" fn release(pool: *const PoolHandle, batch: Batch, error: *mut Buffer) -> i32 {
-    // SAFETY: the caller passes a live pool and slices, and a place for an error.
-    unsafe { with(pool, |pool| report(pool.release(batch.digests.as_bytes(), batch.data.as_bytes()), error)) }
-}
-
-/// What waited for the clients' connections, on its way to the caller.
-pub struct Replies {
-    waiting: std::vec::IntoIter<(u64, Vec<u8>)>,
-    current: Vec<u8>,
-}
-
-/// Null if nothing waits; else to be freed with `free_replies`.
-unsafe extern "C" fn take_replies(pool: *const PoolHandle, replies: *mut *mut Replies) -> i32 {
-    // SAFETY: the caller passes a live pool and a place for the outcome.
-    unsafe {
-        with(pool, |pool| {
-            let waiting = pool.take_replies();
-            *replies = match waiting.is_empty() {
-                true => std::ptr::null_mut(),
-                false => Box::into_raw(Box::new(Replies { waiting: waiting.into_iter(), current: Vec::new() })),
-            };
-            OK
-        })
-    }
-}
-
-/// 1 and the frames for one source, valid until the next call; 0 at the end.
-unsafe extern "C" fn next_replies(replies: *mut Replies, source: *mut u64, frames: *mut Slice) -> i32 {
-    // SAFETY: the caller passes what `take_replies` made, and places for the outcome.
-    guard(|| unsafe {
-        let replies = &mut *replies;
-        let Some((next, bytes)) = replies.waiting.next() else { return 0 };
-        replies.current = bytes;
-        *source = next;
-        *frames = Slice { data: replies.current.as_ptr(), length: replies.current.len() };
-        1
-    })
-}
-
-unsafe extern "C" fn free_replies(replies: *mut Replies) {
-    if !replies.is_null() {
-        // SAFETY: it came from `take_replies`, and the caller lets go of it.
-        drop(unsafe { Box::from_raw(replies) });
-    }
-}
-
-unsafe extern "C" fn collect(pool: *const PoolHandle, names: Slice, data: *mut Buffer, error: *mut Buffer) -> i32 {
-    // SAFETY: the caller passes a live pool and slice, and places for the outcome.
-    unsafe { with(pool, |pool| report(pool.collect(names.as_bytes()).map(|list| hand_over(data, list)), error)) }
-}
-
-unsafe extern "C" fn overdue(pool: *const PoolHandle, before: u64, max_bytes: usize, data: *mut Buffer) -> i32 {
-    // SAFETY: the caller passes a live pool and a place for the outcome.
-    unsafe {
-        with(pool, |pool| {
-            hand_over(data, pool.overdue(before, max_bytes));
-            OK
-        })
-    }
-}
-
-/// -1 if no request is ready.
-unsafe extern "C" fn oldest_pending(pool: *const PoolHandle, arrival: *mut i64) -> i32 {
-    // SAFETY: the caller passes a live pool and a place for the outcome.
-    unsafe {
-        with(pool, |pool| {
-            *arrival = pool.oldest_pending().map_or(-1, |time| i64::try_from(time).unwrap_or(i64::MAX));
-            OK
-        })
-    }
-}
-
-unsafe extern "C" fn agreed_time(pool: *const PoolHandle, time: *mut u64) -> i32 {
-    // SAFETY: the caller passes a live pool and a place for the outcome.
-    unsafe {
-        with(pool, |pool| {
-            *time = pool.agreed_time();
-            OK
-        })
-    }
-}
-
-unsafe extern "C" fn ready(pool: *const PoolHandle, count: *mut usize) -> i32 {
-    // SAFETY: the caller passes a live pool and a place for the outcome.
-    unsafe {
-        with(pool, |pool| {
-            *count = pool.ready();
-            OK
-        })
-    }
-}
-
 unsafe extern "C" fn set_accepting(pool: *const PoolHandle, accepting: bool) -> i32 {
     // SAFETY: the caller passes a live pool.
     unsafe {
         with(pool, |pool| {
             pool.set_accepting(accepting);
             OK
-        })
-    }
-}
-
-/// Writes the cursors received, ordered, executed; 1 if the session is known, else 0.
-unsafe extern "C" fn session(pool: *const PoolHandle, key: *const u8, number: u64, cursors: *mut u64) -> i32 {
-    // SAFETY: the caller passes a live pool, 32 bytes of key and room for three cursors.
-    unsafe {
-        let id = SessionId { key: *key.cast::<[u8; 32]>(), number };
-        with(pool, |pool| match pool.session(&id) {
-            Some((received, ordered, executed)) => {
-                cursors.cast::<[u64; 3]>().write([received, ordered, executed]);
-                1
-            }
-            None => 0,
-        })
-    }
-}
-
-/// 1 if there is one, else 0.
-unsafe extern "C" fn cached_reply(
-    pool: *const PoolHandle,
-    key: *const u8,
-    number: u64,
-    sequence: u64,
-    reply: *mut Buffer,
-) -> i32 {
-    // SAFETY: the caller passes a live pool, 32 bytes of key and a place for the outcome.
-    unsafe {
-        let id = SessionId { key: *key.cast::<[u8; 32]>(), number };
-        with(pool, |pool| match pool.cached_reply(&id, sequence) {
-            Some(kept) => {
-                hand_over(reply, kept.to_vec());
-                1
-            }
-            None => 0,
         })
     }
 }
@@ -548,28 +248,28 @@ static TABLE: Table = Table {
     version,
     create,
     free,
-    admit,
-    admit_body,
-    drop_source,
-    take_unverified,
-    apply_verdicts,
-    form_batch,
-    resolve,
-    check,
-    decide,
-    executed,
-    release,
-    take_replies,
-    next_replies,
-    free_replies,
-    collect,
-    overdue,
-    oldest_pending,
-    agreed_time,
-    ready,
+    admit: reception::admit,
+    admit_body: reception::admit_body,
+    drop_source: reception::drop_source,
+    take_unverified: reception::take_unverified,
+    apply_verdicts: reception::apply_verdicts,
+    form_batch: ordering::form_batch,
+    resolve: ordering::resolve,
+    check: ordering::check,
+    decide: ordering::decide,
+    executed: ordering::executed,
+    release: replies::release,
+    take_replies: replies::take_replies,
+    next_replies: replies::next_replies,
+    free_replies: replies::free_replies,
+    collect: ordering::collect,
+    overdue: ordering::overdue,
+    oldest_pending: ordering::oldest_pending,
+    agreed_time: ordering::agreed_time,
+    ready: ordering::ready,
     set_accepting,
-    session,
-    cached_reply,
+    session: sessions::session,
+    cached_reply: replies::cached_reply,
     stats,
     export_sessions: sessions::export_sessions,
     capture_sessions: sessions::capture_sessions,

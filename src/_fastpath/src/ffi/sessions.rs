@@ -1,10 +1,11 @@
-//! The part of the function table `fp_pool_t` that takes the session table out of a pool and puts it into one.
+//! The part of `fp_pool_t` for sessions: where one is, and the table as a whole, taken out of a pool or put into one.
 
 use std::time::Duration;
 
 use super::pool::{hand_over, report, with, PoolHandle, MISUSE};
 use super::{guard, Buffer, Slice, OK};
 use crate::requests::{join_sessions, ImportError, Misuse};
+use crate::wire::SessionId;
 
 /// Sessions that a capture writes down while it holds the pool's lock: a fraction of a millisecond, if they are full.
 const SESSIONS_AT_ONCE: usize = 16;
@@ -88,6 +89,26 @@ pub unsafe extern "C" fn import_sessions(
             };
             hand_over(error, message.into_bytes());
             status
+        })
+    }
+}
+
+/// Writes the cursors received, ordered, executed; 1 if the session is known, else 0.
+pub(super) unsafe extern "C" fn session(
+    pool: *const PoolHandle,
+    key: *const u8,
+    number: u64,
+    cursors: *mut u64,
+) -> i32 {
+    // SAFETY: the caller passes a live pool, 32 bytes of key and room for three cursors.
+    unsafe {
+        let id = SessionId { key: *key.cast::<[u8; 32]>(), number };
+        with(pool, |pool| match pool.session(&id) {
+            Some((received, ordered, executed)) => {
+                cursors.cast::<[u64; 3]>().write([received, ordered, executed]);
+                1
+            }
+            None => 0,
         })
     }
 }
