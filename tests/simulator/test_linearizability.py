@@ -83,9 +83,26 @@ def test_keys_are_apart_and_the_first_impossible_answer_is_named():
     with pytest.raises(NotLinearizable, match="b'k' explains this answer") as found:
         check_linearizable(history, KeyValueModel())
     assert (found.value.key, found.value.operation) == (b"k", bad)
-    assert bad.describe() in str(found.value)
+    assert str(found.value).splitlines()[1:] == [
+        "  client 2 [30 .. 31] GET b'k': no value",
+        "after",
+        "  client 0 [2 .. 3] PUT b'k' b'1': no value before",
+        "  client 1 [10 .. 20] GET b'k': b'1'",
+    ]
     report = check_linearizable(history[:3], KeyValueModel())
     assert (report.operations, report.indeterminate, report.keys) == (3, 0, 2)
+
+
+def test_operations_are_shown_by_their_names_where_the_model_knows_them():
+    words = KeyValueModel().describe
+    assert words(key_value.put(b"k", b""), shown(b"x")) == "PUT b'k' b'': b'x' before"
+    assert words(key_value.delete(b"k"), None) == "DELETE b'k': no answer, it may have happened"
+    assert words(key_value.get(b"k"), b"\2") == "GET b'k': 0x02 (1 bytes)", "no answer of this application"
+    words = ApplicationModel(Counter).describe
+    assert words(counter.add(1), b"\0" + bytes(8)) == (
+        f"0x{counter.add(1).hex()} ({len(counter.add(1))} bytes): result 0x{bytes(8).hex()} (8 bytes)"
+    )
+    assert words(b"text", None) == "b'text' (4 bytes): no answer, it may have happened"
 
 
 def test_a_search_that_takes_too_long_says_so():

@@ -27,10 +27,9 @@ class Operation:
     result: bytes | None
     answered: int
 
-    def describe(self) -> str:
-        """One line for people."""
-        outcome = "indeterminate" if self.result is None else f"ok {self.result.hex() or '(empty)'}"
-        return f"client {self.client} [{self.invoked} .. {self.answered}] {self.operation.hex()}: {outcome}"
+    def describe(self, what: str) -> str:
+        """One line for people; `what` says what was asked and answered (see `SequentialModel.describe`)."""
+        return f"client {self.client} [{self.invoked} .. {self.answered}] {what}"
 
 
 class _Open:

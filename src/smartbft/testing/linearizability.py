@@ -18,12 +18,14 @@ from smartbft.smr.application import ExecutionContext, StateMachine
 from smartbft.smr.per_operation import PerOperation
 from smartbft.testing.checkers import PropertyViolation
 from smartbft.testing.determinism.copies import split_results
+from smartbft.testing.determinism.divergence import show, show_result
 from smartbft.testing.determinism.script import Step, request_list
 from smartbft.testing.history import Operation
 
 #: Configurations that one key may take; far more than any history of a correct system needs.
 MOST_CONFIGURATIONS = 2_000_000
 _MOST_SHOWN = 12
+_INDETERMINATE = "no answer, it may have happened"
 
 
 class Undecided(SmartBFTError):
@@ -55,6 +57,10 @@ class SequentialModel(Protocol):
 
     def relevant(self, operations: Sequence[Operation]) -> Sequence[Operation]:
         """The operations on one key without such indeterminate ones as nobody can have noticed."""
+        ...
+
+    def describe(self, operation: bytes, result: bytes | None) -> str:
+        """What was asked and answered (None: nobody knows what came of it), in words."""
         ...
 
 
@@ -96,6 +102,10 @@ class ApplicationModel:
     def relevant(self, operations: Sequence[Operation]) -> Sequence[Operation]:
         """All: nothing is known about them."""
         return operations
+
+    def describe(self, operation: bytes, result: bytes | None) -> str:
+        """The bytes, as text where they are text."""
+        return f"{show(operation)}: {_INDETERMINATE if result is None else show_result(result, coded=True)}"
 
 
 class KeyValueModel:
@@ -139,6 +149,20 @@ class KeyValueModel:
             return one.operation[0] == 1 and self.apply(self.apply(None, one.operation)[0], one.operation)[1] in shown
 
         return [one for one in operations if may_matter(one)]
+
+    def describe(self, operation: bytes, result: bytes | None) -> str:
+        """The operation by its name, and the value that it found."""
+        key = self.key(operation)
+        if operation[0] == 1:
+            asked = f"PUT {key!r} {operation[3 + len(key) :]!r}"
+        else:
+            asked = f"{'GET' if operation[0] == 2 else 'DELETE'} {key!r}"
+        if result is None:
+            return f"{asked}: {_INDETERMINATE}"
+        when = "" if operation[0] == 2 else " before"
+        if result == b"\0\0":
+            return f"{asked}: no value{when}"
+        return f"{asked}: {result[2:]!r}{when}" if result[:2] == b"\0\1" else f"{asked}: {show(result)}"
 
 
 class NotLinearizable(PropertyViolation):
@@ -329,8 +353,12 @@ def _explain(key: Hashable, operations: Sequence[Operation], model: SequentialMo
             high = middle
     culprit = answered[low]
     before = [one for one in _until(operations, culprit.answered) if one is not culprit]
-    lines = [f"no order of the operations on {key!r} explains this answer:", f"  {culprit.describe()}", "after"]
-    lines += [f"  {one.describe()}" for one in sorted(before, key=lambda one: one.answered)[-_MOST_SHOWN:]]
+
+    def line(one: Operation) -> str:
+        return f"  {one.describe(model.describe(one.operation, one.result))}"
+
+    lines = [f"no order of the operations on {key!r} explains this answer:", line(culprit), "after"]
+    lines += [line(one) for one in sorted(before, key=lambda one: one.answered)[-_MOST_SHOWN:]]
     return NotLinearizable(key, culprit, "\n".join(lines))
 
 
