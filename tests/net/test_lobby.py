@@ -313,7 +313,7 @@ def test_a_silent_connection_makes_room_when_there_is_none() -> None:
 def assert_fails(test: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """It notices, or waits in vain for what takes a moment."""
     patiently = asyncio.timeout
-    monkeypatch.setattr(asyncio, "timeout", lambda seconds: patiently(seconds / 20))
+    monkeypatch.setattr(asyncio, "timeout", lambda seconds: patiently(min(seconds, 1.0)))
     with pytest.raises((AssertionError, TimeoutError, ConnectionError)):
         test()
 

@@ -10,9 +10,11 @@ import socket
 import ssl
 import struct
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from kit.patience import PATIENCE_SECONDS, let_pass, until
 
 from smartbft._fastpath.frames import HELLO, MESSAGE, FrameReader, frame
 from smartbft.crypto.certificates import fingerprint, make_certificate
@@ -27,10 +29,12 @@ from smartbft.net.watch import ConnectionLimits
 
 CHAIN = bytes(32)
 SIGNERS = [Ed25519Signer(bytes([replica + 1]) * 32) for replica in range(3)]
-SHORT = ConnectionLimits(
-    connections=4, handshake_timeout=0.05, idle_timeout=0.2, frame_timeout=0.05, look_interval=0.01
-)
 PATIENT = ConnectionLimits(handshake_timeout=30.0)
+# One of these is over soon, and by nothing else a connection can end.
+IMPATIENT = {
+    limit: replace(PATIENT, look_interval=0.01, **{limit: 0.05})
+    for limit in ("handshake_timeout", "idle_timeout", "frame_timeout")
+}
 
 
 class Owner:
@@ -130,7 +134,7 @@ async def hung_up(reader: asyncio.StreamReader) -> None:
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await scenario()
 
     asyncio.run(bounded())
@@ -302,7 +306,7 @@ def test_errors_of_sockets_are_plain_words(error: OSError, words: str) -> None:
 
 def test_silence_in_the_handshake_ends_with_its_timeout() -> None:
     async def scenario() -> None:
-        async with Pair(limits=SHORT) as pair:
+        async with Pair(limits=IMPATIENT["handshake_timeout"]) as pair:
             reader, writer = await pair.raw()
             assert await reader.read() == b""
             assert list(pair.listener.lobby.turned_away) == ["it did not begin a handshake within 0.05 seconds"]
@@ -313,12 +317,14 @@ def test_silence_in_the_handshake_ends_with_its_timeout() -> None:
 
 def test_a_handshake_that_does_not_go_on_ends_with_its_timeout() -> None:
     async def scenario() -> None:
-        async with Pair(limits=SHORT) as pair:
+        async with Pair(limits=PATIENT) as pair:
             reader, writer = await pair.raw()
             writer.write(struct.pack("<IB", 100, HELLO))
+            await until(lambda: pair.listener.connections)
+            let_pass(30)
             assert await reader.read() == b""
             _, error = await pair.accepting.closed_now.get()
-            assert "did not complete the handshake within 0.05 seconds" in str(error)
+            assert "did not complete the handshake within 30 seconds" in str(error)
             writer.close()
 
     run(scenario)
@@ -326,7 +332,7 @@ def test_a_handshake_that_does_not_go_on_ends_with_its_timeout() -> None:
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"GET / HTTP/1.1\r\n\r\n", struct.pack("<IB", 0, 1), struct.pack("<IB", 2**31, 1), os.urandom(64), bytes(64)],
+    [b"GET / HTTP/1.1\r\n\r\n", struct.pack("<IB", 0, 1), struct.pack("<IB", 2**31, 1), bytes(range(64)), bytes(64)],
 )
 def test_garbage_in_the_handshake_closes_that_connection_only(garbage: bytes) -> None:
     async def scenario() -> None:
@@ -348,13 +354,15 @@ async def client_of(pair: Pair) -> tuple[asyncio.StreamReader, asyncio.StreamWri
     dialer = ClientDialer(CHAIN, 1, SIGNERS[1].public_key, os.urandom(32), NO_CHANNEL)
     writer.write(dialer.start())
     while dialer.peer is None:
-        dialer.receive(await reader.read(1024))
+        data = await reader.read(1024)
+        assert data, "closed in the handshake"
+        dialer.receive(data)
     return reader, writer
 
 
 def test_a_slow_drip_is_closed() -> None:
     async def scenario() -> None:
-        async with Pair(limits=SHORT, clients=True) as pair:
+        async with Pair(limits=IMPATIENT["frame_timeout"], clients=True) as pair:
             reader, writer = await client_of(pair)
 
             async def drip() -> None:
@@ -375,11 +383,11 @@ def test_a_slow_drip_is_closed() -> None:
 
 def test_an_idle_connection_is_closed() -> None:
     async def scenario() -> None:
-        async with Pair(limits=SHORT, clients=True) as pair:
+        async with Pair(limits=IMPATIENT["idle_timeout"], clients=True) as pair:
             reader, writer = await client_of(pair)
             assert await reader.read() == b""
             _, error = await pair.accepting.closed_now.get()
-            assert "nothing was received for 0.2 seconds" in str(error)
+            assert "nothing was received for 0.05 seconds" in str(error)
             writer.close()
 
     run(scenario)
@@ -387,7 +395,7 @@ def test_an_idle_connection_is_closed() -> None:
 
 def test_connections_beyond_the_limit_are_closed_at_once() -> None:
     async def scenario() -> None:
-        async with Pair(limits=ConnectionLimits(connections=2), clients=True) as pair:
+        async with Pair(limits=replace(PATIENT, connections=2, yielding_silence=3600.0), clients=True) as pair:
             kept = [await client_of(pair) for _ in range(2)]
             reader, writer = await pair.raw()
             writer.write(struct.pack("<IB", 100, HELLO))
@@ -421,7 +429,7 @@ def test_a_bad_frame_closes_the_connection(header: bytes) -> None:
 
 def test_who_does_not_read_is_not_read_and_at_last_closed() -> None:
     async def scenario() -> None:
-        limits = ConnectionLimits(write_high_water=1 << 16, write_limit=1 << 20)
+        limits = replace(PATIENT, write_high_water=1 << 16, write_limit=1 << 20)
         async with Pair(limits=limits, clients=True) as pair:
             _, writer = await client_of(pair)
             connection = await pair.accepting.opened_now.get()
@@ -462,7 +470,13 @@ def test_what_is_sent_within_one_iteration_of_the_loop_is_bounded_too() -> None:
 @pytest.mark.parametrize("reads", [True, False])
 def test_who_takes_nothing_is_gone(reads: bool) -> None:
     """A machine that lost its power says nothing; whoever has much to send it does not listen for its silence."""
-    limits = ConnectionLimits(write_high_water=1 << 16, write_limit=1 << 30, idle_timeout=30.0, handshake_timeout=30.0)
+    limits = ConnectionLimits(
+        write_high_water=1 << 16,
+        write_limit=1 << 30,
+        idle_timeout=30.0,
+        handshake_timeout=30.0,
+        look_interval=3600.0,  # it is looked at when the test says so
+    )
 
     async def scenario() -> None:
         async with Pair(limits=limits, clients=True) as pair:
