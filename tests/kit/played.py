@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import struct
 from collections.abc import Callable
 from typing import Any
 
+from kit.patience import PATIENCE_SECONDS, reach
 from smartbft import AsyncClient, Genesis
 from smartbft._fastpath.frames import REPLY, REQUEST, STATUS, STATUS_ANSWER, FrameReader, frame
 from smartbft._fastpath.pool import EXECUTED, join_requests, request_digests, split_requests
@@ -79,7 +79,7 @@ class PlayedReplica:
 
 
 class Stage:
-    """Four played replicas and a client of them."""
+    """Four played replicas and a client of them, which does not repeat itself unless it is told when: `retransmit`."""
 
     def __init__(self, script: Script, *, reachable: int = 4, window: int = 64, **client: Any) -> None:
         self.signers = [Ed25519Signer(bytes([replica + 1]) * 32) for replica in range(4)]
@@ -98,7 +98,7 @@ class Stage:
         self.genesis = Genesis("played", 0, members, Parameters(window=window), "played")
         self.replicas = [PlayedReplica(replica, self.genesis, script) for replica in range(4)]
         self._reachable = reachable
-        settings = {"transport": "plain", "persistence": "sync", "retransmit": 0.05} | client
+        settings = {"transport": "plain", "persistence": "sync", "retransmit": 3600.0} | client
         self.client = AsyncClient(self.genesis, Ed25519Signer(os.urandom(32)), **settings)
         self._listeners: list[Listener] = []
 
@@ -118,9 +118,8 @@ class Stage:
             sock.close()
 
     async def connected(self) -> AsyncClient:
-        await self.client.connect()
-        while len(self.client.connected) < self._reachable:
-            await asyncio.sleep(0.005)
+        await self.client.connect(PATIENCE_SECONDS)
+        await reach(self.client, self._reachable)
         return self.client
 
 

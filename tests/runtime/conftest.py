@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
+from kit.patience import PATIENCE_SECONDS
 
 
 @pytest.fixture
@@ -14,7 +15,7 @@ def run() -> Callable[[Callable[[], Awaitable[None]]], None]:
 
     def runner(scenario: Callable[[], Awaitable[None]]) -> None:
         async def bounded() -> None:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 await scenario()
 
         asyncio.run(bounded())

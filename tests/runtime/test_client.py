@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from kit.patience import PATIENCE_SECONDS, let_pass, until
 from kit.played import PlayedReplica, Stage, executed, silent
 
 from smartbft import AsyncClient, Client, Indeterminate, NotEnoughReplies, Overloaded, Rejected
@@ -21,6 +22,15 @@ from smartbft.crypto.signatures import Ed25519Signer
 from smartbft.errors import LocalProtocolError
 
 Run = Callable[[Callable[[], Awaitable[None]]], None]
+RETRANSMIT = 0.05
+
+
+async def given_up(client: AsyncClient, operation: bytes, answers: int) -> bytes:
+    """An invocation whose time runs out once so many replicas have answered; raises what it raises then."""
+    asked = asyncio.create_task(client.invoke(operation, timeout=30))
+    await until(lambda: any(len(pending.votes.statuses()) == answers for pending in client._pending.values()))
+    let_pass(30)
+    return await asked
 
 
 def test_a_result_needs_q_equal_replies_in_the_synchronous_mode_and_f_plus_1_else(run: Run) -> None:
@@ -30,8 +40,8 @@ def test_a_result_needs_q_equal_replies_in_the_synchronous_mode_and_f_plus_1_els
     async def scenario() -> None:
         async with Stage(two_of_four) as stage:
             client = await stage.connected()
-            with pytest.raises(Indeterminate, match=r"no 3 equal replies within 0\.2 seconds \(replica 0 EXECUTED"):
-                await client.invoke(b"x", timeout=0.2)
+            with pytest.raises(Indeterminate, match=r"no 3 equal replies within 30 seconds \(replica 0 EXECUTED"):
+                await given_up(client, b"x", 2)
         async with Stage(two_of_four, persistence="async") as stage:
             client = await stage.connected()
             assert await client.invoke(b"x") == b"done x"
@@ -57,7 +67,7 @@ def test_a_lost_request_is_sent_again_to_all(run: Run) -> None:
         return executed(replica, sequence, operation) if replica.attempts(sequence) > 2 else []
 
     async def scenario() -> None:
-        async with Stage(deaf_at_first) as stage:
+        async with Stage(deaf_at_first, retransmit=RETRANSMIT) as stage:
             client = await stage.connected()
             assert await client.invoke(b"x") == b"done x"
             assert all(len(set(replica.requests)) == 1 for replica in stage.replicas)
@@ -69,16 +79,15 @@ def test_after_a_timeout_the_number_stays_in_use_until_it_is_settled(run: Run) -
     """What was given up is sent on: a number that was left out would hold up the session for ever."""
 
     async def scenario() -> None:
-        async with Stage(silent) as stage:
+        async with Stage(silent, retransmit=RETRANSMIT) as stage:
             client = await stage.connected()
             with pytest.raises(Indeterminate, match="no replica answered"):
                 await client.invoke(b"first", timeout=0.1)
             for replica in stage.replicas:
                 replica.script = executed
             assert await client.invoke(b"second") == b"done second"
-            assert [(number, what) for _, number, what in stage.replicas[0].requests if number == 2] == [(2, b"second")]
-            while client._pending:
-                await asyncio.sleep(0.01)
+            assert {(number, what) for _, number, what in stage.replicas[0].requests} == {(1, b"first"), (2, b"second")}
+            await until(lambda: not client._pending)
 
     run(scenario)
 
@@ -86,8 +95,11 @@ def test_after_a_timeout_the_number_stays_in_use_until_it_is_settled(run: Run) -
 def test_too_few_replicas_are_told_before_anything_is_sent(run: Run) -> None:
     async def scenario() -> None:
         async with Stage(executed, reachable=2) as stage:
-            with pytest.raises(NotEnoughReplies, match=r"2 of 4 replicas could be reached within 0\.2 seconds; 3"):
-                await stage.client.connect(0.2)
+            connecting = asyncio.create_task(stage.client.connect(30))
+            await until(lambda: len(stage.client.connected) == 2)
+            let_pass(30)
+            with pytest.raises(NotEnoughReplies, match="2 of 4 replicas could be reached within 30 seconds; 3"):
+                await connecting
             with pytest.raises(NotEnoughReplies):
                 await stage.client.invoke(b"x", timeout=0.1)
             assert not any(replica.requests for replica in stage.replicas)
@@ -113,14 +125,14 @@ def test_overloaded_when_all_say_so_and_only_then(run: Run) -> None:
         return [] if replica.id == 2 else full(replica, sequence, operation)
 
     async def scenario() -> None:
-        async with Stage(full, retransmit=60) as stage:
+        async with Stage(full) as stage:
             client = await stage.connected()
             with pytest.raises(Overloaded, match="all 4 replicas"):
-                await client.invoke(b"x", timeout=0.2)
+                await given_up(client, b"x", 4)
         async with Stage(three_full) as stage:
             client = await stage.connected()
             with pytest.raises(Indeterminate, match="replica 0 OVERLOADED"):
-                await client.invoke(b"x", timeout=0.2)
+                await given_up(client, b"x", 3)
 
     run(scenario)
 
@@ -130,13 +142,12 @@ def test_a_number_given_up_as_overloaded_is_filled_so_that_it_can_never_be_execu
         return [(OVERLOADED, b"")] if operation == b"first" else executed(replica, sequence, operation)
 
     async def scenario() -> None:
-        async with Stage(full_at_first, retransmit=60) as stage:
+        async with Stage(full_at_first) as stage:
             client = await stage.connected()
             with pytest.raises(Overloaded):
-                await client.invoke(b"first", timeout=0.2)
+                await given_up(client, b"first", 4)
             assert await client.invoke(b"second") == b"done second"
-            while client._pending:
-                await asyncio.sleep(0.01)
+            await until(lambda: not client._pending)
             first = [what for _, number, what in stage.replicas[0].requests if number == 1]
             assert first[-1] == b""
 
@@ -150,10 +161,10 @@ def test_what_was_taken_when_it_was_sent_again_is_not_called_overloaded(run: Run
         return [(OVERLOADED, b"")] if replica.attempts(sequence) == 1 else []
 
     async def scenario() -> None:
-        async with Stage(full_at_first) as stage:
+        async with Stage(full_at_first, retransmit=RETRANSMIT) as stage:
             client = await stage.connected()
             invoked = asyncio.create_task(client.invoke(b"x", timeout=60))
-            while not all(replica.attempts(1) == 2 for replica in stage.replicas):
+            while not all(replica.attempts(1) >= 2 for replica in stage.replicas):
                 await asyncio.sleep(0)
             (pending,) = client._pending.values()
             assert isinstance(client._no_answer(pending, 60), Indeterminate)
@@ -167,7 +178,7 @@ def test_what_was_not_refused_by_a_replica_that_is_gone_is_not_called_overloaded
         return [] if replica.id == 3 else [(OVERLOADED, b"")]
 
     async def scenario() -> None:
-        async with Stage(full, retransmit=60) as stage:
+        async with Stage(full) as stage:
             client = await stage.connected()
             invoked = asyncio.create_task(client.invoke(b"x", timeout=60))
             while not client._pending:
@@ -191,10 +202,10 @@ def test_a_request_that_a_liar_kept_settles_its_number(run: Run) -> None:
         return [(OVERLOADED, b"")] if operation == b"first" else []
 
     async def scenario() -> None:
-        async with Stage(full_at_first, retransmit=60) as stage:
+        async with Stage(full_at_first) as stage:
             client = await stage.connected()
             with pytest.raises(Overloaded):
-                await client.invoke(b"first", timeout=0.2)
+                await given_up(client, b"first", 4)
             for replica in stage.replicas:
                 replica.reply_to(b"first", executed)
             while client._pending:
@@ -222,7 +233,7 @@ def test_a_full_window_says_overloaded_and_sends_nothing(run: Run) -> None:
 
 def test_a_cancelled_turn_is_passed_on(run: Run) -> None:
     async def scenario() -> None:
-        async with Stage(silent, window=1) as stage:
+        async with Stage(silent, window=1, retransmit=RETRANSMIT) as stage:
             client = await stage.connected()
             first = asyncio.create_task(client.invoke(b"1"))
             second = asyncio.create_task(client.invoke(b"2"))
@@ -314,9 +325,9 @@ def test_status_answers(run: Run) -> None:
     async def scenario() -> None:
         async with Stage(executed) as stage:
             client = await stage.connected()
-            assert await client.status(1) == {"n": 1}
+            assert await client.status(1, timeout=PATIENCE_SECONDS) == {"n": 1}
             with pytest.raises(NotEnoughReplies, match="replica 3 closed the connection"):
-                await client.status(3)
+                await client.status(3, timeout=PATIENCE_SECONDS)
             with pytest.raises(LocalProtocolError, match="there is no replica 9"):
                 await client.status(9)
         async with Stage(executed, reachable=3) as stage:
@@ -432,7 +443,10 @@ def test_the_blocking_client(run: Run) -> None:
                     assert client.invoke(b"x") == b"done x"
                     futures = [client.submit(b"%d" % number) for number in range(10)]
                     assert [future.result().result for future in futures] == [b"done %d" % n for n in range(10)]
-                    assert client.status(0) == {"n": 0}
+                    assert client._client is not None
+                    while 0 not in client._client.connected:
+                        time.sleep(RETRANSMIT)
+                    assert client.status(0, timeout=PATIENCE_SECONDS) == {"n": 0}
                 with pytest.raises(LocalProtocolError):
                     client.invoke(b"x")
                 client.close()

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Awaitable, Callable
 
 import pytest
+from kit.patience import until
 from kit.played import PlayedReplica, Stage, executed, silent
 
 from smartbft._fastpath.frames import REPLY, ReplyMatcher, frame
@@ -63,6 +64,7 @@ def test_line_1_2_a_new_client_starts_counting(run: Run) -> None:
         async with Stage(executed) as stage:
             client = await stage.connected()
             await client.invoke(b"first")
+            await until(lambda: stage.replicas[0].requests)
             assert stage.replicas[0].requests == [(client.session, 1, b"first")]
 
     run(scenario)
@@ -87,6 +89,7 @@ def test_line_4_5_each_invocation_takes_the_next_number(run: Run) -> None:
             await client.invoke(b"one")
             await asyncio.gather(*(client.invoke(b"%d" % number) for number in range(2, 10)))
             for replica in stage.replicas:
+                await until(lambda replica=replica: len(replica.requests) >= 9)
                 assert [number for _, number, _ in replica.requests] == list(range(1, 10))
 
     run(scenario)
@@ -99,8 +102,7 @@ def test_line_6_the_signed_request_goes_to_all_replicas(run: Run) -> None:
         async with Stage(executed) as stage:
             client = await stage.connected()
             await client.invoke(b"operation")
-            while not all(replica.payloads for replica in stage.replicas):
-                await asyncio.sleep(0)
+            await until(lambda: all(replica.payloads for replica in stage.replicas))
             (request,) = {payload for replica in stage.replicas for payload in replica.payloads}
             unsigned, signature = request[:-64], request[-64:]
             assert unsigned == client.key + struct.pack("<QQI", client.session, 1, 9) + b"operation"
@@ -180,7 +182,7 @@ def test_line_11_the_result_is_returned_to_its_caller(run: Run) -> None:
         return executed(replica, sequence, operation) if attempts.count(sequence) > 3 - sequence else []
 
     async def scenario() -> None:
-        async with Stage(backwards) as stage:
+        async with Stage(backwards, retransmit=0.05) as stage:
             client = await stage.connected()
             results = await asyncio.gather(*(client.invoke(b"%d" % number) for number in range(1, 4)))
             assert results == [b"done 1", b"done 2", b"done 3"]
@@ -209,7 +211,7 @@ def test_a_client_that_gets_no_replies_returns_nothing(run: Run) -> None:
     """Lines 7 to 11 are never reached: the invocation neither returns nor fails by itself."""
 
     async def scenario() -> None:
-        async with Stage(silent) as stage:
+        async with Stage(silent, retransmit=0.05) as stage:
             client = await stage.connected()
             asked = asyncio.create_task(client.invoke(b"x"))
             while stage.replicas[0].attempts(1) < 3:

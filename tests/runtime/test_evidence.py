@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from smartbft.crypto.domains import Domains
 from smartbft.messages import Accept
 from smartbft.runtime.evidence import EvidenceDesk
 
+Run = Callable[[Callable[[], Awaitable[None]]], None]
 REPORT = ReportEvidence(1, accept(1), accept(1, digest=W))
 
 
@@ -41,7 +43,7 @@ def test_a_disk_that_does_not_take_it_is_no_end(tmp_path: Path, caplog: pytest.L
     assert "cannot be" in caplog.text
 
 
-def test_a_lying_peer_is_caught_in_the_act(tmp_path: Path) -> None:
+def test_a_lying_peer_is_caught_in_the_act(run: Run, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with LocalCluster(4, Counter, "memory", transport="plain", folder=tmp_path) as cluster:
             await cluster.stop(0)
@@ -59,4 +61,4 @@ def test_a_lying_peer_is_caught_in_the_act(tmp_path: Path) -> None:
             async with cluster.client() as client:
                 assert decode_value(await client.invoke(add())) == 1
 
-    asyncio.run(asyncio.wait_for(scenario(), 20))
+    run(scenario)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kit.patience import PATIENCE_SECONDS, let_pass, reach, until
 from kit.requests import TestClient
 
-from smartbft import AsyncClient, LocalCluster, Overloaded, limits
+from smartbft import LocalCluster, Overloaded, limits
 from smartbft._fastpath.frames import REQUEST, frame
 from smartbft.apps import counter
 from smartbft.apps.coin import CoinApplication, balance, decode_balance
@@ -39,22 +40,20 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Any:
     return Disk
 
 
-async def reach_all(client: AsyncClient) -> None:
-    while len(client.connected) < 4:
-        await asyncio.sleep(0.01)
-
-
 def test_a_disk_that_fills_up_refuses_new_requests_and_takes_them_again(run: Run, disk: Any, tmp_path: Path) -> None:
     async def scenario() -> None:
         cluster = LocalCluster(4, counter.Counter, "sync", folder=tmp_path)
         async with cluster, cluster.client(retransmit=0.05) as client:
-            await reach_all(client)
+            await reach(client)
             assert counter.decode_value(await client.invoke(counter.add(1))) == 1
             disk.low = True
             while not all(replica._running()._refusing for replica in cluster.replicas.values()):
                 await asyncio.sleep(0.01)
+            asked = asyncio.create_task(client.invoke(counter.add(10), timeout=20))
+            await until(lambda: any(len(pending.votes.statuses()) == 4 for pending in client._pending.values()))
+            let_pass(20)
             with pytest.raises(Overloaded):
-                await client.invoke(counter.add(10), timeout=2)
+                await asked
             disk.low = False
             # Not 12: what was given up as overloaded is never executed.
             assert counter.decode_value(await client.invoke(counter.add(1))) == 2
@@ -66,19 +65,19 @@ def test_a_slow_disk_stops_the_reading_of_clients(run: Run, disk: Any, tmp_path:
     async def scenario() -> None:
         cluster = LocalCluster(4, counter.Counter, "sync", folder=tmp_path)
         async with cluster, cluster.client(retransmit=60) as client:
-            await reach_all(client)
+            await reach(client)
             assert counter.decode_value(await client.invoke(counter.add(1))) == 1
             disk.waiting = limits.MAX_LOG_QUEUE_BYTES + 1
             gates = [replica._running()._clients for replica in cluster.replicas.values()]
-            while not all(gate._paused for gate in gates):
-                await asyncio.sleep(0.01)
+            await until(lambda: all(gate._paused for gate in gates))
+            before = [(await replica.status())["pool"]["admitted"] for replica in cluster.replicas.values()]
             asked = asyncio.create_task(client.invoke(counter.add(1)))
             late = cluster.client()
-            await late.connect()  # a new connection is not read either, once it has introduced itself
+            await late.connect(PATIENCE_SECONDS)  # a new connection is not read either, once it has introduced itself
             for _ in range(20):
                 await asyncio.sleep(0.005)
             admitted = [(await replica.status())["pool"]["admitted"] for replica in cluster.replicas.values()]
-            assert admitted == [1, 1, 1, 1]
+            assert admitted == before
             disk.waiting = 0
             assert counter.decode_value(await asked) == 2
             await late.aclose()
@@ -99,7 +98,7 @@ def test_signatures_checked_by_the_application_are_ordered_results(run: Run) -> 
         cluster = LocalCluster(4, application, signature_check="sequential")
         chain.append(cluster.genesis.chain_id)
         async with cluster, cluster.client() as client:
-            await reach_all(client)
+            await reach(client)
             forger = TestClient(5, chain_id=cluster.genesis.chain_id, session=client.session)
             forged = frame(REQUEST, forger.request(balance(bytes(32)), good=False))
             for connection in client._connections.values():
@@ -118,7 +117,7 @@ def test_the_library_runs_on_uvloop_too(tmp_path: Path) -> None:
     uvloop = pytest.importorskip("uvloop")
 
     async def scenario() -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             for transport in ("plain", "tls"):
                 cluster = LocalCluster(4, counter.Counter, "sync", folder=tmp_path / transport, transport=transport)
                 async with cluster, cluster.client() as client:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
+from kit.patience import PATIENCE_SECONDS
 
 from smartbft._fastpath.pool import EXECUTED, request_digests
 from smartbft.config import Genesis
@@ -36,13 +38,20 @@ def cluster(n: int = 4, **options: object) -> LocalCluster:
     return LocalCluster(n, lambda: Echo(8), signature_check="sequential", **options)
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster that stands still for a while has not stopped."""
+    monkeypatch.setattr(load, "STALL_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr(load, "DRAIN_SECONDS", PATIENCE_SECONDS)
+
+
 def generator(made: LocalCluster, traffic: Sequence[Traffic], **options: object) -> LoadGenerator:
     values = {"window": 8, "needed": 2, "tls": made.transport == "tls", **options}
     return LoadGenerator(made.genesis, traffic, **values)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("transport", ["plain", "tls"])
-def test_all_traffic_is_executed_and_acknowledged(run: Run, transport: str) -> None:
+def test_all_traffic_is_executed_and_acknowledged(run: Run, patient: None, transport: str) -> None:
     async def scenario() -> None:
         async with cluster(transport=transport) as made:
             (traffic,) = await echo_traffic(made.genesis, 16, 10)
@@ -79,7 +88,8 @@ def test_closed_loop_clients_have_one_request_outstanding(run: Run, monkeypatch:
     assert max(outstanding) == 1
 
 
-def test_the_warm_up_is_cut_and_the_rest_is_measured(run: Run) -> None:
+def test_the_warm_up_is_cut_and_the_rest_is_measured(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock that transactions move, so that some fall into each part on any machine."""
     marks: list[int] = []
 
     async def scenario() -> None:
@@ -87,6 +97,8 @@ def test_the_warm_up_is_cut_and_the_rest_is_measured(run: Run) -> None:
             (traffic,) = await echo_traffic(made.genesis, 16, 4000)
             seen: list[int] = []
             async with generator(made, [traffic], needed=1) as sender:
+                clock = SimpleNamespace(monotonic=lambda: sender.completed / 10_000, process_time=time.process_time)
+                monkeypatch.setattr(load, "time", clock)
                 result = await sender.run(
                     0.3,
                     0.2,
@@ -153,7 +165,7 @@ def test_connections_lost_during_the_load_end_it(run: Run) -> None:
     run(scenario)
 
 
-def test_a_persistent_load_outlives_a_restart(run: Run) -> None:
+def test_a_persistent_load_outlives_a_restart(run: Run, patient: None) -> None:
     """The replica that comes back is needed for every answer once another one is gone."""
 
     async def scenario() -> None:

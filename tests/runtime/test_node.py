@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import struct
 from collections.abc import Awaitable, Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kit.hostile import client_of, client_of_all, peer_of
 from kit.requests import TestClient
 
 from smartbft import (
@@ -28,7 +28,6 @@ from smartbft._fastpath.frames import MESSAGE, REQUEST, STATUS, frame
 from smartbft.apps import counter
 from smartbft.config import Address, Genesis
 from smartbft.limits import MAX_BAD_SIGNATURES_PER_SOURCE
-from smartbft.net.handshake import NO_CHANNEL, ClientDialer, Identity, ReplicaDialer
 from smartbft.net.transport import Listener
 from smartbft.runtime.assembly import RunningReplica
 from smartbft.runtime.new_key import KeyDesk
@@ -235,16 +234,6 @@ def test_plain_tcp_stays_on_this_machine(testnet: Testnet) -> None:
 # --- hostile clients ---
 
 
-async def raw_client(cluster: LocalCluster, replica: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    member = cluster.genesis.members[replica]
-    reader, writer = await asyncio.open_connection(member.client_address.host, member.client_address.port)
-    dialer = ClientDialer(cluster.genesis.chain_id, replica, member.permanent_key, os.urandom(32), NO_CHANNEL)
-    writer.write(dialer.start())
-    while dialer.peer is None:
-        dialer.receive(await reader.read(4096))
-    return reader, writer
-
-
 @pytest.mark.parametrize(
     "bytes_sent",
     [
@@ -261,10 +250,9 @@ async def raw_client(cluster: LocalCluster, replica: int) -> tuple[asyncio.Strea
 def test_bad_bytes_cost_a_client_its_connection_and_nobody_else(run: Run, bytes_sent: bytes) -> None:
     async def scenario() -> None:
         async with LocalCluster(4, counter.Counter) as cluster, cluster.client() as client:
-            reader, writer = await raw_client(cluster, 1)
-            writer.write(bytes_sent)
-            assert await reader.read() == b""
-            writer.close()
+            async with client_of(cluster, 1) as connection:
+                await connection.send(bytes_sent)
+                assert await connection.closed() == b""
             assert counter.decode_value(await client.invoke(counter.add(1))) == 1
 
     run(scenario)
@@ -273,13 +261,11 @@ def test_bad_bytes_cost_a_client_its_connection_and_nobody_else(run: Run, bytes_
 def test_a_flood_of_bad_signatures_costs_only_its_sender(run: Run) -> None:
     async def scenario() -> None:
         async with LocalCluster(4, counter.Counter) as cluster, cluster.client() as client:
-            reader, writer = await raw_client(cluster, 1)
-            for number in range(MAX_BAD_SIGNATURES_PER_SOURCE + 1):
-                attacker = TestClient(9 + number, chain_id=cluster.genesis.chain_id, session=client.session)
-                writer.write(frame(REQUEST, attacker.request(counter.add(1), good=False)))
-            while await reader.read(65536):
-                pass
-            writer.close()
+            async with client_of(cluster, 1) as connection:
+                for number in range(MAX_BAD_SIGNATURES_PER_SOURCE + 1):
+                    attacker = TestClient(9 + number, chain_id=cluster.genesis.chain_id, session=client.session)
+                    await connection.send(frame(REQUEST, attacker.request(counter.add(1), good=False)))
+                await connection.closed()
             assert counter.decode_value(await client.invoke(counter.add(1))) == 1
 
     run(scenario)
@@ -292,13 +278,11 @@ def test_a_bad_copy_does_not_block_the_good_request(run: Run) -> None:
             honest = TestClient(9, chain_id=cluster.genesis.chain_id, session=client.session)
             good = honest.request(counter.add(1))
             bad = good[:-64] + bytes(64)
-            streams = [await raw_client(cluster, replica) for replica in range(4)]
-            for _, writer in streams:
-                writer.write(frame(REQUEST, bad) + frame(REQUEST, good))
-            while (await cluster.replicas[0].status())["decided"] < 1:
-                await asyncio.sleep(0.01)
-            for _, writer in streams:
-                writer.close()
+            async with client_of_all(cluster) as connections:
+                for connection in connections:
+                    await connection.send(frame(REQUEST, bad) + frame(REQUEST, good))
+                while (await cluster.replicas[0].status())["decided"] < 1:
+                    await asyncio.sleep(0.01)
             assert counter.decode_value(await client.invoke(counter.add(1))) == 2
 
     run(scenario)
@@ -314,25 +298,10 @@ def test_a_peer_that_breaks_the_protocol_is_dropped_and_must_wait(run: Run) -> N
         cluster = LocalCluster(4, counter.Counter)
         async with cluster, cluster.client() as client:
             await cluster.stop(0)
-            member = cluster.genesis.members[3]
-            identity = Identity(0, cluster._secrets[0].permanent, 0, 0)
-
-            async def attack() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-                address = member.replica_address
-                reader, writer = await asyncio.open_connection(address.host, address.port)
-                dialer = ReplicaDialer(
-                    cluster.genesis.chain_id, identity, 3, member.permanent_key, os.urandom(32), NO_CHANNEL
-                )
-                writer.write(dialer.start())
-                while dialer.peer is None:
-                    writer.write(dialer.receive(await reader.read(4096)))
-                return reader, writer
-
             for payload in [b"garbage", b"\x93\x09\x07\x00"] * 5:
-                reader, writer = await attack()
-                writer.write(frame(MESSAGE, payload))
-                assert await reader.read() is not None
-                writer.close()
+                async with peer_of(cluster, 3, own=0) as connection:
+                    await connection.send(frame(MESSAGE, payload))
+                    await connection.closed()
             # The rightful owner of the key is let in again.
             await cluster.start(0)
             while 0 not in (await cluster.replicas[3].status())["peers"]:

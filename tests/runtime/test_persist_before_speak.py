@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kit.patience import PATIENCE_SECONDS, reach
 
-from smartbft import AsyncClient, DurabilityLost, Indeterminate, LocalCluster
+from smartbft import DurabilityLost, Indeterminate, LocalCluster
 from smartbft.apps import counter
 from smartbft.core.effects import Effect, Persist, Reply
 from smartbft.core.records import DECISION, VALUE
@@ -19,8 +20,11 @@ from smartbft.runtime import assembly
 from smartbft.runtime.driver import Driver
 from smartbft.runtime.peers import PeerChannels
 from smartbft.storage import ReplicaLog
+from smartbft.types import Parameters
 
 Run = Callable[[Callable[[], Awaitable[None]]], None]
+# While a gate is shut nobody loses patience with the leader: suspicions are no votes.
+PATIENT = Parameters(request_timeout=60_000_000)
 
 
 class GatedLog(ReplicaLog):
@@ -86,17 +90,11 @@ class Asking:
         return self._tasks[-1]
 
 
-async def reach_all(client: AsyncClient) -> None:
-    """`connect` is content with a quorum; wait for the others too."""
-    while len(client.connected) < 4:
-        await asyncio.sleep(0.01)
-
-
 async def assert_replies_wait(gate: type[GatedLog], folder: Path) -> None:
     """Every replica has executed the request, and no reply leaves before its DECISION record is released."""
-    cluster = LocalCluster(4, counter.Counter, "sync", folder=folder)
+    cluster = LocalCluster(4, counter.Counter, "sync", folder=folder, parameters=PATIENT)
     async with cluster, cluster.client() as client, Asking() as asking:
-        await reach_all(client)
+        await reach(client)
         gate.gated_kind, gate.shut = DECISION, True
         asked = asking.start(client.invoke(counter.add(1)))
         for replica in cluster.replicas.values():
@@ -104,7 +102,7 @@ async def assert_replies_wait(gate: type[GatedLog], folder: Path) -> None:
                 await asyncio.sleep(0.01)
         # A status answer travels behind replies that were written before it: by now they would be here.
         for replica in cluster.replicas:
-            await client.status(replica)
+            await client.status(replica, timeout=PATIENCE_SECONDS)
         assert not asked.done(), "a reply left before its decision was durable"
         assert not any(pending.votes.replies for pending in client._pending.values()), "a reply left too early"
         await reopen(gate, cluster)
@@ -114,7 +112,7 @@ async def assert_replies_wait(gate: type[GatedLog], folder: Path) -> None:
 async def assert_votes_wait(gate: type[GatedLog], folder: Path, said: list[Message]) -> None:
     """No PROPOSE and no WRITE leaves before its VALUE record is released."""
     gate.gated_kind, gate.shut = VALUE, True
-    cluster = LocalCluster(4, counter.Counter, "sync", folder=folder)
+    cluster = LocalCluster(4, counter.Counter, "sync", folder=folder, parameters=PATIENT)
     async with cluster, cluster.client() as client, Asking() as asking:
         asked = asking.start(client.invoke(counter.add(1)))
         leader = cluster.replicas[(await cluster.replicas[0].status())["leader"]]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from kit.cluster import Cluster
+from kit.patience import PATIENCE_SECONDS
 from kit.requests import CHAIN, TestClient
 
 from smartbft._fastpath.frames import MESSAGE, FrameReader
@@ -79,7 +80,7 @@ async def check_one_reads_and_one_does_not() -> None:
         serves.serve(ServeDecisions(STUCK, first, first + 15))
     serves.serve(ServeDecisions(READER, 2, 4))
     serves.serve(ServeDecisions(READER, 2, 4))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         for _ in range(3):
             await peers.arrived.acquire()
     assert instances(peers.sent) == [(READER, 2), (READER, 3), (READER, 4)]
@@ -113,7 +114,7 @@ def test_a_log_that_cannot_be_read_ends_the_replica(error: Exception) -> None:
         failures: list[BaseException] = []
         serves = server(Log(error), Peers(), failures)
         serves.serve(ServeDecisions(READER, 1, 1))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while not failures:
                 await asyncio.sleep(0)
         assert failures == [error]

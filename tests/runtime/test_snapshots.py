@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from types import SimpleNamespace
 
+from kit.patience import PATIENCE_SECONDS
+
 from smartbft.core.effects import ServeSnapshot
 from smartbft.limits import MAX_TRANSFER_QUEUE
 from smartbft.runtime.snapshots import SnapshotKeeper
@@ -69,7 +71,7 @@ def test_a_peer_that_does_not_read_holds_no_other_up() -> None:
         for index in range(2 * MAX_TRANSFER_QUEUE):
             serve(ServeSnapshot(STUCK, 7, DIGEST, index))
         serve(ServeSnapshot(READER, 7, DIGEST, 0))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await peers.arrived.wait()
         assert peers.sent == [READER]
         assert store.loaded == 1  # nothing is read for somebody who does not take it

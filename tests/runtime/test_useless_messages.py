@@ -67,6 +67,7 @@ def receive(peers: PeerChannels, connection: Connection, count: int) -> None:
 
 def test_who_wastes_the_loop_s_time_is_read_more_slowly() -> None:
     async def scenario() -> None:
+        asyncio.get_running_loop().time = lambda: 100.0  # type: ignore[method-assign]  # a budget grows with time
         peers = channels(COST)
         connection = opened(peers)
         allowed = int(USELESS_SECONDS_AT_ONCE / COST)
