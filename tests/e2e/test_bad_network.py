@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from kit import behind_proxy
+from kit.patience import status_of
 from kit.processes import QUICK, Load, additions, assert_counted, assert_level, client_of, run
 from kit.proxy import Proxy
 
@@ -27,7 +28,13 @@ class ProxiedCluster(ProcessCluster):
     def __init__(self, network: Testnet) -> None:
         super().__init__(network)
         replicas = [config.replica for config in network.replicas]
-        self.ports = dict(zip(replicas, free_ports(len(replicas)), strict=True))
+        taken = {
+            address.port
+            for member in network.genesis.members
+            for address in (member.replica_address, member.client_address)
+        }
+        free = [port for port in free_ports(len(taken) + len(replicas)) if port not in taken]
+        self.ports = dict(zip(replicas, free, strict=False))
         self.proxies = {
             member.id: Proxy(member.replica_address.port, self.ports[member.id], random.Random(member.id))
             for member in network.genesis.members
@@ -76,8 +83,8 @@ def test_slow_and_cut_connections(tmp_path: Path, transport: str) -> None:
 
                 await proxies[3].cut(down=True)  # it hears nobody; the others are enough
                 await load.more(100)
-                facts = await client.status(3)
-                assert facts["peers"] == []
+                while (facts := await status_of(client, 3))["peers"]:
+                    await asyncio.sleep(0.02)
                 assert facts["waiting_for"] == "a connection to 2 of replicas 0, 1 and 2"
                 proxies[3].heal()
                 await load.more(20)
@@ -106,6 +113,8 @@ async def connections_after_flips(load: Load, proxies: Sequence[Proxy], chunks: 
     for proxy in proxies:
         proxy.heal()
     await load.more(50)
+    while sum(proxy.connections for proxy in proxies) == before:  # that takes a moment, unless nobody noticed anything
+        await load.more()
     return sum(proxy.connections for proxy in proxies) - before
 
 

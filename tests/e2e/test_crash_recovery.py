@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from kit.crash_cycles import count_through_crashes, crash_cycles
+from kit.patience import PATIENCE_SECONDS, status_of
 from kit.processes import QUICK, Load, assert_level, client_of, run
 
 from smartbft import ClientError, Indeterminate
@@ -42,7 +43,8 @@ def test_each_acknowledged_write_is_there_afterwards(tmp_path: Path) -> None:
             await cluster.start()
             async with client_of(network) as client:
                 numbers = sorted(load.acknowledged)
-                results = await asyncio.gather(*(client.invoke(key_value.get(b"key %d" % n)) for n in numbers))
+                reads = [key_value.get(b"key %d" % number) for number in numbers]
+                results = await asyncio.gather(*(client.invoke(read, PATIENCE_SECONDS) for read in reads))
                 lost = [
                     number
                     for number, result in zip(numbers, results, strict=True)
@@ -78,11 +80,11 @@ def test_a_cluster_that_has_forgotten_everything_does_not_begin_again(tmp_path: 
                 await cluster.start()
                 async with client_of(network) as client:
                     if acknowledged:
-                        await client.invoke(counter.add(1), timeout=30)
+                        await client.invoke(counter.add(1), timeout=PATIENCE_SECONDS)
                     else:
                         with pytest.raises(Indeterminate):
                             await client.invoke(counter.read(), timeout=1)
-                        assert (await client.status(0))["learns"]
+                        assert (await status_of(client, 0))["learns"]
             finally:
                 await cluster.stop()
 

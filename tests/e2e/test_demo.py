@@ -18,7 +18,7 @@ from smartbft.types import Parameters
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 240.0
 # Of a load that is interrupted: signing it ahead takes about as long as the load itself.
 LONG = "4"
 
@@ -114,7 +114,7 @@ def test_the_table_is_for_people(start) -> None:
 
 def test_chaos_costs_a_pause_and_nothing_else(start) -> None:
     demo = start("--chaos", "--seconds", "10", "--transport", "plain", "--json")
-    out, err = demo.process.communicate(timeout=100)
+    out, err = demo.process.communicate(timeout=PATIENCE_SECONDS)
     assert demo.process.returncode == 0, err
     found = json.loads(out)
     assert found["passed"]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from kit.patience import PATIENCE_SECONDS, status_of
 from kit.processes import QUICK, Load, assert_level, client_of, run
 
 from smartbft import AsyncClient
@@ -69,7 +70,7 @@ def test_one_full_disk_stops_nobody_else(tmp_path: Path, who: str) -> None:
             async with client_of(network) as client:
                 async with load.running(client):
                     await load.more(50)
-                    leader = (await client.status(0))["leader"]
+                    leader = (await status_of(client, 0))["leader"]
                     full = leader if who == "leader" else (leader + 1) % 4
                     fill_disk(cluster, full)
                     await refuses_or_stops(cluster, client, full, load)
@@ -79,8 +80,8 @@ def test_one_full_disk_stops_nobody_else(tmp_path: Path, who: str) -> None:
                     await load.more(20)
                 numbers = sorted(load.acknowledged)
                 for start in range(0, len(numbers), 50):
-                    some = numbers[start : start + 50]
-                    found = await asyncio.gather(*(client.invoke(key_value.get(b"key %d" % n)) for n in some))
+                    reads = [key_value.get(b"key %d" % number) for number in numbers[start : start + 50]]
+                    found = await asyncio.gather(*(client.invoke(read, PATIENCE_SECONDS) for read in reads))
                     assert all(key_value.decode_value(result) == bytes(1000) for result in found)
                 await assert_level(client, 4)
         finally:
@@ -127,9 +128,10 @@ def test_a_full_disk_while_a_snapshot_arrives_loses_nothing_that_arrived(tmp_pat
             await cluster.start()
             async with client_of(network) as client:
                 writes = (key_value.put(b"key %d" % number, bytes(32_000)) for number in range(VALUES))
-                await asyncio.gather(*(client.invoke(write, timeout=30) for write in writes))
-                while (await client.status(0))["log_begins"] <= 16:
-                    await client.invoke(key_value.put(b"more", b""), timeout=30)
+                await asyncio.gather(*(client.invoke(write, PATIENCE_SECONDS) for write in writes))
+                for replica in range(VICTIM):  # nobody has the decisions from the first one on
+                    while (await status_of(client, replica))["log_begins"] <= 16:
+                        await client.invoke(key_value.put(b"more", b""), PATIENCE_SECONDS)
                 await cluster.kill(VICTIM)
                 cluster.wipe(VICTIM)
                 cluster.full = True

@@ -17,7 +17,7 @@ from smartbft.measurement.scenario import Scenario, paper_mint, unsigned
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-SHORT = {"seconds": 1.0, "warm_up": 0.2, "clients": 64, "window": 128}
+SHORT = {"seconds": 3.0, "warm_up": 0.2, "clients": 64, "window": 128}
 
 DIVERGING = '''
 """An echo whose state differs from process to process: the planted bug."""
@@ -76,10 +76,10 @@ def test_replicas_that_diverge_are_found(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_bench_prints_and_saves(tmp_path: Path) -> None:
-    options = ["--unsigned", "16/8", "--seconds", "0.5", "--warm-up", "0.1", "--clients", "16", "--window", "16"]
+    options = ["--unsigned", "16/8", "--seconds", "2", "--warm-up", "0.1", "--clients", "16", "--window", "16"]
     command = [sys.executable, "-m", "smartbft", "bench", "cluster", *options, "--repeat", "2"]
     done = subprocess.run(
-        [*command, "--json", "-o", str(tmp_path / "results.json")], capture_output=True, text=True, timeout=120
+        [*command, "--json", "-o", str(tmp_path / "results.json")], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     runs = json.loads(done.stdout)
@@ -88,7 +88,7 @@ def test_bench_prints_and_saves(tmp_path: Path) -> None:
     saved = json.loads((tmp_path / "results.json").read_text())
     assert len(saved["benchmarks"][0]["runs"]) == 2
     again = subprocess.run(
-        [*command, "-o", str(tmp_path / "results.json")], capture_output=True, text=True, timeout=120
+        [*command, "-o", str(tmp_path / "results.json")], capture_output=True, text=True, timeout=300
     )
     assert again.returncode == 2
     assert "choose another name" in again.stderr

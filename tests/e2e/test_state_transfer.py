@@ -7,8 +7,12 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
+from kit import stands_still
+from kit.patience import PATIENCE_SECONDS, status_of, until
 from kit.processes import QUICK, Load, additions, assert_counted, assert_level, client_of, run
 
 from smartbft import AsyncClient
@@ -26,13 +30,14 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 INTERVAL = 8
 VICTIM = 3
 LIAR = 2
-# A state of several megabytes: its transfer and its checkpoints take long enough to be interrupted.
+# A state of several megabytes, in many chunks.
 VALUES = 300
 VALUE_BYTES = 32_000
 REHEARSES = "of a snapshot begins"
 LYING = Path(__file__).parent.parent / "kit" / "lying_seeder.py"
+HONEST = (0, 1)
 
-Fault = Callable[[ProcessCluster, AsyncClient, Load], Awaitable[None]]
+Fault = Callable[[Any, AsyncClient, Load], Awaitable[None]]
 
 
 class LyingCluster(ProcessCluster):
@@ -42,6 +47,30 @@ class LyingCluster(ProcessCluster):
         if config.replica != LIAR:
             return super().command(config)
         return [sys.executable, str(LYING), str(config.home)]
+
+
+class StandingCluster(ProcessCluster):
+    """While `moment` is set, lives of the victim that begin then come to a standstill there."""
+
+    moment = ""
+
+    def command(self, config: ReplicaConfig) -> list[str]:
+        if config.replica != VICTIM or not self.moment:
+            return super().command(config)
+        return [sys.executable, str(stands_still.__file__), str(config.home), self.moment]
+
+    async def kill_at(self, moment: str) -> None:
+        """Start the victim, which does not run, and kill it in the middle of that."""
+        self.moment = moment
+        before = self.process(VICTIM)
+        starting = asyncio.create_task(self.restart(VICTIM))
+        await until(lambda: self.process(VICTIM) is not before)
+        life = psutil.Process(self.process(VICTIM).pid)
+        await until(lambda: life.status() == psutil.STATUS_STOPPED)
+        await self.kill(VICTIM)
+        starting.cancel()  # it may never have become ready
+        await asyncio.gather(starting, return_exceptions=True)
+        self.moment = ""
 
 
 def network_in(folder: Path, application: str = "counter", schedule: str = TOGETHER) -> Testnet:
@@ -64,18 +93,11 @@ def network_in(folder: Path, application: str = "counter", schedule: str = TOGET
     )
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    """Look again and again."""
-    while not holds():
-        await asyncio.sleep(0.002)
-
-
 async def log_begins_after(client: AsyncClient, instance: int) -> None:
-    """Wait until the log of replica 0 has lost its beginning."""
-    while 0 not in client.connected:
-        await asyncio.sleep(0.02)
-    while (await client.status(0))["log_begins"] <= instance:
-        await asyncio.sleep(0.02)
+    """Wait until all logs have lost their beginning: whoever comes back gets it from nobody."""
+    for replica in range(4):
+        while (await status_of(client, replica))["log_begins"] <= instance:
+            await asyncio.sleep(0.02)
 
 
 async def stop_and_wipe(cluster: ProcessCluster) -> None:
@@ -110,7 +132,7 @@ async def under_load(
     try:
         await cluster.start()
         async with client_of(network) as client:
-            await asyncio.gather(*(client.invoke(large(number), timeout=30) for number in range(values)))
+            await asyncio.gather(*(client.invoke(large(number), PATIENCE_SECONDS) for number in range(values)))
             running = asyncio.create_task(load.run(client))
             await log_begins_after(client, 2 * INTERVAL)
             await fault(cluster, client, load)
@@ -156,18 +178,15 @@ def test_a_rehearsal_survives_kill_9(tmp_path: Path) -> None:
     folder = snapshots_of(network, VICTIM)
     left: list[list[str]] = []
 
-    async def fault(cluster: ProcessCluster, client: AsyncClient, load: Load) -> None:
+    async def fault(cluster: StandingCluster, client: AsyncClient, load: Load) -> None:
         await stop_and_wipe(cluster)
         for life in (1, 2):
-            starting = asyncio.create_task(cluster.restart(VICTIM))
-            await until(lambda life=life: told_by(network, VICTIM).count(REHEARSES) >= life)
-            await cluster.kill(VICTIM)
-            starting.cancel()
-            await asyncio.gather(starting, return_exceptions=True)
+            await cluster.kill_at(stands_still.REHEARSAL)
+            assert told_by(network, VICTIM).count(REHEARSES) == life
             left.append(sorted(path.name for path in folder.iterdir()))
         await cluster.restart(VICTIM)
 
-    run(lambda: under_load(network, writes(), fault, values=VALUES))
+    run(lambda: under_load(network, writes(), fault, StandingCluster, values=VALUES))
     assert left[0] == ["transfer.partial"], "no start may take it for a snapshot"
     assert told_by(network, VICTIM).count(REHEARSES) >= 3
     assert all(instance > INTERVAL for instance in decisions_of(network, VICTIM)), "it has fetched all decisions"
@@ -178,16 +197,14 @@ def test_a_transfer_survives_kill_9(tmp_path: Path) -> None:
     network = network_in(tmp_path, "key_value")
     partial = snapshots_of(network, VICTIM) / "transfer.partial"
 
-    async def fault(cluster: ProcessCluster, client: AsyncClient, load: Load) -> None:
+    async def fault(cluster: StandingCluster, client: AsyncClient, load: Load) -> None:
         await stop_and_wipe(cluster)
         for _ in range(2):
-            starting = asyncio.create_task(cluster.restart(VICTIM))
-            await until(partial.exists)
-            await starting
-            await cluster.kill(VICTIM)
+            await cluster.kill_at(stands_still.TRANSFER)
+            assert partial.exists()
         await cluster.restart(VICTIM)
 
-    run(lambda: under_load(network, writes(), fault, values=VALUES))
+    run(lambda: under_load(network, writes(), fault, StandingCluster, values=VALUES))
     assert all(instance > INTERVAL for instance in decisions_of(network, VICTIM)), "it has fetched all decisions"
     assert not partial.exists()
 
@@ -195,17 +212,15 @@ def test_a_transfer_survives_kill_9(tmp_path: Path) -> None:
 def test_a_checkpoint_survives_kill_9(tmp_path: Path) -> None:
     network = network_in(tmp_path, "key_value")
     unfinished = snapshots_of(network, VICTIM) / "snapshot.tmp"
-    interrupted = []
 
-    async def fault(cluster: ProcessCluster, client: AsyncClient, load: Load) -> None:
+    async def fault(cluster: StandingCluster, client: AsyncClient, load: Load) -> None:
+        await cluster.kill(VICTIM)
         for _ in range(3):
-            await until(unfinished.exists)
-            await cluster.kill(VICTIM)
-            interrupted.append(unfinished.exists())
-            await cluster.restart(VICTIM)
+            await cluster.kill_at(stands_still.CHECKPOINT)
+            assert unfinished.exists()
+        await cluster.restart(VICTIM)
 
-    run(lambda: under_load(network, writes(), fault, values=VALUES))
-    assert any(interrupted), "no kill has met an unfinished snapshot"
+    run(lambda: under_load(network, writes(), fault, StandingCluster, values=VALUES))
     verified = [verify_decisions(config.home) for config in network.replicas]
     assert all(verified[:VICTIM])
 
@@ -215,10 +230,13 @@ def test_a_sender_of_false_chunks_is_named_and_passed_over(tmp_path: Path) -> No
 
     async def fault(cluster: ProcessCluster, client: AsyncClient, load: Load) -> None:
         await stop_and_wipe(cluster)
+        cluster.freeze(HONEST[1])  # so that the liar is one of the two who have what the victim needs
         await cluster.restart(VICTIM)
+        await until(lambda: "broke the protocol: chunk" in told_by(network, VICTIM))
+        cluster.thaw(HONEST[1])
 
     run(lambda: under_load(network, writes(), fault, LyingCluster, values=VALUES))
     told = told_by(network, VICTIM)
     assert f"replica {LIAR} broke the protocol: chunk" in told
-    assert not any(f"replica {honest} broke the protocol" in told for honest in (0, 1))
+    assert not any(f"replica {honest} broke the protocol" in told for honest in HONEST)
     assert all(instance > INTERVAL for instance in decisions_of(network, VICTIM)), "it has fetched all decisions"

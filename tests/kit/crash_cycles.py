@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kit.patience import status_of
 from kit.processes import INVOKERS, QUICK, Load, additions, assert_counted, assert_level, client_of, kill_all
 from smartbft.measurement.processes import ProcessCluster
 from smartbft.testnet import Testnet, create_testnet
@@ -25,7 +26,7 @@ async def crash_cycles(network: Testnet, load: Load, draw: random.Random, cycles
             async with client_of(network) as client, load.running(client):
                 await load.more()
                 if cycle % 3 == 1:
-                    await cluster.kill((await client.status(0))["leader"])
+                    await cluster.kill((await status_of(client, 0))["leader"])
                     await load.more(INVOKERS + 1)
                 await asyncio.sleep(draw.uniform(0.0, 0.4))
                 await kill_all(cluster)
@@ -54,7 +55,7 @@ async def count_through_crashes(
             await assert_counted(client, load)
             await assert_level(client, 4)
             if cycles > 1 and persistence == "sync":
-                assert (await client.status(0))["regency"] > 0, "the regencies of the cycles are forgotten"
+                assert (await status_of(client, 0))["regency"] > 0, "the regencies of the cycles are forgotten"
     finally:
         codes = await cluster.stop()
     return codes

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
+from kit.patience import PATIENCE_SECONDS, status_of
 from smartbft import AsyncClient, ClientError
 from smartbft.apps import counter
 from smartbft.crypto.signatures import Ed25519Signer
@@ -21,15 +22,21 @@ Answer = TypeVar("Answer")
 QUICK = Parameters(request_timeout=400_000, resend_interval=50_000, progress_interval=100_000)
 
 
-def client_of(network: Testnet) -> AsyncClient:
+@asynccontextmanager
+async def client_of(network: Testnet) -> AsyncIterator[AsyncClient]:
     """A client with a key of its own, content with `f + 1` or `Q` replies as the mode says."""
-    return AsyncClient(
+    client = AsyncClient(
         network.genesis,
         Ed25519Signer(os.urandom(32)),
         transport=network.profile.transport,
         persistence=network.profile.persistence,
         retransmit=0.2,
     )
+    try:
+        await client.connect(PATIENCE_SECONDS)
+        yield client
+    finally:
+        await client.aclose()
 
 
 async def kill_all(cluster: ProcessCluster) -> None:
@@ -59,7 +66,7 @@ class Load:
                 self._next += 1
                 number = self._next
                 try:
-                    self.acknowledged[number] = await client.invoke(self._operation(number), timeout=20)
+                    self.acknowledged[number] = await client.invoke(self._operation(number), timeout=PATIENCE_SECONDS)
                 except ClientError:
                     continue
                 self._news.set()
@@ -76,13 +83,12 @@ class Load:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
 
-    async def more(self, count: int = 1, within: float = 30.0) -> None:
+    async def more(self, count: int = 1) -> None:
         """Returns when so many more are acknowledged."""
         wanted = len(self.acknowledged) + count
-        async with asyncio.timeout(within):
-            while len(self.acknowledged) < wanted:
-                self._news.clear()
-                await self._news.wait()
+        while len(self.acknowledged) < wanted:
+            self._news.clear()
+            await self._news.wait()
 
 
 def additions() -> Load:
@@ -93,7 +99,7 @@ def additions() -> Load:
 async def assert_counted(client: AsyncClient, load: Load) -> None:
     """What was acknowledged was executed once, and nothing more than was asked for."""
     values = [counter.decode_value(result) for result in load.acknowledged.values()]
-    now = counter.decode_value(await client.invoke(counter.read(), timeout=30))
+    now = counter.decode_value(await client.invoke(counter.read(), timeout=PATIENCE_SECONDS))
     assert len(set(values)) == len(values), "two acknowledged additions were the same one"
     assert max(values) <= now, "acknowledged additions are lost"
     assert len(values) <= now <= load.attempts, "an addition was executed twice"
@@ -101,10 +107,8 @@ async def assert_counted(client: AsyncClient, load: Load) -> None:
 
 async def assert_level(client: AsyncClient, n: int) -> None:
     """Wait until all replicas are at one instance, and compare their states."""
-    while len(client.connected) < n:
-        await asyncio.sleep(0.02)
     while True:
-        states = [await client.status(replica, digest=True) for replica in range(n)]
+        states = [await status_of(client, replica, digest=True) for replica in range(n)]
         if len({state["digest_instance"] for state in states}) == 1:
             assert len({state["digest"] for state in states}) == 1, "replicas at one instance differ"
             return
@@ -115,7 +119,7 @@ def run(scenario: Callable[[], Awaitable[Answer]]) -> Answer:
     """On a loop of its own, and not for ever."""
 
     async def bounded() -> Answer:
-        async with asyncio.timeout(110):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             return await scenario()
 
     return asyncio.run(bounded())
