@@ -43,18 +43,18 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_disk_that_fills_up_refuses_new_requests_and_takes_them_again(run: Run, disk: Any, tmp_path: Path) -> None:
     async def scenario() -> None:
         cluster = LocalCluster(4, counter.Counter, "sync", folder=tmp_path)
-        async with cluster, cluster.client(retransmit=0.05) as client:
+        async with cluster, cluster.client(retransmit=60) as client:
             await reach(client)
             assert counter.decode_value(await client.invoke(counter.add(1))) == 1
             disk.low = True
-            while not all(replica._running()._refusing for replica in cluster.replicas.values()):
-                await asyncio.sleep(0.01)
+            await until(lambda: all(replica._running()._refusing for replica in cluster.replicas.values()))
             asked = asyncio.create_task(client.invoke(counter.add(10), timeout=20))
             await until(lambda: any(len(pending.votes.statuses()) == 4 for pending in client._pending.values()))
             let_pass(20)
             with pytest.raises(Overloaded):
                 await asked
             disk.low = False
+            await until(lambda: not any(replica._running()._refusing for replica in cluster.replicas.values()))
             # Not 12: what was given up as overloaded is never executed.
             assert counter.decode_value(await client.invoke(counter.add(1))) == 2
 

@@ -155,6 +155,7 @@ class Faults:
         self._load = load
         self._observer = observer
         self._strikes: list[_Strike] = []
+        self._first_rate: float | None = None
 
     async def all_kinds(self) -> None:
         """The leader is killed and started again; another replica is frozen and thawed; a third one loses its data.
@@ -170,6 +171,7 @@ class Faults:
 
     async def kill_leader(self) -> int:
         """SIGKILL to the leader; started again when another one leads. Returns who it was."""
+        await self._rate()  # takes a while, in which another one may become leader
         await self._until(lambda: self._observer.leader >= 0, "no replica answers")
         await self._observer.look()
         leader, regency = self._observer.leader, self._observer.regency
@@ -231,7 +233,7 @@ class Faults:
         repair: Callable[[int], Awaitable[None]],
     ) -> None:
         observer = self._observer
-        rate = self._strikes[-1].rate_after if self._strikes else await self._calm()
+        rate = await self._rate()
         strike = _Strike(name, replica, observer.regency, rate, time.monotonic())
         await act
         self._strikes.append(strike)
@@ -248,6 +250,12 @@ class Faults:
         strike.level, strike.regency_after = time.monotonic(), observer.regency
         strike.transferred = int(observer.facts[replica]["transferred"])
         strike.rate_after = await self._calm()
+
+    async def _rate(self) -> float:
+        """Transactions per second before the next fault."""
+        if self._first_rate is None:
+            self._first_rate = await self._calm()
+        return self._strikes[-1].rate_after if self._strikes else self._first_rate
 
     async def _calm(self) -> float:
         """Transactions per second while nothing is done."""
