@@ -80,7 +80,7 @@ def test_json_output_is_stable(capsys: pytest.CaptureFixture[str]) -> None:
 
 def smartbft(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "smartbft", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_an_interrupt_while_the_command_line_is_imported_leaves_no_traceback() -
         "sys.meta_path.insert(0, Interrupt())\n"
         "smartbft.cli.main(['version'])\n"
     )
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (ExitCode.INTERRUPTED, "interrupted\n")
 
 
@@ -146,6 +146,6 @@ def test_nobody_listens_is_unreachable(tmp_path: Path) -> None:
 
 def test_output_to_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
     shell = f"{sys.executable} -m smartbft --help | true; exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0
     assert done.stderr == ""

@@ -58,11 +58,11 @@ def test_every_replica_has_an_answer_or_a_problem(error: Exception | None) -> No
 
 def test_nobody_listens(cli, tmp_path: Path) -> None:
     profile = create_testnet(tmp_path / "net", 4).profile.path
-    shown = cli("status", "--profile", profile, "--timeout", "100ms")
+    shown = cli("status", "--profile", profile, "--timeout", "3s")
     assert shown.code == 4
     assert "replicas 0, 1, 2 and 3: connection refused" in shown.out
     assert not any(line.endswith(" ") for line in shown.out.splitlines())
-    found = cli("status", "--profile", profile, "--timeout", "100ms", "--json")
+    found = cli("status", "--profile", profile, "--timeout", "3s", "--json")
     assert {(row["state"], row["problem"]) for row in found.json()["replicas"]} == {
         ("unreachable", "connection refused")
     }
@@ -84,7 +84,11 @@ def test_whoever_waits_long_is_told_what_for_once(
     assert capsys.readouterr().err.splitlines() == ["replica 1", "replica 2"]
 
 
-def test_whoever_waits_shortly_is_told_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_whoever_waits_shortly_is_told_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 3600.0)
+
     async def scenario() -> None:
         async with patience.patience(lambda: "something"):
             await asyncio.sleep(0)

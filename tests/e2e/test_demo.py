@@ -21,16 +21,26 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 PATIENCE_SECONDS = 240.0
 # Of a load that is interrupted: signing it ahead takes about as long as the load itself.
 LONG = "4"
+# A demo that, once it has told its replicas to stop, waits for them until it is interrupted.
+STOPS_FOR_EVER = """
+import asyncio, sys
+from smartbft.cli import main
+from smartbft.measurement.processes import ProcessCluster
+async def wait(cluster, replica):
+    await asyncio.Event().wait()
+ProcessCluster._reap = wait
+main(sys.argv[1:])
+"""
 
 
 class Demo:
     """A running demo whose folders lie in a folder of the test's own."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, program: tuple[str, ...] = ("-m", "smartbft")) -> None:
         self.folder = folder
         environment = {**os.environ, "TMPDIR": str(folder)}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "smartbft", "demo", "--clients", "64", "--window", "128", *options],
+            [sys.executable, *program, "demo", "--clients", "64", "--window", "128", *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -69,8 +79,8 @@ class Demo:
 def start(tmp_path: Path) -> Iterator[object]:
     started: list[Demo] = []
 
-    def make(*options: str) -> Demo:
-        started.append(Demo(tmp_path, *options))
+    def make(*options: str, **program: tuple[str, ...]) -> Demo:
+        started.append(Demo(tmp_path, *options, **program))
         return started[-1]
 
     yield make
@@ -151,7 +161,8 @@ def test_a_frozen_replica_does_not_stay_behind(start) -> None:
     ],
 )
 def test_an_interrupted_demo_leaves_nothing(start, word: str, number: signal.Signals) -> None:
-    demo = start("--seconds", LONG, "--transport", "plain")
+    program = ("-c", STOPS_FOR_EVER) if word == "stopping" else ("-m", "smartbft")
+    demo = start("--seconds", LONG, "--transport", "plain", program=program)
     demo.wait_for(word)
     demo.process.send_signal(number)
     _, err = demo.process.communicate(timeout=PATIENCE_SECONDS)

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from kit.patience import PATIENCE_SECONDS, reach
 
 from smartbft import (
     AsyncClient,
@@ -52,7 +53,7 @@ def key(number: int) -> bytes:
     return b"key %d" % number
 
 
-async def put(client: AsyncClient, number: int, seconds: float = 20.0) -> None:
+async def put(client: AsyncClient, number: int, seconds: float = PATIENCE_SECONDS) -> None:
     result = await client.invoke(key_value.put(key(number), bytes(1000)), seconds)
     assert key_value.decode_value(result) is None
 
@@ -117,6 +118,7 @@ def test_clients_are_told_that_all_disks_are_full(run: Run, faults: Faults, tmp_
             faults(replica, [("allocate", k, "ENOSPC") for k in range(2, 2000)])
         cluster = LocalCluster(4, counter.Counter, "sync", folder=tmp_path, segment_bytes=SEGMENT, parameters=QUICK)
         async with cluster, cluster.client() as client:
+            await reach(client)
             told: Overloaded | None = None
             while told is None:
                 try:

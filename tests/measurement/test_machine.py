@@ -28,12 +28,12 @@ def test_the_busiest_thread_outside_the_pools_is_found() -> None:
     before = cpu.threads(os.getpid())
     worker = threading.Thread(target=burn, args=(0.05,))
     worker.start()
-    burn(0.2)
+    burn(0.25)
     after_both = cpu.threads(os.getpid())
     worker.join()
     used = cpu.use(before, after_both)
     assert used.busiest_name == "loop"
-    assert 0.19 <= used.busiest <= used.total
+    assert 0.2 <= used.busiest <= used.total
 
 
 def test_pools_are_counted_apart() -> None:
@@ -93,5 +93,5 @@ def test_the_janitor_waits_for_the_last_holder_of_the_pipe(tmp_path: Path) -> No
     assert folder.exists()
     assert janitor.poll() is None
     holder.communicate(b"\n")
-    janitor.wait(30)
+    janitor.wait(300)
     assert not folder.exists()

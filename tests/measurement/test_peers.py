@@ -25,6 +25,7 @@ from smartbft.quorum import quorum
 from smartbft.types import Parameters
 
 LEADING, FOLLOWING = 1, 2
+PATIENT = Parameters(request_timeout=60_000_000)  # the played peers take no part in regency changes
 
 
 def script(real: int, kind: type[Script] = Script) -> Script:
@@ -164,6 +165,7 @@ def test_a_source_keeps_to_the_size_of_a_batch() -> None:
 
 def short(**changes: object) -> Scenario:
     settings: dict[str, object] = {"clients": 8, "window": 64, "seconds": 60.0, "warm_up": 0.0, "probe_seconds": 0.01}
+    settings["parameters"] = PATIENT
     return Scenario(**{**settings, "transactions": 400, **changes})  # type: ignore[arg-type]
 
 
