@@ -33,6 +33,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from suites import SUITES, Piece, run_piece
 
+from smartbft.testing.parallel import interrupts_blocked
+
 TOTALS = Path(__file__).parent / "totals.json"
 SAVE_EVERY = 30.0
 PROGRESS_EVERY = 5.0
@@ -145,7 +147,8 @@ def pieces(suite: str, start: int, processes: int, end: float) -> Iterator[Piece
         try:
             while True:
                 while len(running) < 2 * processes and time.monotonic() < end:
-                    running.append(executor.submit(run_piece, suite, start))
+                    with interrupts_blocked():
+                        running.append(executor.submit(run_piece, suite, start))
                     start += 1
                 if not running:
                     return
@@ -198,6 +201,8 @@ class Campaign:
         print(line, file=sys.stderr, flush=True)
 
     def _save(self) -> None:
+        if self._news.pieces == 0:
+            return
         self._totals.add(self._suite, self._next, self._news)
         self._next, self._news = self._next + self._news.pieces, News()
 

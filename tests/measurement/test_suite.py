@@ -13,7 +13,7 @@ from smartbft.measurement.checks import Check
 from smartbft.measurement.cluster import Measurement, ReplicaFigures, as_dict
 from smartbft.measurement.cpu import CpuUse
 from smartbft.measurement.report import context, figures, verdicts
-from smartbft.measurement.scenario import Scenario, paper_mint, unsigned
+from smartbft.measurement.scenario import Scenario, paper_mint, unsigned, usual_window
 from smartbft.measurement.suite import COLUMNS, PAPER_TABLE_1, check_output, save_pyperf, table1, table1_rows
 from smartbft.runtime.load import LoadResult
 
@@ -105,6 +105,17 @@ def test_sizes_of_the_papers() -> None:
     assert unsigned(0, 0).application_parameters([]) == {"result_bytes": 0}
     assert Scenario().application_parameters(["x"])["receipt_bytes_spend"] == 380 - 61
     assert Scenario(persistence="memory").replies_needed == 2
+
+
+@pytest.mark.parametrize(("clients", "window"), [(1, 64), (16, 1024), (32, 2048), (1024, 2048)])
+def test_few_clients_have_fewer_requests_outstanding(clients: int, window: int) -> None:
+    assert usual_window(clients) == window
+    assert Scenario(clients=clients, window=usual_window(clients)).lane_window == window
+
+
+def test_more_outstanding_than_the_clients_may_have_is_refused_with_advice() -> None:
+    with pytest.raises(LocalProtocolError, match=r"16 clients may have 1024 .* not 1025: use more clients, or a "):
+        Scenario(clients=16, window=1025)
 
 
 def test_pyperf_reads_what_was_saved(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from kit.patience import PATIENCE_SECONDS, let_pass, until
@@ -24,7 +25,7 @@ from smartbft.net.connection import Connection, ReadBuffer
 from smartbft.net.handshake import NO_CHANNEL, ClientDialer, Identity
 from smartbft.net.penalties import Penalties
 from smartbft.net.tls import acceptor_context, dialer_context
-from smartbft.net.transport import Dialer, Listener, Target, plain
+from smartbft.net.transport import Dialer, Listener, Target, _end_of, plain
 from smartbft.net.watch import ConnectionLimits
 
 CHAIN = bytes(32)
@@ -299,6 +300,14 @@ def test_errors_of_sockets_are_plain_words(error: OSError, words: str) -> None:
     assert words in plain(error)
     assert "Errno" not in plain(error)
     assert "bind" not in plain(error)
+
+
+@pytest.mark.parametrize("error", [None, ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")])
+def test_who_leaves_before_it_says_who_it_is_may_have_another_transport(error: OSError | None) -> None:
+    stranger = SimpleNamespace(done=SimpleNamespace(result=lambda: error), peer=None)
+    assert "is 'transport' the same on both sides?" in _end_of(stranger)  # type: ignore[arg-type]
+    known = SimpleNamespace(done=stranger.done, peer=object())
+    assert "transport" not in _end_of(known)  # type: ignore[arg-type]
 
 
 # --- hostile other ends ---

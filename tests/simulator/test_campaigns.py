@@ -78,6 +78,15 @@ def test_an_interrupt_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.Mon
     assert entry(tmp_path / "totals.json")["next"] == 4
 
 
+def test_a_campaign_that_did_nothing_leaves_the_totals_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def piece(suite: str, number: int) -> campaign.Piece:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(campaign, "run_piece", piece)
+    assert run(monkeypatch, tmp_path / "totals.json", f"--suite {SUITE}") == 0
+    assert not (tmp_path / "totals.json").exists()
+
+
 def test_two_campaigns_of_one_suite_do_not_count_twice(tmp_path: Path):
     totals = campaign.Totals(tmp_path / "totals.json")
     news = campaign.News()

@@ -38,7 +38,10 @@ _SHARED = (
     click.option("--repeat", type=click.IntRange(1, 100), default=3, show_default=True, help="Runs of each scenario."),
     click.option("--clients", type=click.IntRange(1, 65536), default=1024, show_default=True, help="Client keys."),
     click.option(
-        "--window", type=click.IntRange(1, 65536), default=2048, show_default=True, help="Outstanding at once."
+        "--window",
+        type=click.IntRange(1, 65536),
+        show_default="2048, or as many as so few clients may have",
+        help="Outstanding at once.",
     ),
     click.option("--closed-loop", is_flag=True, help="One connection and one outstanding request per client."),
     click.option("--transport", type=click.Choice(TRANSPORTS), default="plain", show_default=True),
@@ -166,6 +169,7 @@ def _shared(base: Scenario, shared: dict[str, Any]) -> Scenario:
     """`base` with what the shared options say."""
     from dataclasses import replace
 
+    from smartbft.measurement.scenario import usual_window
     from smartbft.runtime.load import CLOSED_LOOP, MULTIPLEXED
 
     return replace(
@@ -173,7 +177,7 @@ def _shared(base: Scenario, shared: dict[str, Any]) -> Scenario:
         seconds=shared["seconds"],
         warm_up=shared["warm_up"],
         clients=shared["clients"],
-        window=shared["window"],
+        window=shared["window"] or usual_window(shared["clients"]),
         model=CLOSED_LOOP if shared["closed_loop"] else MULTIPLEXED,
         transport=shared["transport"],
         sync_floor_seconds=shared["sync_floor"] / 1_000_000,

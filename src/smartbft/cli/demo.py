@@ -32,7 +32,12 @@ CHAOS_CHECKPOINT_INTERVAL = 24
     "--chaos", is_flag=True, help="Kill the leader, freeze a replica, and remove the data of another, under load."
 )
 @click.option("--clients", type=click.IntRange(1, 16384), default=1024, show_default=True, help="Client keys.")
-@click.option("--window", type=click.IntRange(1, 16384), default=2048, show_default=True, help="Requests outstanding.")
+@click.option(
+    "--window",
+    type=click.IntRange(1, 16384),
+    show_default="2048, or as many as so few clients may have",
+    help="Requests outstanding.",
+)
 @click.option("--closed-loop", is_flag=True, help="One connection per client, one request outstanding on each.")
 @click.option("-n", "--replicas", "n", type=click.IntRange(1, 16), default=4, show_default=True)
 @click.option("--persistence", type=click.Choice(PERSISTENCE_MODES), default="sync", show_default=True)
@@ -43,7 +48,7 @@ def demo(
     seconds: float | None,
     chaos: bool,
     clients: int,
-    window: int,
+    window: int | None,
     closed_loop: bool,
     n: int,
     persistence: Persistence,
@@ -60,7 +65,7 @@ def demo(
     and also when it is killed.
     """
     from smartbft.measurement.report import context, fault_table, figures, verdicts
-    from smartbft.measurement.scenario import Scenario
+    from smartbft.measurement.scenario import Scenario, usual_window
     from smartbft.runtime.load import CLOSED_LOOP, MULTIPLEXED
     from smartbft.types import Parameters
 
@@ -69,7 +74,7 @@ def demo(
         seconds=seconds,
         warm_up=min(1.0, seconds / 4),
         clients=clients,
-        window=window,
+        window=window or usual_window(clients),
         model=CLOSED_LOOP if closed_loop else MULTIPLEXED,
         n=n,
         persistence=persistence,

@@ -65,6 +65,9 @@ def fingerprint(path: Path) -> bytes:
     try:
         return fingerprint_of(ssl.PEM_cert_to_DER_cert(path.read_text().strip()))
     except FileNotFoundError:
-        raise ConfigError("there is no such certificate", file=str(path)) from None
+        raise ConfigError(
+            "is missing: bring it back from a copy; a new one would not be the one that the genesis names",
+            file=str(path),
+        ) from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"holds no certificate in PEM form: {error}", file=str(path)) from None

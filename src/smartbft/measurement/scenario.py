@@ -8,13 +8,19 @@ from typing import Any
 from smartbft.apps import coin
 from smartbft.config.replica import Persistence, SignatureCheck, Transport
 from smartbft.errors import LocalProtocolError
-from smartbft.limits import FRAME_HEADER_BYTES, REPLY_HEADER_BYTES, REQUEST_OVERHEAD_BYTES
+from smartbft.limits import DEFAULT_WINDOW, FRAME_HEADER_BYTES, REPLY_HEADER_BYTES, REQUEST_OVERHEAD_BYTES
 from smartbft.measurement.requests import MINT, SPEND, UNSIGNED
 from smartbft.quorum import quorum, weak_quorum
 from smartbft.runtime.load import CLOSED_LOOP, MULTIPLEXED
 from smartbft.types import Parameters
 
 ECHO = "smartbft.measurement.echo:Echo"
+USUAL_WINDOW = 2048
+
+
+def usual_window(clients: int) -> int:
+    """How many requests are outstanding if nobody says: as many as a batch holds, or as so few clients may have."""
+    return min(USUAL_WINDOW, clients * DEFAULT_WINDOW)
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class Scenario:
     reply_bytes: int = coin.PAPER_SPEND_REPLY_BYTES
     clients: int = 1024
     model: str = MULTIPLEXED
-    window: int = 2048
+    window: int = USUAL_WINDOW
     outputs: int = 2
     seconds: float = 10.0
     warm_up: float = 2.0
@@ -76,7 +82,10 @@ class Scenario:
             raise LocalProtocolError("an unsigned load needs a cluster that admits unverified requests")
         if self.model == MULTIPLEXED and self.window > self.clients * self.parameters.window:
             most = self.clients * self.parameters.window
-            raise LocalProtocolError(f"{self.clients} clients may have {most} requests outstanding, not {self.window}")
+            raise LocalProtocolError(
+                f"{self.clients} clients may have {most} requests outstanding, not {self.window}: use more clients, or "
+                "a smaller window"
+            )
 
     @property
     def lane_window(self) -> int:

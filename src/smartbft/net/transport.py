@@ -414,8 +414,7 @@ class Dialer:
 def _end_of(connection: Connection) -> str:
     """Why a connection that is gone ended."""
     error = connection.done.result()
-    if isinstance(error, OSError):
-        return plain(error)
-    if error is None and connection.peer is None:
-        return "closed by the other side before it said who it is: is 'transport' the same on both sides?"
-    return str(error or "closed by the other side")
+    ended = plain(error) if isinstance(error, OSError) else str(error or "closed by the other side")
+    if connection.peer is None and (error is None or isinstance(error, ConnectionError)):
+        return f"{ended} before it said who it is: is 'transport' the same on both sides?"
+    return ended

@@ -58,8 +58,9 @@ def _states(report: Report) -> int:
 
 
 def _tell(report: Report, seconds: float) -> None:
+    changes = "1 change" if report.changes == 1 else f"{report.changes} changes"
     print(
-        f"Byzantine replica {report.byzantine} ({ROLES[report.byzantine]}), up to {report.changes} changes: "
+        f"Byzantine replica {report.byzantine} ({ROLES[report.byzantine]}), up to {changes}: "
         f"{_states(report)} states (by regency {report.states}), {sum(report.transitions)} transitions, "
         f"regencies start in {report.starts} different states, {report.local_states} local states; "
         f"in {report.decisions} states a decision can be proven; "
