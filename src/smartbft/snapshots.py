@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from array import array
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from smartbft._fastpath.hashing import derive_key, hash_many_packed, keyed_hash, merkle_root
@@ -45,7 +46,11 @@ class Snapshot:
     state: bytes
 
     def encode(self, chain_id: bytes) -> bytes:
-        """Canonical bytes: a head, the core's section, the sessions, the state.
+        """Canonical bytes: `parts`, joined. Raises as they do."""
+        return b"".join(self.parts(chain_id))
+
+    def parts(self, chain_id: bytes) -> tuple[bytes, bytes, bytes, bytes]:
+        """The canonical bytes: a head, the core's section, the sessions, the state.
 
         Raises:
             CorruptSnapshot: it would be larger than `limits.MAX_SNAPSHOT_BYTES`.
@@ -65,7 +70,7 @@ class Snapshot:
         size = len(head) + len(self.core) + len(self.sessions) + len(self.state)
         if size > MAX_SNAPSHOT_BYTES:
             raise CorruptSnapshot(f"a snapshot of {size} bytes: at most {MAX_SNAPSHOT_BYTES} can be transferred")
-        return b"".join((head, self.core, self.sessions, self.state))
+        return head, self.core, self.sessions, self.state
 
     @classmethod
     def decode(cls, data: bytes, chain_id: bytes) -> Snapshot:
@@ -177,5 +182,33 @@ def snapshot_digest(hashes: bytes) -> bytes:
 
 def describe(chain_id: bytes, instance: int, data: bytes, proof: bytes) -> Manifest:
     """The manifest of an encoded snapshot."""
-    hashes = chunk_hashes(chain_id, data)
-    return Manifest(instance, snapshot_digest(hashes), len(data), hashes, proof)
+    return describe_pieces(chain_id, instance, (data,), proof)
+
+
+def describe_pieces(chain_id: bytes, instance: int, pieces: Iterable[bytes], proof: bytes) -> Manifest:
+    """The manifest of an encoded snapshot that comes in pieces: each but the last has whole chunks."""
+    hashes, size = bytearray(), 0
+    for piece in pieces:
+        hashes += chunk_hashes(chain_id, piece)
+        size += len(piece)
+    return Manifest(instance, snapshot_digest(bytes(hashes)), size, bytes(hashes), proof)
+
+
+def cut(parts: Iterable[bytes], length: int) -> Iterator[bytes]:
+    """What the parts are together, in pieces of `length` bytes (the last one may be shorter).
+
+    A state may take half of the memory: it is not copied as a whole, nor is the interpreter held while that is done.
+    """
+    held: list[memoryview] = []
+    room = length
+    for part in parts:
+        rest = memoryview(part)
+        while rest:
+            held.append(rest[:room])
+            rest = rest[room:]
+            room -= len(held[-1])
+            if not room:
+                yield b"".join(held)
+                held, room = [], length
+    if held:
+        yield b"".join(held)

@@ -380,7 +380,7 @@ def test_planted_bug_half_a_snapshot_stays_on_the_full_disk(run: Run, monkeypatc
     def write(self: SnapshotStore, taken: Snapshot, proof: bytes, keep: object = ()) -> Manifest:
         data = taken.encode(CHAIN)
         manifest = describe(CHAIN, taken.instance, data, proof)
-        self._write_temporary(manifest, data)
+        self._write_temporary(manifest, (data,))
         self._keep(TEMPORARY, manifest)
         return manifest
 

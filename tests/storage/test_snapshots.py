@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import errno
 import random
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from smartbft.errors import CorruptSnapshot, LocalProtocolError
 from smartbft.limits import SNAPSHOT_CHUNK_BYTES
-from smartbft.snapshots import Manifest, Snapshot, chunk_count, describe, snapshot_digest
+from smartbft.snapshots import Manifest, Snapshot, chunk_count, cut, describe, snapshot_digest
 from smartbft.storage import Files, FolderFiles, MemoryFiles, SnapshotStore
 from smartbft.storage.snapshots import snapshot_instance, snapshot_name
 from smartbft.testing.files import SimulatedFiles
@@ -96,7 +99,40 @@ def test_every_field_is_in_the_digest() -> None:
     assert describe(CHAIN, 5, base.encode(CHAIN), b"another").digest in digests
 
 
+@given(st.lists(st.binary(max_size=40), max_size=6), st.integers(1, 50))
+def test_pieces_are_the_parts_and_nothing_else(parts: list[bytes], length: int) -> None:
+    pieces = list(cut(parts, length))
+    assert b"".join(pieces) == b"".join(parts)
+    assert all(len(piece) == length for piece in pieces[:-1])
+    assert all(0 < len(piece) <= length for piece in pieces)
+
+
 # --- the store ---
+
+
+def test_a_snapshot_in_pieces_is_the_one_that_was_encoded(files: Files) -> None:
+    store, whole = opened(files), snapshot(5, 40 * SNAPSHOT_CHUNK_BYTES)
+    manifest = store.write(whole, PROOF)
+    assert manifest == store.describe(whole, PROOF) == describe(CHAIN, 5, whole.encode(CHAIN), PROOF)
+    assert store.read(snapshot_name(5)) == whole
+
+
+def most_memory(write: Callable[[], object]) -> int:
+    """Bytes that were allocated at once beyond what was there before."""
+    tracemalloc.start()
+    try:
+        write()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_snapshot_is_not_copied_before_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = 128 * SNAPSHOT_CHUNK_BYTES
+    whole, store = snapshot(5, size), opened(MemoryFiles())
+    assert most_memory(lambda: store.write(whole, PROOF)) < 1.5 * size, "the file, and a piece at a time"
+    monkeypatch.setattr(SnapshotStore, "_pieces", lambda self, one: iter((one.encode(CHAIN),)))
+    assert most_memory(lambda: store.write(whole, PROOF)) > 1.9 * size, "planted bug: a copy must show"
 
 
 def test_the_newest_two_are_kept(files: Files) -> None:

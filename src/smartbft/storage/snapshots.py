@@ -9,14 +9,23 @@ from __future__ import annotations
 import contextlib
 import logging
 import struct
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from blake3 import blake3
 
 from smartbft.errors import CorruptSnapshot, LocalProtocolError, RemoteProtocolError
 from smartbft.limits import DIGEST_BYTES, MAX_SNAPSHOT_BYTES, SNAPSHOT_CHUNK_BYTES, SNAPSHOTS_KEPT
-from smartbft.snapshots import FoundSnapshots, Manifest, Partial, Snapshot, chunk_count, describe, snapshot_digest
+from smartbft.snapshots import (
+    FoundSnapshots,
+    Manifest,
+    Partial,
+    Snapshot,
+    chunk_count,
+    cut,
+    describe_pieces,
+    snapshot_digest,
+)
 from smartbft.storage.files import Files, FolderFiles
 
 logger = logging.getLogger(__name__)
@@ -118,11 +127,10 @@ class SnapshotStore:
             CorruptSnapshot: it is too large.
             OSError: the disk failed; what was written of it is gone, so that it takes no room from the log.
         """
-        data = snapshot.encode(self._chain_id)
-        manifest = describe(self._chain_id, snapshot.instance, data, proof)
+        manifest = self.describe(snapshot, proof)
         self._files.remove(_TEMPORARY)
         try:
-            self._write_temporary(manifest, data)
+            self._write_temporary(manifest, self._pieces(snapshot))
         except OSError:
             with contextlib.suppress(OSError):
                 self._files.remove(_TEMPORARY)
@@ -130,15 +138,19 @@ class SnapshotStore:
         self._keep(_TEMPORARY, manifest, keep)
         return manifest
 
-    def _write_temporary(self, manifest: Manifest, data: bytes) -> None:
-        start = self._write_manifest(_TEMPORARY, manifest)
-        for at in range(0, len(data), _SYNC_EVERY_BYTES):
-            self._files.write(_TEMPORARY, start + at, data[at : at + _SYNC_EVERY_BYTES])
+    def _write_temporary(self, manifest: Manifest, pieces: Iterable[bytes]) -> None:
+        at = self._write_manifest(_TEMPORARY, manifest)
+        for piece in pieces:
+            self._files.write(_TEMPORARY, at, piece)
             self._files.sync(_TEMPORARY)
+            at += len(piece)
 
     def describe(self, snapshot: Snapshot, proof: bytes) -> Manifest:
         """The manifest that `write` would write. Raises CorruptSnapshot: it is too large."""
-        return describe(self._chain_id, snapshot.instance, snapshot.encode(self._chain_id), proof)
+        return describe_pieces(self._chain_id, snapshot.instance, self._pieces(snapshot), proof)
+
+    def _pieces(self, snapshot: Snapshot) -> Iterator[bytes]:
+        return cut(snapshot.parts(self._chain_id), _SYNC_EVERY_BYTES)
 
     def manifest(self, instance: int, digest: bytes) -> Manifest | None:
         """The manifest of a snapshot that is here."""
