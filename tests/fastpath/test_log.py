@@ -184,10 +184,11 @@ def test_a_forked_child_leaves_the_log_alone(tmp_path: Path) -> None:
 
 def test_one_sync_covers_everything_that_waits(tmp_path: Path) -> None:
     log = open_log(tmp_path, segment_bytes=1 << 20, sync_floor_seconds=0.02)
-    for instance in range(500):
+    for instance in range(498):
         log.append(1, instance, [b"x" * 100])
+    log.append(1, 498, [b"x" * 100], more=True)
     assert log.pending_bytes() > 0
-    log.wait(500)
+    log.wait(log.append(1, 499, [b"x" * 100]))
     stats = log.stats()
     assert log.pending_bytes() == 0
     assert stats["syncs"] < 100

@@ -361,7 +361,7 @@ def check():
 
 def run(script: str) -> str:
     command = [sys.executable, "-W", "ignore", "-c", PREPARE + script]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -9,7 +9,7 @@ from typing import Any
 from smartbft import AsyncClient, NotEnoughReplies
 
 # The end of a test that hangs; none is that slow.
-PATIENCE_SECONDS = 300.0
+PATIENCE_SECONDS = 500.0
 _LOOK_SECONDS = 0.002
 
 

@@ -419,6 +419,7 @@ def test_closing_the_blocking_client_ends_the_calls_of_other_threads(run: Run) -
             await asyncio.to_thread(client.connect)
             inner = client._client
             assert inner is not None
+            await until(lambda: 0 in inner.connected)
             asked = asyncio.create_task(asyncio.to_thread(client.status, 0, timeout=60))
             while not any(inner._questions.values()):
                 await asyncio.sleep(0)

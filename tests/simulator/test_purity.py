@@ -39,7 +39,7 @@ def import_all(package):
 
 
 def run_python(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", POISON + code], capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, "-c", POISON + code], capture_output=True, text=True, timeout=300)
 
 
 def test_the_pure_packages_import_with_the_impure_modules_poisoned():
