@@ -116,6 +116,17 @@ def test_the_warm_up_is_cut_and_the_rest_is_measured(run: Run, monkeypatch: pyte
     run(scenario)
 
 
+def test_an_interval_in_which_nothing_was_completed_goes_on(run: Run, patient: None) -> None:
+    async def scenario() -> None:
+        async with cluster() as made:
+            (traffic,) = await echo_traffic(made.genesis, 16, 40)
+            async with generator(made, [traffic]) as sender:
+                result = await sender.run(0.0)
+            assert 0 < result.completed <= result.total
+
+    run(scenario)
+
+
 def test_one_silent_replica_does_not_matter_and_too_many_are_reported(run: Run) -> None:
     async def scenario() -> None:
         async with cluster() as made:

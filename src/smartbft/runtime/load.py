@@ -195,6 +195,8 @@ class LoadGenerator:
     ) -> LoadResult:
         """Send for `warm_up` plus `seconds`, or until the traffic is used up, then wait for what is outstanding.
 
+        On a machine that stands still for so long, the measured interval goes on until something was completed in it.
+
         Args:
             progress: called a few times a second with the elapsed time and the transactions completed so far.
             at_boundary: called where the measured interval begins and where it ends.
@@ -216,7 +218,7 @@ class LoadGenerator:
         mark = at_boundary or _nothing
         mark()
         before, cpu, began = self.completed, time.process_time(), time.monotonic()
-        await self._wait(began + seconds, started, progress, until)
+        await self._wait(began + seconds, started, progress, until, more_than=before)
         ended, completed = time.monotonic(), self.completed - before
         cpu = time.process_time() - cpu
         mark()
@@ -350,9 +352,16 @@ class LoadGenerator:
         await asyncio.sleep(0)
 
     async def _wait(
-        self, end: float, started: float, progress: Progress | None, until: asyncio.Future[None] | None = None
+        self,
+        end: float,
+        started: float,
+        progress: Progress | None,
+        until: asyncio.Future[None] | None = None,
+        more_than: int = -1,
     ) -> None:
-        """Until `end` and `until`, an error, or a lane that ran dry; watches for a standstill meanwhile."""
+        """Until `end` and `until` and so many completed, an error, or a lane that ran dry; watches for a standstill
+        meanwhile.
+        """
         seen, moved = self.completed, time.monotonic()
         while not self._dry:
             now = time.monotonic()
@@ -362,7 +371,7 @@ class LoadGenerator:
             self._check(now - moved)
             if progress is not None:
                 progress(now - started, completed)
-            if now >= end and (until is None or until.done()):
+            if now >= end and completed > more_than and (until is None or until.done()):
                 return
             await self._pause(min(_TICK_SECONDS, end - now) if now < end else _TICK_SECONDS)
         self._check(0.0)
