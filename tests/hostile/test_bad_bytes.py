@@ -504,7 +504,11 @@ def test_a_reply_in_another_replicas_name_costs_the_liar_the_clients_trust(run: 
                 identity = Identity(0, cluster._secrets[0].permanent, 0, 0)
                 accepting = Acceptor(cluster.genesis.chain_id, identity, None, os.urandom(32), NO_CHANNEL)
                 while accepting.peer is None:
-                    writer.write(accepting.receive(await reader.read(65536)))
+                    data = await reader.read(65536)
+                    if not data:  # the client is closed meanwhile
+                        writer.close()
+                        return
+                    writer.write(accepting.receive(data))
                 writer.write(frame(REPLY, struct.pack("<HBBIQQ", 1, 0, 0, 0, 1, 1) + bytes(32) + b"\0lie"))
                 assert await reader.read() is not None
                 asked.set()
