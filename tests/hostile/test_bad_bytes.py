@@ -514,10 +514,8 @@ def test_a_reply_in_another_replicas_name_costs_the_liar_the_clients_trust(run: 
                 asked.set()
                 writer.close()
 
-            address = cluster.genesis.members[0].client_address
-            for listener in cluster._sockets[0]:
-                listener.close()
-            server = await asyncio.start_server(lie, address.host, address.port)
+            _, for_clients = cluster._sockets[0]
+            server = await asyncio.start_server(lie, sock=for_clients.dup())
             async with cluster.client() as client:
                 await assert_counted(client, 1)
                 await asked.wait()
