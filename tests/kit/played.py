@@ -34,7 +34,6 @@ class PlayedReplica:
         self.requests: list[tuple[int, int, bytes]] = []  # session, sequence number, operation
         self.payloads: list[bytes] = []  # the same as they came
         self.answered: dict[tuple[int, int], int] = {}
-        self.connection: Connection  # the last one that brought a request
 
     def opened(self, connection: Connection) -> FrameReader:
         return FrameReader({REQUEST: MAX_REQUEST_BYTES, STATUS: 100})
@@ -47,23 +46,13 @@ class PlayedReplica:
                 )
                 continue
             self.payloads.append(payload)
-            self.connection = connection
-            ((_, session, sequence, operation, _),) = split_requests(join_requests([payload]))
+            data = join_requests([payload])
+            ((_, session, sequence, operation, _),) = split_requests(data)
             self.requests.append((session, sequence, operation))
-            self._reply(payload, self.script)
-
-    def reply_to(self, operation: bytes, script: Script) -> None:
-        """Reply, once more and by another script, to the last request for an operation."""
-        asked = [what for _, _, what in self.requests]
-        self._reply(self.payloads[len(asked) - 1 - asked[::-1].index(operation)], script)
-
-    def _reply(self, payload: bytes, script: Script) -> None:
-        data = join_requests([payload])
-        ((_, _, sequence, operation, _),) = split_requests(data)
-        digest = request_digests(self.chain_id, data)
-        for status, result in script(self, sequence, operation):
-            head = struct.pack("<HBBIQQ32s", self.id, status, 2, 0, sequence, self.time(), digest)
-            self.connection.send(frame(REPLY, head + result))
+            digest = request_digests(self.chain_id, data)
+            for status, result in self.script(self, sequence, operation):
+                head = struct.pack("<HBBIQQ32s", self.id, status, 2, 0, sequence, self.time(), digest)
+                connection.send(frame(REPLY, head + result))
 
     def closed(self, connection: Connection, error: Exception | None) -> None:
         pass

@@ -20,6 +20,7 @@ from smartbft._fastpath.pool import (
 )
 from smartbft.crypto.signatures import Ed25519Signer
 from smartbft.errors import LocalProtocolError
+from smartbft.limits import MAX_OPEN_QUESTIONS
 
 Run = Callable[[Callable[[], Awaitable[None]]], None]
 RETRANSMIT = 0.05
@@ -195,21 +196,20 @@ def test_what_was_not_refused_by_a_replica_that_is_gone_is_not_called_overloaded
     run(scenario)
 
 
-def test_a_request_that_a_liar_kept_settles_its_number(run: Run) -> None:
-    """Given up as overloaded, and executed all the same: the filler of its number never is."""
+def test_a_number_before_one_that_was_executed_is_used_up(run: Run) -> None:
+    """A liar kept what was given up as overloaded, and had it executed: the filler of its number never is."""
 
     def full_at_first(replica: PlayedReplica, sequence: int, operation: bytes) -> list[tuple[int, bytes]]:
-        return [(OVERLOADED, b"")] if operation == b"first" else []
+        return [(OVERLOADED, b"")] if operation == b"first" else executed(replica, sequence, operation) * (sequence > 1)
 
     async def scenario() -> None:
-        async with Stage(full_at_first) as stage:
+        async with Stage(full_at_first, window=2) as stage:
             client = await stage.connected()
             with pytest.raises(Overloaded):
                 await given_up(client, b"first", 4)
-            for replica in stage.replicas:
-                replica.reply_to(b"first", executed)
-            while client._pending:
-                await asyncio.sleep(0)
+            for number in range(2, 10):
+                assert await client.invoke(b"%d" % number) == b"done %d" % number
+            assert not client._pending
             assert not client._by_digest
             assert not client._collector._votes
 
@@ -334,6 +334,22 @@ def test_status_answers(run: Run) -> None:
             client = await stage.connected()
             with pytest.raises(NotEnoughReplies, match="replica 3 is not connected"):
                 await client.status(3)
+
+    run(scenario)
+
+
+def test_a_replica_that_answers_no_question_is_not_asked_without_end(run: Run) -> None:
+    """It would hang up, when it comes back, on a client that has asked for too much."""
+
+    async def scenario() -> None:
+        async with Stage(silent) as stage:
+            client = await stage.connected()
+            stage.replicas[0].received = lambda connection, frames: None  # type: ignore[method-assign]
+            for _ in range(MAX_OPEN_QUESTIONS):
+                with pytest.raises(NotEnoughReplies, match="did not answer within"):
+                    await client.status(0, timeout=0)
+            with pytest.raises(NotEnoughReplies, match="has not answered the last 16 questions"):
+                await client.status(0, timeout=0)
 
     run(scenario)
 

@@ -11,7 +11,6 @@ import json
 import time
 from collections import deque
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +34,7 @@ from smartbft.errors import (
 from smartbft.limits import (
     CLIENT_RETRANSMIT_MAX_SECONDS,
     CLIENT_RETRANSMIT_SECONDS,
+    MAX_OPEN_QUESTIONS,
     MAX_REPLY_BYTES,
     MAX_STATUS_BYTES,
 )
@@ -42,7 +42,7 @@ from smartbft.net.connection import Connection, ReadBuffer
 from smartbft.net.tls import dialer_context
 from smartbft.net.transport import Dialer, Target
 from smartbft.runtime.problems import name_problems, problem_lines
-from smartbft.runtime.requests import STATUS_NAMES, Outcome, ReplyCollector, ReplyVotes, RequestBuilder, SignedRequest
+from smartbft.runtime.requests import STATUS_NAMES, Outcome, Pending, ReplyCollector, RequestBuilder, SignedRequest
 from smartbft.runtime.status import decode_answer
 from smartbft.types import SIGNATURES
 
@@ -58,22 +58,6 @@ def _new_session(at: int = 0) -> int:
         number += 1
     _sessions_used.add(number)
     return number
-
-
-@dataclass(slots=True)
-class _Pending:
-    """A number of the session that is not settled yet; nobody waits for it any more once `future` is None.
-
-    Attributes:
-        instead_of: digest of a request that was given up and has the same number; it settles the number as well.
-    """
-
-    request: SignedRequest
-    votes: ReplyVotes
-    future: asyncio.Future[Outcome] | None
-    resend_at: float
-    pause: float = CLIENT_RETRANSMIT_SECONDS
-    instead_of: bytes = b""
 
 
 class AsyncClient:
@@ -115,7 +99,7 @@ class AsyncClient:
         self._retransmit = retransmit
         self._session = _new_session()
         self._next = 1
-        self._pending: dict[int, _Pending] = {}
+        self._pending: dict[int, Pending] = {}
         self._by_digest: dict[bytes, int] = {}
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._connections: dict[int, Connection] = {}
@@ -271,6 +255,8 @@ class AsyncClient:
         connection = self._connections.get(replica)
         if connection is None:
             raise NotEnoughReplies(f"replica {replica} is not connected")
+        if len(self._questions[replica]) >= MAX_OPEN_QUESTIONS:  # it would hang up on one more
+            raise NotEnoughReplies(f"replica {replica} has not answered the last {MAX_OPEN_QUESTIONS} questions")
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._questions[replica].append(future)
         connection.send(frame(STATUS, json.dumps({"digest": digest}).encode()))
@@ -408,23 +394,23 @@ class AsyncClient:
                 turn.set_result(None)
                 return
 
-    def _fill(self, sequence: int) -> _Pending:
+    def _fill(self, sequence: int) -> None:
         """Use up a number that the replicas refused (or that was never sent): an empty operation does nothing."""
-        return self._send(self._builder.build(self._session, sequence, b""), None)
+        self._send(self._builder.build(self._session, sequence, b""), None)
 
     # --- sending and settling ---
 
-    def _send(self, request: SignedRequest, future: asyncio.Future[Outcome] | None) -> _Pending:
+    def _send(self, request: SignedRequest, future: asyncio.Future[Outcome] | None) -> Pending:
         votes = self._collector.expect(request.digest)
         now = asyncio.get_running_loop().time()
-        pending = _Pending(request, votes, future, now + self._retransmit, self._retransmit)
+        pending = Pending(request, votes, future, now + self._retransmit, self._retransmit)
         self._pending[request.sequence] = pending
         self._by_digest[request.digest] = request.sequence
         self._transmit([pending], self._connections)
         return pending
 
     @staticmethod
-    def _transmit(several: Collection[_Pending], connections: Mapping[int, Connection]) -> None:
+    def _transmit(several: Collection[Pending], connections: Mapping[int, Connection]) -> None:
         if not several:
             return
         frames = b"".join(pending.request.frame for pending in several)
@@ -453,24 +439,28 @@ class AsyncClient:
         if outcome.status == EXECUTED:
             if pending.future is not None and not pending.future.done():
                 pending.future.set_result(outcome)
+            self._drop_used(sequence)
             self._wake()
             return
         reason = "its signature is bad" if outcome.status == BAD_SIGNATURE else "the application's check refuses it"
         _fail(pending.future, Rejected(f"the request was not ordered: {reason}"))
         self._fill_in_order(sequence)
 
-    def _fill_in_order(self, sequence: int) -> _Pending:
+    def _fill_in_order(self, sequence: int) -> None:
         """Fill a number, keeping `_pending` in the order of numbers."""
-        filler = self._fill(sequence)
+        self._fill(sequence)
         self._pending = dict(sorted(self._pending.items()))
-        return filler
 
-    def _drop(self, sequence: int) -> _Pending:
+    def _drop(self, sequence: int) -> Pending:
         pending = self._pending.pop(sequence)
-        for digest in (pending.request.digest, pending.instead_of):
-            self._by_digest.pop(digest, None)
-            self._collector.forget(digest)
+        del self._by_digest[pending.request.digest]
+        self._collector.forget(pending.request.digest)
         return pending
+
+    def _drop_used(self, executed: int) -> None:
+        """Numbers are executed without a gap: those before an executed one are used up, by whatever request."""
+        while (lowest := next(iter(self._pending), executed)) < executed and self._pending[lowest].future is None:
+            self._drop(lowest)
 
     def _renew(self, outcome: Outcome) -> None:
         """The replicas refuse the session: it lapsed, or our clock is wrong. Nothing is sent again under a new one."""
@@ -484,17 +474,14 @@ class AsyncClient:
             _fail(self._drop(sequence).future, error)
         self._wake()
 
-    def _no_answer(self, pending: _Pending, timeout: float) -> Overloaded | Indeterminate:
+    def _no_answer(self, pending: Pending, timeout: float) -> Overloaded | Indeterminate:
         statuses = pending.votes.statuses()
         refusals = sum(1 for status in statuses.values() if status == OVERLOADED)
         if refusals >= self._needed and pending.votes.held_by_nobody():
             # Nobody holds it, so its number would hold up the session; filled, it can never be executed later either.
-            # A liar may hold it all the same, and have it executed first: then that settles the number.
-            given_up = self._drop(pending.request.sequence).request.digest
-            filler = self._fill_in_order(pending.request.sequence)
-            filler.instead_of = given_up
-            self._by_digest[given_up] = pending.request.sequence
-            self._collector.expect(given_up)
+            # (A liar may hold it all the same, and have it executed first: `_drop_used` does not wait for the filler.)
+            self._drop(pending.request.sequence)
+            self._fill_in_order(pending.request.sequence)
             return Overloaded(f"all {refusals} replicas that could be reached refused the request: try again later")
         said = ", ".join(f"replica {replica} {STATUS_NAMES[status]}" for replica, status in sorted(statuses.items()))
         told = "; ".join([said or "no replica answered", *problem_lines(self.problems)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from dataclasses import dataclass, field
 
@@ -11,7 +12,7 @@ from smartbft._fastpath.pool import BAD_SIGNATURE, EXECUTED, OVERLOADED, REJECTE
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import Signer
 from smartbft.errors import LocalProtocolError, MalformedMessage
-from smartbft.limits import MAX_OPERATION_BYTES, REPLY_HEADER_BYTES, SIGNATURE_BYTES
+from smartbft.limits import CLIENT_RETRANSMIT_SECONDS, MAX_OPERATION_BYTES, REPLY_HEADER_BYTES, SIGNATURE_BYTES
 
 _UNSIGNED = struct.Struct("<32sQQI")
 _NO_SIGNATURE = bytes(SIGNATURE_BYTES)
@@ -112,6 +113,17 @@ class ReplyVotes:
     def statuses(self) -> dict[int, int]:
         """The status each replica answered."""
         return {replica: reply[0] for replica, reply in self.replies.items()}
+
+
+@dataclass(slots=True)
+class Pending:
+    """A number of the session that is not settled yet; nobody waits for it any more once `future` is None."""
+
+    request: SignedRequest
+    votes: ReplyVotes
+    future: asyncio.Future[Outcome] | None
+    resend_at: float
+    pause: float = CLIENT_RETRANSMIT_SECONDS
 
 
 class ReplyCollector:
