@@ -265,6 +265,9 @@ READ_BUFFER_BYTES = 256 * 1024
 # Bytes waiting to be written to one connection before its reading stops (backpressure), and before it is closed.
 WRITE_HIGH_WATER_BYTES = 8 * 1024 * 1024
 WRITE_LIMIT_BYTES = 64 * 1024 * 1024
+# And to all clients of a replica together: beyond it those that most waits for are closed. Each of them may be as slow
+# as it likes, but not all.
+MAX_BYTES_WAITING_FOR_CLIENTS = 512 * 1024 * 1024
 RECONNECT_INITIAL_SECONDS = 0.05
 RECONNECT_MAX_SECONDS = 2.0
 

@@ -126,6 +126,7 @@ def test_limits() -> None:
         limits.HANDSHAKE_TIMEOUT_SECONDS,
         limits.CLIENT_IDLE_TIMEOUT_SECONDS / 60,
         limits.MAX_LOG_QUEUE_BYTES / 2**20,
+        limits.MAX_BYTES_WAITING_FOR_CLIENTS / 2**20,
     ]
     wasted = found["repeated or refused requests of one connection before it is read more slowly"]
     assert wasted == f"{limits.WASTED_REQUESTS_AT_ONCE} at once, {limits.WASTED_REQUESTS_PER_SECOND} per second"

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from smartbft._fastpath.frames import MESSAGE, frame
-from smartbft.net.lobby import Lobby
+from smartbft.net.lobby import Lobby, address_group
 from smartbft.net.penalties import Penalties
 from smartbft.net.watch import ConnectionLimits
 from tests.net.test_transport import Pair, client_of, run
@@ -79,6 +79,17 @@ def test_whoever_was_thrown_out_has_to_wait() -> None:
             assert penalties.remaining("127.0.0.1", now) <= 30.0
             neighbour[1].write(frame(MESSAGE, b"served"))
             await pair.accepting.frames.get()
+
+    run(scenario)
+
+
+def test_an_address_that_somebody_has_many_of_is_one() -> None:
+    async def scenario() -> None:
+        penalties: Penalties[str] = Penalties(30.0, 60.0, 8)
+        async with Pair(limits=FEW, clients=True, penalties=penalties) as pair:
+            penalties.offence(address_group("2001:db8::1"), asyncio.get_running_loop().time())
+            assert pair.listener._why_not_welcome("2001:db8::2")
+            assert not pair.listener._why_not_welcome("2001:db8:0:1::2")
 
     run(scenario)
 

@@ -154,6 +154,57 @@ def certificate(folder: Path) -> tuple[ssl.SSLContext, bytes]:
     return acceptor_context(folder / "tls.crt", folder / "tls.key"), fingerprint(folder / "tls.crt")
 
 
+# --- what waits to be written ---
+
+
+class Waiting:
+    """A connection for which so many bytes wait."""
+
+    heard = 0.0
+    address = "?"
+
+    def __init__(self, waiting: int) -> None:
+        self.waiting = waiting
+        self.failed_with = ""
+
+    def look(self, now: float) -> None:
+        pass
+
+    def fail(self, error: Exception) -> None:
+        self.failed_with = str(error)
+
+
+def test_those_that_most_waits_for_go_when_too_much_waits_for_all() -> None:
+    async def scenario() -> None:
+        async with Pair(limits=replace(PATIENT, waiting_limit=100), clients=True) as pair:
+            connections = [Waiting(size) for size in (10, 60, 30, 50)]
+            pair.listener.connections = set(connections)  # type: ignore[arg-type]
+            pair.listener._bound_waiting()
+            assert [bool(connection.failed_with) for connection in connections] == [False, True, False, False]
+            connections[1].waiting = 0
+            connections[1].failed_with = ""
+            pair.listener._bound_waiting()
+            assert not any(connection.failed_with for connection in connections)
+            pair.listener.connections = set()
+
+    run(scenario)
+
+
+def test_what_waits_for_a_connection_is_known() -> None:
+    async def scenario() -> None:
+        async with Pair(clients=True) as pair:
+            _, _ = await client_of(pair)
+            connection = await pair.accepting.opened_now.get()
+            assert connection.waiting == 0
+            connection.send(bytes(1000))
+            assert connection.waiting == 1000
+            connection._flush()
+            connection.write(bytes(32 * 1024 * 1024))
+            assert 0 < connection.waiting <= 1000 + 32 * 1024 * 1024
+
+    run(scenario)
+
+
 # --- two replicas ---
 
 

@@ -198,6 +198,11 @@ class Connection(asyncio.BufferedProtocol):
         """When something was received, on the loop's clock, to the second or so."""
         return self._watch.heard
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that the other side has not taken yet."""
+        return self._queued + (self._transport.get_write_buffer_size() if self._transport is not None else 0)
+
     async def writable(self) -> bool:
         """Wait until the other side keeps up with what we write; False if the connection is closed instead."""
         await self._drained.wait()

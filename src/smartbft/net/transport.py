@@ -31,7 +31,7 @@ from smartbft.net.handshake import (
     ReplicaDialer,
 )
 from smartbft.net.knock import Door, knock
-from smartbft.net.lobby import Guest, Lobby
+from smartbft.net.lobby import Guest, Lobby, address_group
 from smartbft.net.penalties import Penalties
 from smartbft.net.watch import ConnectionLimits
 
@@ -150,8 +150,8 @@ class Listener:
 
     def _why_not_welcome(self, host: str) -> str:
         """Why a new connection is turned away at once."""
-        waits = self.penalties.remaining(host, asyncio.get_running_loop().time()) if self.penalties is not None else 0.0
-        if waits:
+        now = asyncio.get_running_loop().time()
+        if self.penalties is not None and self.penalties.remaining(address_group(host), now):
             return "its address broke the protocol a moment ago and has to wait"
         return ""
 
@@ -184,7 +184,21 @@ class Listener:
             connection.look(now)
         silent = (one for one in self.connections if now - one.heard > self._limits.yielding_silence)
         self._quiet = sorted(silent, key=lambda one: -one.heard)
+        self._bound_waiting()
         self._looking = loop.call_later(self._limits.look_interval, self._look)
+
+
+    def _bound_waiting(self) -> None:
+        """Close those that most waits for, until what waits for all together is within its limit."""
+        waiting = {connection: connection.waiting for connection in self.connections}
+        total = sum(waiting.values())
+        if total <= self._limits.waiting_limit:
+            return
+        for connection, size in sorted(waiting.items(), key=lambda one: -one[1]):
+            connection.fail(RemoteProtocolError(f"{connection.address} reads too little of what is sent to it"))
+            total -= size
+            if total <= self._limits.waiting_limit:
+                return
 
 
 class _Accepted(Connection):
@@ -219,7 +233,7 @@ class _Accepted(Connection):
         # Who is on another chain is told so and was not rude; whoever breaks the protocol has to wait.
         rude = isinstance(error, RemoteProtocolError) and not isinstance(error, HandshakeError)
         if rude and not self._turned_away and listener.penalties is not None:
-            listener.penalties.offence(self._guest.host, self._loop.time())
+            listener.penalties.offence(self._guest.group, self._loop.time())
         super().connection_lost(exc)
 
     def _shake_hands(self, data: memoryview) -> None:

@@ -22,6 +22,7 @@ class ConnectionLimits:
         frame_timeout: seconds within which a frame that began must be complete.
         write_high_water: bytes waiting to be written at which reading stops.
         write_limit: bytes waiting to be written at which the connection is closed.
+        waiting_limit: bytes waiting to be written to all connections together; beyond it those with most are closed.
         look_interval: seconds between two looks for connections that are idle or drip.
         descriptors: connections are accepted while their file descriptors are below this number; the others are left
             to files.
@@ -37,6 +38,7 @@ class ConnectionLimits:
     frame_timeout: float = limits.FRAME_TIMEOUT_SECONDS
     write_high_water: int = limits.WRITE_HIGH_WATER_BYTES
     write_limit: int = limits.WRITE_LIMIT_BYTES
+    waiting_limit: int = limits.MAX_BYTES_WAITING_FOR_CLIENTS
     look_interval: float = limits.CONNECTION_LOOK_SECONDS
     descriptors: int = sys.maxsize
 

@@ -31,6 +31,7 @@ PEER_LIMITS = ConnectionLimits(
     handshakes_at_once=limits.REPLICA_HANDSHAKES_AT_ONCE,
     handshakes_per_second=limits.REPLICA_HANDSHAKES_PER_SECOND,
     idle_timeout=limits.PEER_IDLE_TIMEOUT_SECONDS,
+    waiting_limit=limits.MAX_MEMBERS * limits.WRITE_LIMIT_BYTES,
 )
 
 
