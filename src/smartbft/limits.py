@@ -117,6 +117,8 @@ MAX_EXECUTION_BACKLOG = 8
 # more while batches of so many bytes wait; each counts for so many beside its requests. It fetches the rest later.
 MAX_UNEXECUTED_BYTES = 64 * 1024 * 1024
 UNEXECUTED_BATCH_BYTES = 4096
+# Likewise one whose disk is slower, or stands still: of decided batches that its log does not have yet.
+MAX_UNLOGGED_BYTES = 64 * 1024 * 1024
 # Bytes of overdue requests in one FORWARD or STOP, and how often in a request timeout the oldest request is looked at.
 MAX_FORWARD_BYTES = 1024 * 1024
 REQUEST_LOOKS_PER_TIMEOUT = 8

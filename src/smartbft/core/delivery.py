@@ -4,13 +4,14 @@ leave when the decision is durable, and a snapshot may stand for the beginning.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from smartbft.core.decisions import RecentDecisions
 from smartbft.core.effects import Execute, Reply
 from smartbft.core.recovery import Decided
 from smartbft.errors import invariant
-from smartbft.limits import MAX_UNEXECUTED_BYTES, UNEXECUTED_BATCH_BYTES
+from smartbft.limits import MAX_UNEXECUTED_BYTES, MAX_UNLOGGED_BYTES, UNEXECUTED_BATCH_BYTES
 from smartbft.messages import Proof, decode_proof
 from smartbft.snapshots import Manifest, Snapshot
 from smartbft.types import Value
@@ -32,7 +33,17 @@ class Delivery:
         level: how durable a reply is, told to clients.
     """
 
-    __slots__ = ("_executing", "_level", "_replica", "_sections", "_unexecuted", "last_proof", "recent")
+    __slots__ = (
+        "_executing",
+        "_level",
+        "_replica",
+        "_sections",
+        "_unexecuted",
+        "_unlogged",
+        "_unlogged_bytes",
+        "last_proof",
+        "recent",
+    )
 
     def __init__(self, replica: Replica, recent: RecentDecisions, level: int) -> None:
         self.recent = recent
@@ -41,6 +52,8 @@ class Delivery:
         self._level = level
         self._executing: dict[int, tuple[Decided, Value, int]] = {}  # with the token of the decision's record
         self._unexecuted = 0  # bytes of those that were decided in this life
+        self._unlogged: deque[tuple[int, int]] = deque()  # tokens of records that are not durable yet, and bytes
+        self._unlogged_bytes = 0
         self._sections: dict[int, bytes] = {}  # for the snapshots of instances that are not executed yet
 
     @property
@@ -50,11 +63,12 @@ class Delivery:
 
     @property
     def full(self) -> bool:
-        """Whether so much waits for the application that no more may be decided before it has executed some.
+        """Whether so much waits for the application, or for the disk, that no more may be decided before it has taken
+        some.
 
         What the log held is in memory anyway: a replica votes again before it has executed that.
         """
-        return self._unexecuted >= MAX_UNEXECUTED_BYTES
+        return self._unexecuted >= MAX_UNEXECUTED_BYTES or self._unlogged_bytes >= MAX_UNLOGGED_BYTES
 
     def decided_value(self, instance: int) -> bytes:
         """The encoded value of a decided instance, or b"" if it is not in memory any more."""
@@ -89,10 +103,25 @@ class Delivery:
         self.recent.add(decision, token)
         self.last_proof = decision.proof
         self._executing[instance] = (decision, value, token)
-        self._unexecuted += _weight(decision, token)
+        weight = _weight(decision, token)
+        self._unexecuted += weight
+        if token:
+            self._unlogged.append((token, weight))
+            self._unlogged_bytes += weight
         seed = replica.domains.seed(instance, decision.proof.digest)
         replica.checkpoints.execute(Execute(instance, value.timestamp, seed, decision.data))
         return changed
+
+    def logged(self, durable: int) -> bool:
+        """The log has all records up to this token.
+
+        Returns:
+            Whether decisions that had to wait for the disk may go on.
+        """
+        was_full = self.full
+        while self._unlogged and self._unlogged[0][0] <= durable:
+            self._unlogged_bytes -= self._unlogged.popleft()[1]
+        return was_full and not self.full
 
     def executed(self, instance: int, results: bytes) -> bool:
         """Lines 16-17: replies exist now; they leave when the decision is durable.

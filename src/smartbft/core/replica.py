@@ -227,10 +227,11 @@ class Replica(Outbox):
             self.durable = max(self.durable, event.token)
             self.checkpoints.on_persisted()
             self._taking_part.on_persisted(self.durable)
+            if self._delivery.logged(self.durable):
+                self._on_room()
         elif type(event) is Executed:
             if self._delivery.executed(event.instance, event.results):
-                self.ordering.on_executed()
-                self.catch_up.deliver()
+                self._on_room()
         elif type(event) is TimerFired:
             self._on_timer(event.timer)
         elif type(event) is PeerConnected:
@@ -242,6 +243,11 @@ class Replica(Outbox):
         else:
             self.transfer.on_event(event)
         return self._taken()
+
+    def _on_room(self) -> None:
+        """There may be room for decisions that wait, or for a proposal."""
+        self.ordering.on_executed()
+        self.catch_up.deliver()
 
     @property
     def changes(self) -> RegencyChanges:
