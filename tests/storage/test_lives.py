@@ -147,6 +147,14 @@ def test_votes_are_safe_again_once_a_synced_life_has_begun(home: Home, boot: Pat
     assert home.life("sync")
 
 
+def test_a_marker_that_does_not_say_how_the_last_life_ran_is_one(home: Home, boot: Path) -> None:
+    assert home.life() is False
+    home.root.joinpath(module.VOTES_LOST).unlink()
+    assert home.life() is True
+    home.root.joinpath(module.VOTES_AT_RISK).touch()
+    assert home.life() is False
+
+
 def test_planted_bug_the_mode_of_now_counts(home: Home, boot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Lives, "_note_risk", lambda _self, _risk: None)
     mark_never_started(home.root)

@@ -37,7 +37,8 @@ class Lives:
         self._boot = run / _BOOT
         self._lost = home / VOTES_LOST
         self._at_risk = home / VOTES_AT_RISK
-        self._risk = _read(self._at_risk)  # how the life before ran, if its votes may be gone
+        # How the life before ran, if its votes may be gone; that the marker cannot be read is no comfort.
+        self._risk = _read(self._at_risk) or (_UNRECORDED if self._at_risk.exists() else "")
         self._fresh = self._marker.exists()
         self._had_log = data.is_dir() and any(segment_number(name) is not None for name in os.listdir(data))
         self._same_boot = bool(_boot_id()) and _read(self._boot) == _boot_id()
