@@ -43,6 +43,8 @@ LEADER_KILLED = "leader killed"
 JUST_UNDER_THE_TIMEOUT = 0.9
 # Requests in a batch of a leader that proposes at once, but little.
 TINY_BATCHES = (1, 8)
+# Proposals that a request waits for, where each leaves out what was not there so many proposals before.
+WAITING_FOR_PROPOSALS = (2, 3)
 # Request timeouts until a leader just under the request timeout is replaced: four late proposals, and a reserve.
 ADAPTATION_TIMEOUTS = 5
 # What a run takes beside its load: requests are signed ahead, replicas start and stop, logs are checked.
@@ -64,7 +66,7 @@ class LeadersDie(ChaosRun):
 class SlowLeaderCluster(ProcessCluster):
     """The first leader is slow in a way that `slow_leader.py` knows, with its measure."""
 
-    way: tuple[str, int] = ("delay", 0)
+    way: tuple[str, int | str] = ("delay", 0)
 
     def command(self, config: ReplicaConfig) -> list[str]:
         genesis = self.network.genesis
@@ -76,7 +78,7 @@ class SlowLeaderCluster(ProcessCluster):
 class SlowLeaderRun(Run):
     """A load under a leader that is too slow, or nearly."""
 
-    way: tuple[str, int] = ("delay", 0)
+    way: tuple[str, int | str] = ("delay", 0)
 
     def _make_cluster(self, network: Testnet) -> ProcessCluster:
         cluster = SlowLeaderCluster(network)
@@ -115,7 +117,7 @@ def measure(kind: type[Run], scenario: Scenario, quiet: bool) -> Measurement:
         return run(kind(scenario, work, progress.report).measure())
 
 
-def slow_ways(parameters: Parameters) -> Iterator[tuple[str, tuple[str, int]]]:
+def slow_ways(parameters: Parameters) -> Iterator[tuple[str, tuple[str, int | str]]]:
     """How a leader is slow: in words, and for `slow_leader.py`."""
     for limit in (parameters.request_timeout, parameters.proposal_timeout):
         delay = int(JUST_UNDER_THE_TIMEOUT * limit)
@@ -125,6 +127,12 @@ def slow_ways(parameters: Parameters) -> Iterator[tuple[str, tuple[str, int]]]:
     # What is older may not be left out again and again.
     age = int(JUST_UNDER_THE_TIMEOUT * parameters.proposal_timeout * 3 / 4)
     yield f"each request after {age / 1e6:g} s", ("age", age)
+    # Nearly late, and without those who asked last.
+    delay = int(JUST_UNDER_THE_TIMEOUT * parameters.proposal_timeout)
+    for proposals in WAITING_FOR_PROPOSALS:
+        yield f"each request waits for {proposals} proposals after {delay / 1e6:g} s", ("steps", f"{delay}:{proposals}")
+    # Nearly half of the time: then nobody is told of anything.
+    yield f"each request waits for 2 proposals after {delay / 2e6:g} s", ("steps", f"{delay // 2}:2")
 
 
 def cases(base: Scenario) -> Iterator[tuple[str, type[Run], Scenario]]:

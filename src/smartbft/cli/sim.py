@@ -22,6 +22,7 @@ ATTACK_NAMES = (
     "slow",
     "part-way",
     "tiny-batches",
+    "stingy",
     "equivocate",
     "double-votes",
     "wrong-digest",

@@ -100,6 +100,39 @@ class TinyBatches(Attack):
         return digests[: self._most * DIGEST_BYTES], data[:end]
 
 
+class Stingy(Attack):
+    """Proposes when its proposals are nearly late, and only what was there some proposals before."""
+
+    def __init__(self, powers: Powers) -> None:
+        super().__init__(powers)
+        self._share = powers.draw.choice((0.3, 0.6, 0.9))  # of what a proposal may take
+        self._groups = powers.draw.choice((2, 3, 4))  # proposals that a request waits for
+        self._seen: deque[frozenset[bytes]] = deque(maxlen=4)
+
+    def outgoing(self, to: int, message: Message) -> Sequence[Message]:
+        """Hold proposals back."""
+        if not isinstance(message, Propose):
+            return (message,)
+        self.powers.send(to, message, int(self.powers.parameters.proposal_timeout * self._share))
+        return ()
+
+    def batch(self, digests: bytes, data: bytes) -> tuple[bytes, bytes]:
+        """What was there before, of each session its first requests: so this is a valid batch."""
+        if not digests or not self.powers.feels_like_it():
+            return digests, data
+        here = [digests[at : at + DIGEST_BYTES] for at in range(0, len(digests), DIGEST_BYTES)]
+        before = self._seen[1 - self._groups] if len(self._seen) >= self._groups - 1 else frozenset()
+        self._seen.append(frozenset(here))
+        if before.isdisjoint(here):
+            before = frozenset(here[: max(1, len(here) // self._groups)])
+        end, kept = 0, b""
+        for digest in here:
+            size = 4 + int.from_bytes(data[end : end + 4], "little")
+            kept += data[end : end + size] if digest in before else b""
+            end += size
+        return b"".join(digest for digest in here if digest in before), kept
+
+
 class Equivocate(Attack):
     """Two values in one instance, each to one half of the replicas, with votes to match; accomplices play along."""
 
