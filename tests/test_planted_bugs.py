@@ -112,6 +112,13 @@ FOUND_BY = {
     "a leader may leave old requests out": [
         PASSED_OVER("test_planted_bug_a_leader_that_may_pass_requests_over_is_found")
     ],
+    "a leader may use every limit at once": [
+        "simulator/test_stingy_leader.py::test_planted_bug_nobody_adds_up_what_is_nearly_late",
+        "core/test_request_waits.py::test_planted_bug_only_what_is_ordered_counts",
+    ],
+    "requests wait for a leader that was not told of them": [
+        "protocols/test_left_out.py::test_planted_bug_a_leader_that_is_not_told_is_found"
+    ],
     "a leader is to blame for what it was not reminded of": [
         "protocols/test_passed_over.py::test_planted_bug_a_leader_that_is_not_reminded_is_found"
     ],

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from smartbft.testing import Simulation, SimulationOptions, simulation
-from smartbft.testing.byzantine.normal_phase import Slow, TinyBatches
+from smartbft.testing.byzantine.normal_phase import Slow, Stingy, TinyBatches
 from smartbft.testing.scenario import Attacker, Scenario
 from smartbft.types import SIGNATURES, Parameters
 
 LEADER = 1
+SECOND = 1_000_000
 TIMEOUT = 2_000_000
 PROPOSAL_TIMEOUT = Parameters().proposal_timeout
 
@@ -22,6 +24,7 @@ def scripted(
     instances: int = 60,
     delay: int = 0,
     batch: int = 0,
+    groups: int = 0,
     n: int = 4,
     clients: int = 3,
     in_flight: int = SimulationOptions().in_flight,
@@ -29,7 +32,9 @@ def scripted(
     proposal_timeout: int = PROPOSAL_TIMEOUT,
     **changes: object,
 ) -> Simulation:
-    """A quiet run, whose first leader keeps its proposals back for `delay` microseconds, or proposes few requests."""
+    """A quiet run, whose first leader keeps its proposals back for `delay` microseconds, or proposes few requests, or
+    (`groups`) keeps them back and also leaves out what was not there so many proposals ago.
+    """
     options = SimulationOptions(
         seed=seed,
         n=n,
@@ -43,7 +48,8 @@ def scripted(
     parameters = Parameters(
         request_timeout=TIMEOUT, proposal_timeout=proposal_timeout, request_authentication=authentication
     )
-    attacks = ("slow",) * bool(delay) + ("tiny-batches",) * bool(batch)
+    attacks = ("stingy",) if groups else ("slow",) * bool(delay)
+    attacks += ("tiny-batches",) * bool(batch)
 
     def change(scenario: Scenario) -> Scenario:
         attackers = tuple(Attacker(LEADER, attack, 1.0, 0) for attack in attacks)
@@ -58,6 +64,8 @@ def scripted(
     for attack in run.hosts[LEADER].attacks:
         if isinstance(attack, Slow):
             attack._share = delay / TIMEOUT
+        elif isinstance(attack, Stingy):
+            attack._share, attack._groups = delay / proposal_timeout, groups
         elif isinstance(attack, TinyBatches):
             attack._most = batch
     return run
@@ -69,3 +77,28 @@ def cores(run: Simulation) -> list:
 
 def regencies(run: Simulation) -> set[int]:
     return {core.regency for core in cores(run)}
+
+
+def loaded(**changes: Any) -> Simulation:
+    """Clients that wait for their replies, with many requests in flight."""
+    return scripted(clients=20, in_flight=8, instances=10**6, **changes)
+
+
+def decided_by(run: Simulation, replica: int) -> int:
+    """Requests that a replica has seen ordered."""
+    pool = run.hosts[replica].replica.pool
+    return pool.stats()["admitted"] - pool.stats()["pending"]
+
+
+def advance(run: Simulation, until: int) -> None:
+    """Run for so many virtual microseconds."""
+    while run.scheduler.now < until:
+        run.advance(200)
+
+
+def throughput(run: Simulation, begin: int, end: int) -> float:
+    """Requests per second between two points in time."""
+    advance(run, begin)
+    before, began = decided_by(run, 0), run.scheduler.now
+    advance(run, end)
+    return (decided_by(run, 0) - before) / (run.scheduler.now - began) * SECOND

@@ -74,16 +74,27 @@ def waited(node: Node) -> int:
 # --- who is asked, and who is late
 
 
-def test_a_follower_reminds_the_leader_alone_of_the_oldest_request(cluster: Cluster) -> None:
+def reminded_of(cluster: Cluster, unverified: int) -> list[bytes]:
+    """Two requests are ready at a follower when half of the time is over, and others are not verified."""
     node = cluster.nodes[FOLLOWER]
     client = TestClient()
     node.admit(client.requests(b"first"))
     node.now += 1
     node.admit(client.requests(b"second"))
+    node.pool.admit(TestClient(2).requests(*(b"%d" % number for number in range(unverified))), 7, node.now)
     look(node, HALF)
     ((_, to, message),) = sent(node, Forward)
     assert to == LEADER
-    assert [operation for _, _, _, operation, _ in split_requests(message.data)] == [b"first"]
+    return [operation for _, _, _, operation, _ in split_requests(message.data)]
+
+
+def test_a_follower_reminds_the_leader_alone_of_what_is_ready(cluster: Cluster) -> None:
+    assert reminded_of(cluster, 1) == [b"first", b"second"]
+
+
+def test_a_follower_with_much_to_verify_reminds_the_leader_of_the_oldest_request(cluster: Cluster) -> None:
+    """The leader will have much to verify as well."""
+    assert reminded_of(cluster, 2) == [b"first"]
 
 
 def test_nobody_is_reminded_of_what_was_proposed_in_time(cluster: Cluster) -> None:
@@ -145,6 +156,7 @@ def test_what_was_asked_for_is_withdrawn_when_the_leader_is_quick_again(cluster:
     assert node.ordering.changing()
     for number in range(3):
         node.ordering._watch.delays.decided(0, 2_000_000)
+        node.ordering._watch.delays.requests.decided(0, 2_000_000, 1, 0, 2 * HALF)
         cluster.submit(client.requests(b"quick %d" % number))
         cluster.run()
     node.now += 2_000_000

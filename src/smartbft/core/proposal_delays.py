@@ -9,11 +9,13 @@ progress, and what is expected of a leader is lowered where no leader fulfils it
 One late proposal means nothing: a machine may stand still for a while. What counts is an *episode*: a stretch of
 instances in which at least half of the time went by waiting for late proposals (a cumulative sum, which ends when it
 falls to zero). So a leader that is late now and then, but for long, is found as well as one that is always late; and
-where everything is slow (a far network, a slow disk), waiting for proposals is the smaller part.
+where everything is slow (a far network, a slow disk), waiting for proposals is the smaller part. Beside it, the average
+wait of a request counts (`smartbft.core.request_waits`), for leaders that are nearly late with each proposal.
 """
 
 from __future__ import annotations
 
+from smartbft.core.request_waits import RequestWaits
 from smartbft.limits import (
     LATE_PROPOSALS,
     LATE_SHARE_OF_TIMEOUT,
@@ -24,13 +26,30 @@ from smartbft.types import Parameters
 
 
 class ProposalDelays:
-    """The judgement of one replica. Times are microseconds."""
+    """The judgement of one replica. Times are microseconds.
 
-    __slots__ = ("_busy", "_doublings", "_holds", "_late", "_passed_over", "_since", "_timeout", "_waited", "base")
+    Attributes:
+        base: how long a proposal may take, as long as no leader was too slow.
+        requests: how long requests waited on average.
+    """
+
+    __slots__ = (
+        "_busy",
+        "_doublings",
+        "_holds",
+        "_late",
+        "_passed_over",
+        "_since",
+        "_timeout",
+        "_waited",
+        "base",
+        "requests",
+    )
 
     def __init__(self, parameters: Parameters) -> None:
         # A leader that lets requests join its batch is not late for it.
         self.base = max(parameters.proposal_timeout, 4 * parameters.batch_delay)
+        self.requests = RequestWaits(parameters.request_timeout)
         self._timeout = parameters.request_timeout
         self._late = 0  # late proposals of the episode
         self._passed_over = 0  # those among them that came in time and left old requests out
@@ -90,11 +109,19 @@ class ProposalDelays:
 
     @property
     def too_slow(self) -> bool:
-        """Whether this leader should be replaced: several proposals were late, and that cost a good deal of time."""
+        """Whether this leader should be replaced: several proposals were late, and that cost a good deal of time; or
+        requests waited too long on average.
+        """
+        return self._often_late or self.requests.too_long
+
+    @property
+    def _often_late(self) -> bool:
         return self._late >= LATE_PROPOSALS and self._waited >= self._timeout // LATE_SHARE_OF_TIMEOUT
 
     def in_words(self, now: int) -> str:
         """Why this leader should be replaced."""
+        if not self._often_late:
+            return self.requests.in_words(self.allowed(now))
         late = f"{self._late} proposals came late"
         if self._passed_over:
             late += f", or with room and without requests that had long been there ({self._passed_over} of them)"
@@ -106,9 +133,10 @@ class ProposalDelays:
     def leader_replaced(self, now: int) -> None:
         """A regency is over; if its leader was late, whoever asked for the change, the next one may be slower."""
         self.allowed(now)
-        if self._late:
+        if self._late or self.requests.lasting:
             if self.base << self._doublings < self._timeout:
                 self._doublings += 1
             self._holds = min(self._holds + 1, MAX_PROPOSAL_PATIENCE_DOUBLINGS)
             self._since = now
+        self.requests.leader_replaced()
         self._begin_episode()

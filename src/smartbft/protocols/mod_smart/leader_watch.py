@@ -1,10 +1,11 @@
 """Watching how long the leader takes for each proposal (`smartbft.core.proposal_delays` judges it), and what it leaves
-out of them (`smartbft.protocols.mod_smart.passed_over`).
+out of them (`smartbft.protocols.mod_smart.passed_over`, and `left_out` for what the average request waits).
 
 The hard part is a client that tells only some replicas: they wait for a proposal that a correct leader cannot make. So
-nobody is late who was not asked: after half of the time that is allowed, a replica sends the leader the oldest request
-that it could propose; only if as much time again brings no proposal, it is late. A correct leader answers within a
-trip, whatever clients do, and a client that tells few replicas costs the others one small message per instance.
+nobody is late who was not asked: after half of the time that is allowed, a replica sends the leader what it could
+propose (the oldest request alone, where much is not verified yet); only if as much time again brings no proposal, it is
+late. A correct leader answers within a trip, whatever clients do, and a client that tells few replicas costs the others
+a message per instance.
 
 A proposal has come when the leader's part is done here: the value, the bodies that it names, a timestamp that is not
 ahead of our clock. Verification of what is here, votes, execution and the disk are not the leader's part. A leader that
@@ -24,8 +25,10 @@ from smartbft.core.inputs import Timer
 from smartbft.core.proposal_delays import ProposalDelays
 from smartbft.limits import MAX_REQUEST_BYTES
 from smartbft.messages import Forward
+from smartbft.protocols.mod_smart.left_out import LeftOut
 from smartbft.protocols.mod_smart.passed_over import PassedOver
 from smartbft.protocols.vp_consensus import VPConsensus
+from smartbft.types import Value
 
 if TYPE_CHECKING:
     from smartbft.protocols.mod_smart.ordering import ModSmart
@@ -36,13 +39,25 @@ _NEVER = -1
 class LeaderWatch:
     """Watches the leader of one replica's running instance."""
 
-    __slots__ = ("_armed", "_asked", "_chassis", "_due", "_ordering", "_passed_over", "_since", "_waited", "delays")
+    __slots__ = (
+        "_armed",
+        "_asked",
+        "_chassis",
+        "_due",
+        "_left_out",
+        "_ordering",
+        "_passed_over",
+        "_since",
+        "_waited",
+        "delays",
+    )
 
     def __init__(self, chassis: Chassis, ordering: ModSmart) -> None:
         self.delays = ProposalDelays(chassis.parameters)
         self._chassis = chassis
         self._ordering = ordering
         self._passed_over = PassedOver(chassis, ordering)
+        self._left_out = LeftOut(chassis, ordering)
         self._armed = False  # one timer serves many instances: it looks how long the present one has waited
         self._since = _NEVER  # since when the leader has had something to propose, as far as we know
         self._due = 0  # the next look at this instance
@@ -65,18 +80,30 @@ class LeaderWatch:
         """The instance is over. One whose proposal did not come here was decided by others: we were not in time."""
         since, self._since = self._since, _NEVER
         if since != _NEVER and consensus.proposal is not None:
+            duration = self._chassis.now - since
             passed_over = self._passed_over.decided(consensus, since, self._half())
-            self.delays.decided(self._waited, self._chassis.now - since, passed_over)
+            self.delays.decided(self._waited, duration, passed_over)
+            left = self._left_out.decided(consensus, since, self._half())
+            allowed = self.delays.allowed(self._chassis.now)
+            ordered = Value.decode(consensus.proposal).count
+            wait = self._wait(consensus.proposed_at - since, allowed)
+            self.delays.requests.decided(wait, duration, ordered, left, allowed)
+
+    def _wait(self, wait: int, allowed: int) -> int:
+        """How long the proposal took. We may have stood still ourselves: what is not late did not take that long."""
+        return max(0, self._waited or min(wait, allowed - allowed // 8))
 
     def forget(self) -> None:
         """The instance was settled elsewhere, and says nothing about the leader."""
         self._since = _NEVER
         self._passed_over.forget()
+        self._left_out.forget()
 
     def leave(self) -> None:
         """The leader is replaced."""
         self._since = _NEVER
         self._passed_over.forget()
+        self._left_out.forget()
         self.delays.leader_replaced(self._chassis.now)
 
     def on_timer(self) -> None:
@@ -110,7 +137,9 @@ class LeaderWatch:
         current = ordering.current
         if current.proposal is None:
             oldest = chassis.pool.oldest_pending()
-            if data := chassis.pool.overdue(oldest + 1, 4 + MAX_REQUEST_BYTES):
+            if self._left_out.caught_up():
+                self._left_out.tell()
+            elif data := chassis.pool.overdue(oldest + 1, 4 + MAX_REQUEST_BYTES):
                 chassis.send(ordering.leader, Forward(chassis.view.number, ordering.regency, data))
             current.ask_for_proposal()
 

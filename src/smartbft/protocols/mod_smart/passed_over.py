@@ -18,16 +18,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from smartbft.core.chassis import Chassis
-from smartbft.limits import MAX_REMINDER_BYTES, MAX_REQUEST_BYTES
+from smartbft.limits import MAX_REMINDER_BYTES
 from smartbft.messages import Forward
+from smartbft.protocols.mod_smart.left_out import has_room, waits_among
 from smartbft.protocols.vp_consensus import VPConsensus
-from smartbft.types import Value
 
 if TYPE_CHECKING:
     from smartbft.protocols.mod_smart.ordering import ModSmart
 
 _NEVER = -1
-_LENGTH_BYTES = 4  # before each request of a list
 
 
 class PassedOver:
@@ -95,19 +94,10 @@ class PassedOver:
         return max(0, proposed - began) if due <= proposed else 0
 
     def _has_room(self, consensus: VPConsensus) -> bool:
-        """Whether any request would have fitted into the batch."""
-        parameters = self._chassis.parameters
-        room = parameters.max_batch_bytes - len(consensus.data or b"")
-        count = Value.decode(consensus.proposal or b"").count
-        return count < parameters.max_batch_requests and room >= _LENGTH_BYTES + MAX_REQUEST_BYTES
+        return has_room(self._chassis, consensus)
 
     def _still_waits(self, oldest: int) -> bool:
-        """Whether the oldest pending request was waiting before; if not, nothing of that waits any more."""
-        if not self._waiting:
-            return False
-        data = self._chassis.pool.overdue(oldest + 1, _LENGTH_BYTES + MAX_REQUEST_BYTES)
-        end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little")
-        return data[:end] in self._waiting
+        return waits_among(self._chassis, oldest, self._waiting)
 
     def _note(self, *, reminded: bool) -> None:
         self._since, self._reminded = self._chassis.now, reminded
