@@ -245,9 +245,11 @@ MAX_PENALISED_ADDRESSES = 4096
 HANDSHAKE_TIMEOUT_SECONDS = 5.0
 CLIENT_IDLE_TIMEOUT_SECONDS = 600.0
 # Questions about the status: how many one connection may have open, the pause between two answers (everybody who asked
-# meanwhile gets the same), and how much of its time the application may spend on digests of its state.
+# meanwhile gets the same), how much of the loop's time goes into them, and how much of its time the application may
+# spend on digests of its state.
 MAX_OPEN_QUESTIONS = 16
 STATUS_INTERVAL_SECONDS = 0.01
+MAX_STATUS_SHARE = 0.05
 MAX_DIGEST_SHARE = 0.2
 # Replicas tell each other how far they are every second or so: one that is silent for so long is gone.
 PEER_IDLE_TIMEOUT_SECONDS = 30.0

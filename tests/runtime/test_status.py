@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from smartbft import LocalCluster
 from smartbft._fastpath.frames import STATUS, frame
 from smartbft.apps import counter
 from smartbft.errors import MalformedMessage
-from smartbft.limits import MAX_OPEN_QUESTIONS, STATUS_INTERVAL_SECONDS
-from smartbft.runtime.status import Facts, Question, StatusDesk, decode_question, thread_times
+from smartbft.limits import MAX_OPEN_QUESTIONS, MAX_STATUS_SHARE, STATUS_INTERVAL_SECONDS
+from smartbft.runtime import assembly, status
+from smartbft.runtime.status import Facts, Question, StatusDesk, decode_question, encode_answer, thread_times
 
 Run = Callable[[Callable[[], Awaitable[None]]], None]
 
@@ -52,6 +54,60 @@ def test_everybody_who_asks_meanwhile_gets_the_same_answer(run: Run, monkeypatch
                 await asyncio.sleep(0)
             assert replica.looks == expected
         assert len(answers) == 1001
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("digest", [False, True])
+def test_a_crowd_of_askers_costs_a_part_of_the_loop(run: Run, monkeypatch: pytest.MonkeyPatch, digest: bool) -> None:
+    """Each answer to each of them takes a while, and each asks again at once."""
+    cost, crowd = 0.0001, 500
+
+    async def scenario() -> None:
+        now, spent, answers = 100.0, 0.0, 0
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now)
+        monkeypatch.setattr(time, "thread_time", lambda: spent)
+        replica = Replica()
+
+        def answered(_: Facts) -> None:
+            nonlocal now, spent, answers
+            answers += 1
+            now, spent = now + cost, spent + cost
+            replica.desk.ask(Question(digest=digest), answered)
+
+        for _ in range(crowd):
+            replica.desk.ask(Question(digest=digest), answered)
+        while now < 110.0:
+            now += 0.001
+            await asyncio.sleep(0)
+            while replica.digests:
+                replica.digests.pop()({"digest": "d"})
+        assert answers >= 2 * crowd
+        assert spent / (now - 100.0) < 2 * MAX_STATUS_SHARE
+        replica.desk.close()
+
+    run(scenario)
+
+
+def test_planted_bug_answers_cost_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "_pause_after", lambda cost: STATUS_INTERVAL_SECONDS)
+    with pytest.raises(AssertionError):
+        test_a_crowd_of_askers_costs_a_part_of_the_loop(run, monkeypatch, False)
+
+
+def test_what_many_ask_is_put_together_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[Facts] = []
+
+    def encode(facts: Facts) -> bytes:
+        encoded.append(facts)
+        return encode_answer(facts)
+
+    async def scenario() -> None:
+        async with LocalCluster(1, counter.Counter) as cluster, cluster.client() as client, cluster.client() as other:
+            asked = [one.status(0, timeout=PATIENCE_SECONDS) for one in (client, other) for _ in range(4)]
+            monkeypatch.setattr(assembly, "encode_answer", encode)
+            assert len(await asyncio.gather(*asked)) == 8
+            assert len(encoded) == len({id(facts) for facts in encoded}) <= 8
 
     run(scenario)
 

@@ -130,6 +130,7 @@ class RunningReplica:
         self._network = Network(genesis, self._id, secrets, self._level, self._peers, self._clients)
         self._evidence = EvidenceDesk(config.evidence_folder, genesis.chain_id)
         self._desk = StatusDesk(self._facts, self._about_the_state)
+        self._answered: tuple[dict[str, Any], bytes] = ({}, b"{}")
         self._pump: VerificationPump | None = None
         self._store = self._snapshot_store(MemoryFiles())
         self._keeper: SnapshotKeeper | None = None
@@ -366,7 +367,13 @@ class RunningReplica:
     # --- status ---
 
     def _answer(self, payload: bytes, reply: Callable[[bytes], None]) -> None:
-        self._desk.ask(decode_question(payload), lambda facts: reply(encode_answer(facts)))
+        self._desk.ask(decode_question(payload), lambda facts: reply(self._encoded(facts)))
+
+    def _encoded(self, facts: dict[str, Any]) -> bytes:
+        """The answer's bytes, made once for all who asked together."""
+        if facts is not self._answered[0]:
+            self._answered = (facts, encode_answer(facts))
+        return self._answered[1]
 
     async def status(self, digest: bool) -> dict[str, Any]:
         """What `smartbft.runtime.node.Replica.status` returns."""

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from smartbft.errors import MalformedMessage
-from smartbft.limits import MAX_DIGEST_SHARE, STATUS_INTERVAL_SECONDS
+from smartbft.limits import MAX_DIGEST_SHARE, MAX_STATUS_SHARE, STATUS_INTERVAL_SECONDS
 
 
 class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,10 +76,14 @@ class StatusDesk:
         waiting = self._with_digest if question.digest else self._plain
         waiting.append(done)
         if len(waiting) == 1:
-            if not question.digest:
-                self._at(self._plain_at, self._tell)
-            elif self._digest_began is None:
-                self._at(self._digest_at, self._digest)
+            # Not at once: whoever was just answered may ask again before it is known what the answers cost.
+            self._loop.call_soon(self._schedule, question)
+
+    def _schedule(self, question: Question) -> None:
+        if not question.digest:
+            self._at(self._plain_at, self._tell)
+        elif self._digest_began is None:
+            self._at(self._digest_at, self._digest)
 
     def close(self) -> None:
         """Answer nobody any more."""
@@ -98,10 +102,11 @@ class StatusDesk:
 
     def _tell(self) -> None:
         waiting, self._plain = self._plain, []
-        self._plain_at = self._loop.time() + STATUS_INTERVAL_SECONDS
+        began = time.thread_time()
         facts = self._facts()
         for done in waiting:
             done(facts)
+        self._plain_at = self._loop.time() + _pause_after(time.thread_time() - began)
 
     def _digest(self) -> None:
         self._digest_began = self._loop.time()
@@ -111,11 +116,18 @@ class StatusDesk:
         now = self._loop.time()
         took = now - (self._digest_began or now)
         self._digest_began = None
-        self._digest_at = now + max(STATUS_INTERVAL_SECONDS, took * (1 / MAX_DIGEST_SHARE - 1))
         waiting, self._with_digest = self._with_digest, []
+        began_to_tell = time.thread_time()
         facts = self._facts() | state
         for done in waiting:
             done(facts)
+        telling = _pause_after(time.thread_time() - began_to_tell)
+        self._digest_at = now + max(telling, took * (1 / MAX_DIGEST_SHARE - 1))
+
+
+def _pause_after(cost: float) -> float:
+    """Seconds until the next answer, after one that has cost the loop so many: a crowd may ask as often as it likes."""
+    return max(STATUS_INTERVAL_SECONDS, cost * (1 / MAX_STATUS_SHARE - 1))
 
 
 def thread_times() -> dict[str, float]:
