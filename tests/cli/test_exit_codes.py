@@ -29,6 +29,7 @@ from smartbft.testnet import create_testnet
         (errors.Indeterminate("x"), 5),
         (errors.Rejected("x", 3), 6),
         (CheckFailed("x"), 7),
+        (errors.StateDiverged("x"), 7),
         (errors.StorageError("x"), 8),
         (errors.CorruptLog("x"), 8),
         (errors.DurabilityLost("x"), 8),
@@ -51,7 +52,7 @@ def test_every_error_class_has_a_meaning_but_bugs() -> None:
     for kind in children(errors.SmartBFTError) - {errors.SmartBFTError}:
         if not kind.__module__.startswith("smartbft.errors"):
             continue
-        expected = not issubclass(kind, errors.InvariantViolation)
+        expected = not issubclass(kind, errors.InvariantViolation) or kind is errors.StateDiverged
         assert is_expected(kind("x")) is expected
         assert (exit_code(kind("x")) is not ExitCode.INTERNAL) is expected
 

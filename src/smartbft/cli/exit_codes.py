@@ -14,6 +14,7 @@ from smartbft.errors import (
     LocalProtocolError,
     Rejected,
     RemoteProtocolError,
+    StateDiverged,
     StorageError,
 )
 
@@ -63,6 +64,7 @@ _BY_CLASS: tuple[tuple[type[BaseException], ExitCode], ...] = (
     (ClientError, ExitCode.UNREACHABLE),
     (StorageError, ExitCode.STORAGE),
     (CheckFailed, ExitCode.DIVERGENCE),
+    (StateDiverged, ExitCode.DIVERGENCE),
     (HandshakeError, ExitCode.INCOMPATIBLE),
     (RemoteProtocolError, ExitCode.UNREACHABLE),
     (click.Abort, ExitCode.INTERRUPTED),
@@ -70,7 +72,15 @@ _BY_CLASS: tuple[tuple[type[BaseException], ExitCode], ...] = (
 )
 
 # Errors that mean something to the user; anything else is a bug and keeps its traceback.
-EXPECTED = (ClientError, ConfigError, LocalProtocolError, RemoteProtocolError, StorageError, CheckFailed)
+EXPECTED = (
+    ClientError,
+    ConfigError,
+    LocalProtocolError,
+    RemoteProtocolError,
+    StorageError,
+    CheckFailed,
+    StateDiverged,
+)
 
 
 def exit_code(error: BaseException) -> ExitCode:
@@ -82,5 +92,5 @@ def exit_code(error: BaseException) -> ExitCode:
 
 
 def is_expected(error: BaseException) -> bool:
-    """Whether one line says it all: every error of ours but a violated invariant."""
+    """Whether one line says it all: every error of ours but a violated invariant of the code itself."""
     return isinstance(error, EXPECTED)

@@ -50,17 +50,56 @@ def say(text: str) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> None:
-    """A table on stdout; numbers to the right, also in columns that have no number in some rows."""
+    """A table on stdout; numbers to the right, also in columns that have no number in some rows.
+
+    Where the terminal has no room for it, lines and spaces give way; if that is not enough, rows become columns.
+    """
+    straight = [tuple(columns), *(tuple(map(_cell, row)) for row in rows)]
+    turned = list(zip(*straight, strict=True))
+    numbers = {index for index in range(len(columns)) if _numeric([row[index] for row in rows])}
+    out = console()
+    shapes = ((straight, numbers, False), (straight, numbers, True), (turned, set[int](), True))
+    for lines, right, tight in shapes:
+        widths = _widths(lines, out.width - (len(lines[0]) - 1 if tight else 3 * len(lines[0]) + 1))
+        if widths is not None:
+            _print_titled(_filled(lines, widths, right, tight=tight), title)
+            return
+    narrowest = min(straight, turned, key=lambda lines: len(lines[0]))
+    _print_titled(_filled(narrowest, [None] * len(narrowest[0]), set(), tight=True), title)
+
+
+def _numeric(cells: Sequence[Any]) -> bool:
+    found = [cell for cell in cells if cell != ""]
+    return bool(found) and all(isinstance(cell, int | float) for cell in found)
+
+
+def _widths(lines: Sequence[Sequence[str]], room: int) -> list[int] | None:
+    """How wide each column is where `room` characters are left for all: words stay whole; None if that cannot be.
+
+    (`rich` shrinks columns of text until they are gone.)
+    """
+    columns = list(zip(*lines, strict=True))
+    least = [max(len(word) for cell in column for word in (cell.split() or [""])) for column in columns]
+    if sum(least) > room:
+        return None
+    widths = [max(map(len, column)) for column in columns]
+    while sum(widths) > room:
+        widest = max((index for index in range(len(widths)) if widths[index] > least[index]), key=widths.__getitem__)
+        widths[widest] -= 1
+    return widths
+
+
+def _filled(lines: Sequence[Sequence[str]], widths: Sequence[int | None], right: set[int], *, tight: bool) -> Table:
+    """A table of the first line's names and the other lines; a tight one has no lines but one and no spare spaces."""
+    from rich import box
     from rich.table import Table
 
-    table = Table()
-    for index, name in enumerate(columns):
-        cells = [row[index] for row in rows if row[index] != ""]
-        numeric = bool(cells) and all(isinstance(cell, int | float) for cell in cells)
-        table.add_column(name, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
-    for row in rows:
-        table.add_row(*map(_cell, row))
-    _print_titled(table, title)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0) if tight else Table()
+    for index, (name, width) in enumerate(zip(lines[0], widths, strict=True)):
+        table.add_column(name, justify="right" if index in right else "left", width=width, overflow="fold")
+    for line in lines[1:]:
+        table.add_row(*line)
+    return table
 
 
 def print_rows(rows: Sequence[tuple[str, str]], title: str) -> None:
