@@ -37,9 +37,13 @@ build: build/.stamp
 
 # --- checks ---
 
+# In virtual time or without time: these share the cores. The others start processes, and run one at a time.
+VIRTUAL := tests/core tests/fuzz tests/hostile tests/protocols tests/simulator
+
 test: build
 	cd $(CRATE) && cargo test --locked --release --quiet --target-dir ../../build/cargo
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --benchmark-disable $(VIRTUAL)
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(VIRTUAL))
 
 lint: venv
 	$(BIN)/ruff check .
