@@ -39,8 +39,14 @@ CHAOS_CHECKPOINT_INTERVAL = 24
     help="Requests outstanding.",
 )
 @click.option("--closed-loop", is_flag=True, help="One connection per client, one request outstanding on each.")
-@click.option("-n", "--replicas", "n", type=click.IntRange(1, 16), default=4, show_default=True)
-@click.option("--persistence", type=click.Choice(PERSISTENCE_MODES), default="sync", show_default=True)
+@click.option("-n", "--replicas", "n", type=click.IntRange(1, 16), default=4, show_default=True, help="How many.")
+@click.option(
+    "--persistence",
+    type=click.Choice(PERSISTENCE_MODES),
+    default="sync",
+    show_default=True,
+    help="What an acknowledged transaction survives: nothing, killed processes, or power loss.",
+)
 @click.option("--transport", type=click.Choice(TRANSPORTS), default="tls", show_default=True)
 @click.option("--keep", is_flag=True, help="Keep the folder with homes and logs, and say where it is.")
 @json_option

@@ -43,7 +43,8 @@ _CODES = "\n".join(f"  {code.value:<3} {meaning}" for code, meaning in MEANINGS.
     cls=LazyGroup,
     commands_table=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog=f"\b\nExit codes:\n{_CODES}\n\n" + examples("smartbft demo", "smartbft testnet net"),
+    epilog=f"\b\nExit codes:\n{_CODES}\n\n"
+    + examples("smartbft demo --chaos", "smartbft testnet net", "smartbft sim --seeds 5"),
 )
 @click.version_option(package_name="smartbft", message="%(prog)s %(version)s")
 def cli() -> None:

@@ -70,7 +70,7 @@ _BESIDE_A_SCHEDULE = {"schedule", "trace", "mutant", "as_json"}
 @click.option("--first-seed", type=click.IntRange(0), default=0, show_default=True, help="The first of them.")
 @click.option("--seed", type=click.IntRange(0), help="Repeat this one seed and print its trace hash.")
 @click.option("--trace", type=OUTPUT_FILE, help="With --seed: write the events here.")
-@click.option("-n", "--n", "n", type=click.IntRange(1, 64), default=4, show_default=True, help="Replicas.")
+@click.option("-n", "--replicas", "--n", "n", type=click.IntRange(1, 64), default=4, show_default=True)
 @click.option("--instances", type=click.IntRange(1), default=50, show_default=True, help="Instances to decide.")
 @click.option("--clients", type=click.IntRange(1, 1000), default=3, show_default=True, help="Client sessions.")
 @click.option("--in-flight", type=click.IntRange(1, 1024), default=2, show_default=True, help="Requests per client.")

@@ -42,7 +42,13 @@ from smartbft.types import SEQUENTIAL, TOGETHER, Parameters
     metavar="NAME=VALUE",
     help="A parameter of the application, written as in TOML; may be given several times.",
 )
-@click.option("--persistence", type=click.Choice(PERSISTENCE_MODES), default="sync", show_default=True)
+@click.option(
+    "--persistence",
+    type=click.Choice(PERSISTENCE_MODES),
+    default="sync",
+    show_default=True,
+    help="What an acknowledged request survives: nothing, killed processes, or power loss.",
+)
 @click.option("--transport", type=click.Choice(TRANSPORTS), default="tls", show_default=True)
 @click.option("--base-port", type=click.IntRange(0, 65535), default=0, help="First TCP port; 0 chooses free ports.")
 @click.option("--chain-name", default="testnet", show_default=True)
@@ -80,7 +86,8 @@ def testnet(
 ) -> None:
     """Write keys, certificates, the genesis, one home per replica and a client profile into FOLDER.
 
-    All replicas listen on loopback. The folder must be new or empty. The client profile is FOLDER/client.toml.
+    All replicas listen on loopback. The folder must be new or empty. The client profile is FOLDER/client.toml. A home
+    is a folder with all that one replica needs: configuration, keys, genesis, data.
     """
     from smartbft.testnet import create_testnet
 
