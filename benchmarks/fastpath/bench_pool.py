@@ -112,7 +112,7 @@ class Cycle:
         digests, data = self.timed("form_batch", pool.form_batch, *size, timestamp)  # type: ignore[misc]
         assert self.timed("resolve", pool.resolve, digests) == (data, b"", 0)
         assert self.timed("check", pool.check, data, timestamp, *size) == 0
-        self.timed("decide", pool.decide, digests, data, timestamp)
+        self.timed("decide", pool.decide, digests, data, self.instance, timestamp)
         self.timed("executed", pool.executed, digests, data, RESULTS, self.instance, 0, timestamp, 2)
         self.timed("release", pool.release, digests, data)
         replies = self.timed("take_replies", pool.take_replies)
