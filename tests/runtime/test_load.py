@@ -16,6 +16,7 @@ from kit.patience import PATIENCE_SECONDS
 from smartbft._fastpath.pool import EXECUTED, request_digests
 from smartbft.config import Genesis
 from smartbft.errors import HandshakeError, Indeterminate, LocalProtocolError, NotEnoughReplies
+from smartbft.limits import RESERVED_DESCRIPTORS
 from smartbft.measurement.echo import Echo
 from smartbft.measurement.requests import UNSIGNED, Job
 from smartbft.measurement.signing import sign
@@ -86,6 +87,19 @@ def test_closed_loop_clients_have_one_request_outstanding(run: Run, monkeypatch:
 
     run(scenario)
     assert max(outstanding) == 1
+
+
+def test_a_file_descriptor_for_each_connection_is_asked_for(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(load, "raise_limit", asked.append)
+
+    async def scenario() -> None:
+        async with cluster() as made:
+            traffic = await echo_traffic(made.genesis, 16, 1, lanes=True)
+            async with generator(made, traffic, model=CLOSED_LOOP):
+                assert asked == [len(traffic) * 4 + 2 * RESERVED_DESCRIPTORS]
+
+    run(scenario)
 
 
 def test_the_warm_up_is_cut_and_the_rest_is_measured(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,10 +22,14 @@ _WANTED = (
 _STRANGERS_SHARE = 5
 
 
-def raise_limit() -> None:
-    """Have the system give this process as many file descriptors as a replica may need, as far as it allows that."""
+def raise_limit(wanted: int = _WANTED) -> None:
+    """Have the system give this process so many file descriptors, as far as it allows that.
+
+    Args:
+        wanted: by default as many as a replica may need.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _WANTED if hard == resource.RLIM_INFINITY else min(_WANTED, hard)
+    wanted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft not in (resource.RLIM_INFINITY, wanted) and soft < wanted:
         with contextlib.suppress(OSError, ValueError):  # then it goes on with fewer
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

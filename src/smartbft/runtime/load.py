@@ -22,7 +22,8 @@ from dataclasses import dataclass
 
 from smartbft.config import Genesis, GenesisMember
 from smartbft.errors import Indeterminate, LocalProtocolError, NotEnoughReplies, RemoteProtocolError, SmartBFTError
-from smartbft.limits import HANDSHAKE_TIMEOUT_SECONDS, READ_BUFFER_BYTES
+from smartbft.limits import HANDSHAKE_TIMEOUT_SECONDS, READ_BUFFER_BYTES, RESERVED_DESCRIPTORS
+from smartbft.net.descriptors import raise_limit
 from smartbft.net.handshake import NO_CHANNEL, NONCE_BYTES, ClientDialer
 from smartbft.net.tls import dialer_context
 from smartbft.runtime.lanes import Lane, Link, Pace, Pauses, Traffic
@@ -157,6 +158,7 @@ class LoadGenerator:
             NotEnoughReplies: fewer replicas than `needed` can be reached.
             HandshakeError: one of them is on another chain, or is not who it should be.
         """
+        raise_limit(len(self._traffic) * self.n + 2 * RESERVED_DESCRIPTORS)
         self._lanes = [Lane(self, traffic, self._window) for traffic in self._traffic]
         gate = asyncio.Semaphore(_CONNECT_AT_ONCE)
         try:
