@@ -19,6 +19,8 @@ from smartbft.errors import MalformedMessage
 from smartbft.limits import MAX_OPEN_QUESTIONS, MAX_STATUS_SHARE, STATUS_INTERVAL_SECONDS
 from smartbft.runtime import assembly, status
 from smartbft.runtime.status import Facts, Question, StatusDesk, decode_question, encode_answer, thread_times
+from smartbft.smr.application import BatchStateMachine
+from smartbft.smr.per_operation import PerOperation
 
 Run = Callable[[Callable[[], Awaitable[None]]], None]
 
@@ -186,3 +188,43 @@ def test_thread_times_name_the_threads() -> None:
     times = thread_times()
     assert times["loop"] > 0
     assert all(seconds >= 0 for seconds in times.values())
+
+
+# --- what the application tells ---
+
+
+class Secretive(PerOperation):
+    """Its figures are no figures."""
+
+    def __init__(self) -> None:
+        super().__init__(counter.Counter())
+
+    def facts(self) -> dict[str, int]:
+        return {"key": bytes(4)}  # type: ignore[dict-item]
+
+
+class Broken(Secretive):
+    """It stumbles over its own figures."""
+
+    def facts(self) -> dict[str, int]:
+        raise ZeroDivisionError("no operations yet")
+
+
+@pytest.mark.parametrize(
+    ("application", "problem"),
+    [
+        (Secretive, "TypeError: Object of type bytes is not JSON serializable"),
+        (Broken, "ZeroDivisionError: no operations yet"),
+    ],
+)
+def test_facts_that_cannot_be_told_end_no_replica(
+    run: Run, application: Callable[[], BatchStateMachine], problem: str
+) -> None:
+    async def scenario() -> None:
+        async with LocalCluster(1, application) as cluster, cluster.client() as client:
+            answer = await client.status(0, digest=True)
+            assert answer["application"] == {"error": problem}
+            assert len(answer["digest"]) == 64
+            assert counter.decode_value(await client.invoke(counter.add(1))) == 1
+
+    run(scenario)

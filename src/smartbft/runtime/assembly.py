@@ -37,7 +37,7 @@ from smartbft.runtime.peers import PeerChannels
 from smartbft.runtime.problems import with_absent
 from smartbft.runtime.serving import DecisionServer
 from smartbft.runtime.snapshots import SnapshotKeeper
-from smartbft.runtime.status import Question, StatusDesk, decode_question, encode_answer, thread_times
+from smartbft.runtime.status import Question, StatusDesk, decode_question, encode_answer, facts_of, thread_times
 from smartbft.runtime.verification import VerificationPump
 from smartbft.smr.application import BatchStateMachine
 from smartbft.storage import (
@@ -395,7 +395,7 @@ class RunningReplica:
             lambda application, instance: {
                 "digest": application.digest().hex(),
                 "digest_instance": instance,
-                "application": application.facts(),
+                "application": facts_of(application),
             },
             done,
         )

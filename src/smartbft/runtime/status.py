@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import sys
 import time
@@ -15,6 +16,9 @@ import msgspec
 
 from smartbft.errors import MalformedMessage
 from smartbft.limits import MAX_DIGEST_SHARE, MAX_STATUS_SHARE, STATUS_INTERVAL_SECONDS
+from smartbft.smr.application import BatchStateMachine
+
+logger = logging.getLogger(__name__)
 
 
 class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,6 +50,20 @@ def decode_answer(payload: bytes) -> dict[str, Any]:
         return _answer_decoder.decode(payload)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise MalformedMessage(f"a status does not decode: {error}") from None
+
+
+def facts_of(application: BatchStateMachine) -> dict[str, Any]:
+    """What the application tells of its state, or why that cannot be told.
+
+    Anybody may ask, and nothing depends on the answer: a mistake in it must not end the replica.
+    """
+    try:
+        facts = application.facts()
+        json.dumps(facts, sort_keys=True)
+    except Exception as error:
+        logger.exception("the application's facts cannot be told")
+        return {"error": f"{type(error).__name__}: {error}"}
+    return facts
 
 
 Facts = dict[str, Any]
