@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
+import psutil
 import pytest
 
 from smartbft._fastpath.coin import OK
@@ -90,6 +92,31 @@ def test_requests_have_the_size_and_the_signature_that_was_asked_for(kind: str, 
         assert 1 <= sequence <= 3
     assert [key for key, *_ in parsed] == KEYS * 3
     assert [sequence for _, _, sequence, _, _ in parsed] == [1] * 5 + [2] * 5 + [3] * 5
+
+
+def test_a_worker_that_is_stopped_and_goes_on_loses_nothing() -> None:
+    """Again and again, while it writes: most of its writes are cut short."""
+    seeds = [number.to_bytes(32, "little") for number in range(1, 65)]
+    many = Job(UNSIGNED, CHAIN, 9, seeds, seeds, seeds, 1, 1, 16, 2000)
+    before = {child.pid for child in psutil.Process().children()}
+
+    async def stop_and_go_on(signing: asyncio.Task[list[Traffic]]) -> None:
+        while not signing.done():
+            for child in psutil.Process().children():
+                if child.pid not in before:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        child.suspend()
+                        await asyncio.sleep(0.002)
+                        child.resume()
+            await asyncio.sleep(0.002)
+
+    async def scenario() -> Traffic:
+        signing = asyncio.create_task(sign(many, processes=1))
+        await stop_and_go_on(signing)
+        (load,) = await signing
+        return load
+
+    assert b"".join(sign_rounds(many)) == b"".join(split_frames(asyncio.run(scenario())))
 
 
 def test_several_processes_make_the_same_traffic_as_one() -> None:

@@ -91,13 +91,21 @@ async def _run_worker(job: Job) -> bytes:
     return stream
 
 
+def _write(descriptor: int, data: bytes) -> None:
+    """All of it. Of a write that SIGSTOP and SIGCONT (Ctrl-Z) cut short, Python's buffered one was seen to lose the
+    rest.
+    """
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
 def main() -> None:
     """The worker process."""
     job = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Job)
     with contextlib.suppress(BrokenPipeError):
         for part in sign_rounds(job):
-            sys.stdout.buffer.write(part)
-            sys.stdout.buffer.flush()
+            _write(sys.stdout.fileno(), part)
         return
     os._exit(1)  # the parent is gone; Python's own exit would fail to flush and say so
 
