@@ -26,8 +26,11 @@ STOPS_FOR_EVER = """
 import asyncio, sys
 from smartbft.cli import main
 from smartbft.measurement.processes import ProcessCluster
+reap = ProcessCluster._reap
 async def wait(cluster, replica):
-    await asyncio.Event().wait()
+    while not any(task.cancelling() for task in asyncio.all_tasks()):
+        await asyncio.sleep(0.01)
+    await reap(cluster, replica)
 ProcessCluster._reap = wait
 main(sys.argv[1:])
 """
