@@ -282,6 +282,17 @@ def test_why_stopdata_is_the_same_after_a_restart(cluster: Cluster) -> None:
     assert {message.signature for message in sent(node, StopData)} == {before.signature}
 
 
+def test_why_votes_are_repeated_before_the_stopdata_that_tells_of_them(cluster: Cluster) -> None:
+    """Both were recorded, and the power went before either was sent: nobody may see a vote below the promise first."""
+    cluster.submit(TestClient().requests(b"a"))
+    cluster.run(lambda envelope: isinstance(envelope[2], Propose))
+    cluster.drop_all()
+    install(cluster, 1, [0])
+    node = cluster.restart(0)
+    kinds = [type(message) for _, _, message in node.outbox if isinstance(message, Write | StopData)]
+    assert list(dict.fromkeys(kinds)) == [Write, StopData]
+
+
 def test_why_a_collect_for_a_settled_instance_counts_as_empty(cluster: Cluster) -> None:
     """A replica that is behind accepted a value in instance 1; the others have decided it. It must not bind again."""
     data = TestClient().requests(b"a")

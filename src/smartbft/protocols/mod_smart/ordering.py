@@ -334,9 +334,12 @@ class ModSmart:
         self.current.ask_for_value()  # a question binds nobody: a replica that starts may need it to know where it is
         if guard.suspended and not guard.follows:
             return
+        if not guard.suspended:
+            # Before the STOPDATA that tells of them: after a restart they may not have left before.
+            self._resend_votes(to)
         self._synchronization.resend(to)
-        if guard.suspended:
-            return
+
+    def _resend_votes(self, to: int | None) -> None:
         for consensus in (self.previous, self.current):
             for message in consensus.sent_messages() if consensus else ():
                 self._chassis.tell(to, message)
