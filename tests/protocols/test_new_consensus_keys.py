@@ -21,6 +21,7 @@ from kit.requests import NOW, TestClient
 from msgspec.structs import replace
 
 from smartbft.core import taking_part
+from smartbft.core.catch_up import CatchUp
 from smartbft.core.effects import Execute, ReportEvidence
 from smartbft.core.inputs import Timer
 from smartbft.core.member_keys import MemberKeys
@@ -31,8 +32,11 @@ from smartbft.errors import InvalidSignature, UnknownKey
 from smartbft.limits import REQUEST_LOOKS_PER_TIMEOUT
 from smartbft.messages import (
     Accept,
+    Decision,
+    FetchDecisions,
     KeyAnnouncement,
     Message,
+    Progress,
     Propose,
     Standing,
     StopData,
@@ -500,3 +504,40 @@ def test_a_key_change_voids_what_was_checked_with_the_old_key(cluster: Cluster) 
     assert late.replica.decided == 2
     assert not late.ordering._early
     assert Timer.RESEND in late.timers()
+
+
+def questions(node: Node) -> list[tuple[int, int]]:
+    asked = [message for _, _, message in node.outbox if isinstance(message, FetchDecisions)]
+    node.outbox.clear()
+    return [(question.first, question.last) for question in asked]
+
+
+def catches_up_over_a_key_change(cluster: Cluster) -> Node:
+    """It is asked for decisions 2 to 4, of which 2 changes a key and comes last."""
+    records = list(cluster.nodes[3].log)
+    came_back(cluster)
+    client = TestClient(2)
+    for operation in (b"second", b"third"):
+        cluster.submit(client.requests(operation))
+        cluster.run(without(LOST))
+    assert cluster.nodes[1].replica.decided == 4
+    cluster.drop_all()
+    late = cluster.nodes[3] = Node(3, cluster.view, cluster.parameters, records)
+    late.receive(1, Progress(0, 0, 4))
+    late.fire(Timer.CATCH_UP)
+    assert questions(late) == [(2, 4)]
+    for known in reversed(cluster.nodes[1].recovered().decisions[1:]):
+        late.receive(1, Decision(0, 0, known.instance, known.value, known.data, known.proof))
+    assert late.replica.decided == 2
+    return late
+
+
+def test_what_a_key_change_voids_is_asked_for_again_at_once(cluster: Cluster) -> None:
+    assert questions(catches_up_over_a_key_change(cluster)) == [(3, 4)]
+
+
+def test_planted_bug_a_key_change_costs_whoever_catches_up_a_wait(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CatchUp, "on_keys_changed", lambda catch_up: catch_up._fetched.clear())
+    assert questions(catches_up_over_a_key_change(cluster)) == []

@@ -144,8 +144,11 @@ class CatchUp:
         return self.reached() > self._replica.decided + 1
 
     def on_keys_changed(self) -> None:
-        """What was fetched beyond was checked with keys that may not be the right ones: it is asked for again."""
+        """What was fetched beyond was checked with keys that may not be the right ones: it is asked for again, and at
+        once. A member that changes its key often must not cost whoever catches up a wait each time.
+        """
         self._fetched.clear()
+        self._asked_until = 0
 
     def on_decided(self) -> None:
         """Forget fetched decisions that were decided here meanwhile."""
