@@ -319,6 +319,23 @@ def test_written_toml_is_read_back_by_the_standard_library(tree: dict[str, objec
     assert tomllib.loads(format_toml(tree)) == tree
 
 
+@pytest.mark.parametrize(
+    ("parameters", "field", "problem"),
+    [
+        (Parameters(request_timeout=200_000), "resend_interval", "250ms is longer than request_timeout, 200ms"),
+        (Parameters(max_request_timeout=1_000_000), "request_timeout", "2s is longer than max_request_timeout, 1s"),
+    ],
+)
+def test_timeouts_that_do_not_fit_together_are_refused(parameters: Parameters, field: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem) as caught:
+        genesis(parameters=parameters)
+    assert caught.value.field == f"parameters.{field}"
+
+
+def test_timeouts_may_be_the_same() -> None:
+    genesis(parameters=Parameters(request_timeout=250_000, max_request_timeout=250_000))
+
+
 def test_sequential_checkpoints_need_an_instance_for_each_replica() -> None:
     with pytest.raises(ConfigError, match=r"3 is too small.*choose 4 or more") as caught:
         genesis(parameters=Parameters(checkpoint_interval=3, checkpoint_schedule=SEQUENTIAL))

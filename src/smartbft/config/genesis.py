@@ -60,6 +60,11 @@ _BOUNDS: dict[str, tuple[int, int]] = {
     "batch_delay": (0, _HOUR),
     "checkpoint_interval": (1, limits.MAX_CHECKPOINT_INTERVAL),
 }
+# Which durations may not be longer than which, and why.
+_NOT_LONGER = (
+    ("resend_interval", "request_timeout", "what is lost must be repeated before the leader is suspected for it"),
+    ("request_timeout", "max_request_timeout", "the timeout begins there and is doubled up to that"),
+)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -348,6 +353,14 @@ def _check_parameters(parameters: Parameters, file: str | None) -> None:
                 f"{show(value)} is out of bounds: choose {show(lowest)} to {show(highest)}",
                 file=file,
                 field=f"parameters.{item.name}",
+            )
+    for shorter, longer, reason in _NOT_LONGER:
+        value, bound = getattr(parameters, shorter), getattr(parameters, longer)
+        if value > bound:
+            raise ConfigError(
+                f"{format_duration(value)} is longer than {longer}, {format_duration(bound)}: {reason}",
+                file=file,
+                field=f"parameters.{shorter}",
             )
 
 

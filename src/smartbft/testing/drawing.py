@@ -247,7 +247,7 @@ def _parameters(draw: random.Random, options: SimulationOptions, persistence: st
         clock_skew=CLOCK_SKEW,
         request_timeout=timeout,
         max_request_timeout=timeout * draw.choice((4, 16)),
-        resend_interval=draw.choice((50_000, 100_000, 250_000)),
+        resend_interval=min(timeout, draw.choice((50_000, 100_000, 250_000))),
         progress_interval=draw.choice((100_000, 1_000_000)),
         fetch_grace=draw.choice((1_000, 20_000)),
         batch_delay=draw.choice((0, 5_000)),
