@@ -187,7 +187,6 @@ class Listener:
         self._bound_waiting()
         self._looking = loop.call_later(self._limits.look_interval, self._look)
 
-
     def _bound_waiting(self) -> None:
         """Close those that most waits for, until what waits for all together is within its limit."""
         waiting = {connection: connection.waiting for connection in self.connections}
