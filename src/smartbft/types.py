@@ -213,7 +213,7 @@ class Parameters:
     clock_skew: int = CLOCK_SKEW_MICROSECONDS
     request_timeout: int = 2_000_000
     max_request_timeout: int = 60_000_000
-    proposal_timeout: int = 60_000
+    proposal_timeout: int = 50_000
     resend_interval: int = 250_000
     progress_interval: int = 1_000_000
     fetch_grace: int = 20_000

@@ -88,7 +88,7 @@ def test_a_value_without_requests_says_nothing(waits: RequestWaits) -> None:
 
 
 def test_it_is_said_in_words_and_allowed_for() -> None:
-    delays = ProposalDelays(Parameters())
+    delays = ProposalDelays(Parameters(proposal_timeout=ALLOWED))
     instances(delays.requests, 18, 54 * MILLISECOND, left=100)
     assert delays.too_slow
     assert delays.in_words(0) == (

@@ -109,7 +109,7 @@ def test_a_leader_that_verifies_more_slowly_than_the_others_is_replaced_once(mon
 
 
 def test_where_every_leader_falls_behind_patience_grows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From 60 ms to the request timeout there are six doublings at most."""
+    """From 50 ms to the request timeout there are six doublings at most."""
     assert 1 <= last_regency(monkeypatch, whoever_leads, 20, 100_000, 16) <= 6
 
 

@@ -35,6 +35,8 @@ SEQUENTIAL_EVERY = 4
 # How far ahead of its own clock a voter accepts a proposal's time; small, so that a run in which each proposal is held
 # until its time has come does not take minutes.
 CLOCK_SKEW = 100_000  # microseconds
+# Not the usual one, which may change: a seed stays the run that it is.
+PROPOSAL_TIMEOUT = 60_000  # microseconds
 # Twins: rounds at most (promise A2), and the groups of each.
 MOST_ROUNDS = 12
 # Attacked replicas live through partitions so often.
@@ -247,6 +249,7 @@ def _parameters(draw: random.Random, options: SimulationOptions, persistence: st
         clock_skew=CLOCK_SKEW,
         request_timeout=timeout,
         max_request_timeout=timeout * draw.choice((4, 16)),
+        proposal_timeout=PROPOSAL_TIMEOUT,
         resend_interval=min(timeout, draw.choice((50_000, 100_000, 250_000))),
         progress_interval=draw.choice((100_000, 1_000_000)),
         fetch_grace=draw.choice((1_000, 20_000)),
