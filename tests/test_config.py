@@ -333,7 +333,8 @@ def test_timeouts_that_do_not_fit_together_are_refused(parameters: Parameters, f
 
 
 def test_timeouts_may_be_the_same() -> None:
-    genesis(parameters=Parameters(request_timeout=250_000, max_request_timeout=250_000))
+    parameters = Parameters(request_timeout=250_000, max_request_timeout=250_000)
+    assert genesis(parameters=parameters).parameters == parameters
 
 
 def test_sequential_checkpoints_need_an_instance_for_each_replica() -> None:
