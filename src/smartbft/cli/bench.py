@@ -11,9 +11,9 @@ import click
 
 from smartbft.cli.exit_codes import CheckFailed
 from smartbft.cli.output import examples, json_option, print_json, print_rows, print_table, say
-from smartbft.cli.parameters import DURATION
+from smartbft.cli.parameters import DURATION, persistence_option
 from smartbft.cli.run import run
-from smartbft.config import PERSISTENCE_MODES, TRANSPORTS
+from smartbft.config import TRANSPORTS
 from smartbft.config.replica import Persistence
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def bench() -> None:
 @click.option("--load", type=click.Choice(("spend", "mint")), default="spend", show_default=True)
 @click.option("--unsigned", metavar="OPERATION/RESULT", help="Bytes of payload instead, without signatures, in memory.")
 @click.option("-n", "--replicas", "n", type=click.IntRange(1, 64), default=4, show_default=True)
-@click.option("--persistence", type=click.Choice(PERSISTENCE_MODES), default="sync", show_default=True)
+@persistence_option
 @click.option("--outputs", type=click.IntRange(1, 2), default=2, show_default=True, help="Of each SPEND.")
 @click.option("--max-batch", type=click.IntRange(1, 8192), default=2048, show_default=True, help="Requests per batch.")
 @click.option("--no-vote-records", is_flag=True, help="Leave votes out of the log (unsafe; for comparison).")

@@ -8,8 +8,9 @@ import click
 
 from smartbft.cli.exit_codes import CheckFailed
 from smartbft.cli.output import examples, json_option, print_json, print_rows, print_table, say
+from smartbft.cli.parameters import persistence_option
 from smartbft.cli.run import run
-from smartbft.config import PERSISTENCE_MODES, TRANSPORTS
+from smartbft.config import TRANSPORTS
 from smartbft.config.replica import Persistence, Transport
 
 if TYPE_CHECKING:
@@ -40,13 +41,7 @@ CHAOS_CHECKPOINT_INTERVAL = 24
 )
 @click.option("--closed-loop", is_flag=True, help="One connection per client, one request outstanding on each.")
 @click.option("-n", "--replicas", "n", type=click.IntRange(1, 16), default=4, show_default=True, help="How many.")
-@click.option(
-    "--persistence",
-    type=click.Choice(PERSISTENCE_MODES),
-    default="sync",
-    show_default=True,
-    help="What an acknowledged transaction survives: nothing, killed processes, or power loss.",
-)
+@persistence_option
 @click.option("--transport", type=click.Choice(TRANSPORTS), default="tls", show_default=True)
 @click.option("--keep", is_flag=True, help="Keep the folder with homes and logs, and say where it is.")
 @json_option

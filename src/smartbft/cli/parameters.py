@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from smartbft.config import PERSISTENCE_MODES
 from smartbft.config.units import parse_duration
 from smartbft.errors import LocalProtocolError
 
@@ -96,6 +97,17 @@ DURATION = DurationType()
 OUTPUT_FILE = OutputFile()
 NAMED_VALUE = NamedValueType()
 HEX_KEY = HexKeyType()
+
+
+def persistence_option(function: Function) -> Function:
+    """The ``--persistence`` option."""
+    return click.option(
+        "--persistence",
+        type=click.Choice(PERSISTENCE_MODES),
+        default="sync",
+        show_default=True,
+        help="What an acknowledged request survives: nothing, killed processes, or power loss.",
+    )(function)
 
 
 def profile_option(function: Function) -> Function:

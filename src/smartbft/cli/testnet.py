@@ -12,8 +12,8 @@ from typing import Any, get_args
 import click
 
 from smartbft.cli.output import examples, json_option, print_json, print_table, say
-from smartbft.cli.parameters import DURATION, NAMED_VALUE
-from smartbft.config import PERSISTENCE_MODES, TRANSPORTS, Genesis
+from smartbft.cli.parameters import DURATION, NAMED_VALUE, persistence_option
+from smartbft.config import TRANSPORTS, Genesis
 from smartbft.config.replica import LogLevel, Persistence, Transport
 from smartbft.limits import DEFAULT_CHECKPOINT_INTERVAL, MAX_CHECKPOINT_INTERVAL
 from smartbft.types import SEQUENTIAL, TOGETHER, Parameters
@@ -42,13 +42,7 @@ from smartbft.types import SEQUENTIAL, TOGETHER, Parameters
     metavar="NAME=VALUE",
     help="A parameter of the application, written as in TOML; may be given several times.",
 )
-@click.option(
-    "--persistence",
-    type=click.Choice(PERSISTENCE_MODES),
-    default="sync",
-    show_default=True,
-    help="What an acknowledged request survives: nothing, killed processes, or power loss.",
-)
+@persistence_option
 @click.option("--transport", type=click.Choice(TRANSPORTS), default="tls", show_default=True)
 @click.option("--base-port", type=click.IntRange(0, 65535), default=0, help="First TCP port; 0 chooses free ports.")
 @click.option("--chain-name", default="testnet", show_default=True)
