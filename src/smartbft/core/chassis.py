@@ -18,7 +18,7 @@ from smartbft.core.regency_changes import RegencyChanges
 from smartbft.core.safety import VoteGuard
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import Signer
-from smartbft.messages import Accept, Message, Proof, Vote
+from smartbft.messages import Accept, Message, Proof, Sync, Vote
 from smartbft.types import KeyStatement, Parameters, View
 
 
@@ -95,6 +95,9 @@ class Chassis(Protocol):
 
     def watch_again(self) -> None:
         """A regency begins: the deadlines of pending requests start again, with the timeout of now."""
+
+    def in_force(self, sync: Sync) -> bool:
+        """Whether all who signed a SYNC, or the STOPDATA in it, did so with their keys of now."""
 
     def statements(self) -> tuple[KeyStatement, ...]:
         """The key statements that wait to be ordered, as many as one value may hold."""

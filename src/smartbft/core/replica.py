@@ -71,6 +71,7 @@ from smartbft.messages import (
     Progress,
     Proof,
     Standing,
+    Sync,
 )
 from smartbft.snapshots import Manifest, Snapshot
 from smartbft.types import KeyStatement, Parameters, View
@@ -411,6 +412,10 @@ class Replica(Outbox):
         """A regency begins: the deadlines of pending requests start again."""
         self._forwarding.watch_again()
         self.key_changes.watch_again()
+
+    def in_force(self, sync: Sync) -> bool:
+        """Whether all who signed a SYNC, or the STOPDATA in it, did so with their keys of now."""
+        return self.validator.in_force(sync)
 
     def statements(self) -> tuple[KeyStatement, ...]:
         """The key statements that wait to be ordered, as many as one value may hold."""

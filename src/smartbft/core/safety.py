@@ -17,6 +17,8 @@ class VoteGuard:
     Attributes:
         regency: the installed one. Installing it is a promise: no WRITE or ACCEPT below it in any instance.
         synchronized: whether its SYNC has come; regency 0 needs none.
+        ended: whether the regency is over although no other one is installed yet: its SYNC rests on a promise that a
+            member has lost. Nothing is voted in it, and no SYNC begins it again.
         suspended: why this replica may promise nothing at all, in words; empty: it takes part.
         follows: whether a suspended replica follows the regencies of the others, as a learner does: that promises
             nothing, because nothing of it leaves.
@@ -29,6 +31,7 @@ class VoteGuard:
         "_first",
         "_proposed",
         "_written",
+        "ended",
         "follows",
         "regency",
         "suspended",
@@ -44,6 +47,7 @@ class VoteGuard:
         self._first = 0  # the first instance of a key that has replaced a lost one
         self.regency = 0
         self.synchronized = True
+        self.ended = False
         self.suspended = ""
         self.follows = False
 
@@ -82,7 +86,7 @@ class VoteGuard:
 
     def _install(self, regency: int) -> None:
         self.regency = regency
-        self.synchronized = False
+        self.synchronized = self.ended = False
         self._bound.clear()
 
     def synchronize(self, regency: int, instance: int, digest: bytes) -> bool:
@@ -92,10 +96,20 @@ class VoteGuard:
             instance: the one after the highest that the SYNC proves.
             digest: the only value that may be written there in `regency`; empty: nothing binds or is proposed.
         """
-        if regency != self.regency or self.synchronized or not self._may_follow():
+        if regency != self.regency or not self.awaits_sync or not self._may_follow():
             return False
         self._synchronize(regency, instance, digest)
         return True
+
+    @property
+    def awaits_sync(self) -> bool:
+        """Whether a SYNC may still begin the installed regency."""
+        return not self.synchronized and not self.ended
+
+    def end_regency(self) -> None:
+        """The SYNC of the installed regency has lost its force: wait for another regency."""
+        self.synchronized, self.ended = False, True
+        self._bound.clear()
 
     def _synchronize(self, regency: int, instance: int, digest: bytes) -> None:
         self.synchronized = True

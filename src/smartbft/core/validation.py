@@ -254,7 +254,7 @@ class Validator:
         digests = [entry.digest for entry in message.write_set]
         if digests != sorted(set(digests)):
             raise MalformedMessage(f"the write set of {who} is not sorted, or names a value twice")
-        payload = self._domains.stop_data_payload(stop_data_statement(message))
+        payload = self._promise_payload(message)
         self._check_promise(message.signer, message.instance, message.signature, payload, who)
         self._check_last_decision(who, message)
 
@@ -289,6 +289,16 @@ class Validator:
                 raise MalformedMessage(f"a SYNC of regency {message.regency} with STOPDATA of {stop_data.regency}")
             self._check_in_sync(stop_data, instance)
         self._check_sync_value(message)
+
+    def in_force(self, message: Sync) -> bool:
+        """Whether a SYNC that was valid when it came still is: all that signed it did so with their keys of now.
+
+        One of them may have lost its key since, and with it the memory of what it promised.
+        """
+        statements = [(one.signer, one.signature, self._promise_payload(one)) for one in message.stop_data]
+        payload = self._domains.sync_payload(sync_statement(message))
+        statements.append((self._view.leader(message.regency), message.signature, payload))
+        return all(self._is_promise(*statement) for statement in statements)
 
     def _check_in_sync(self, stop_data: StopData, instance: int) -> None:
         """A STOPDATA for a SYNC of this instance, with the keys of which its leader has checked it."""
@@ -414,10 +424,16 @@ class Validator:
         forgotten = key is None and self._keys.changed(signer)
         raise UnknownKey(what) if instance > self._keys.known or forgotten else InvalidSignature(what)
 
+    def _promise_payload(self, message: StopData) -> bytes:
+        return self._domains.stop_data_payload(stop_data_statement(message))
+
+    def _is_promise(self, signer: int, signature: bytes, payload: bytes) -> bool:
+        key = self._keys.latest(signer)
+        return key is not None and self._verifier.verify(key, signature, payload)
+
     def _check_promise(self, signer: int, instance: int, signature: bytes, payload: bytes, who: str) -> None:
         """A promise about regencies counts with the key in force now, whatever instance it was made in."""
-        key = self._keys.latest(signer)
-        if key is not None and self._verifier.verify(key, signature, payload):
+        if self._is_promise(signer, signature, payload):
             return
         what = f"{who} has a bad signature"
         blameless = instance > self._keys.known or self._keys.changed(signer)

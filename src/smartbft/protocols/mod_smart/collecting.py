@@ -78,12 +78,13 @@ class Collecting:
     def try_sync(self) -> None:
         """Lines 28-29: with a sound set and all decisions it proves, begin the regency."""
         chassis, phase = self._chassis, self._phase
-        if chassis.guard.synchronized or chassis.view.leader(phase.regency) != chassis.id or chassis.guard.suspended:
+        guard = chassis.guard
+        if not guard.awaits_sync or chassis.view.leader(phase.regency) != chassis.id or guard.suspended:
             return
         phase.prove(self._collected())
         collected = self._collected()  # without what was signed with other keys than those in force now
         outcome = evaluate(collected, chassis.view.n, chassis.view.f)
-        if chassis.guard.synchronized or outcome.verdict is Verdict.UNSOUND or not phase.is_up_to(collected, outcome):
+        if not guard.awaits_sync or outcome.verdict is Verdict.UNSOUND or not phase.is_up_to(collected, outcome):
             return
         value, data = self._value_to_propose(outcome)
         if outcome.verdict is Verdict.BOUND and not value:
@@ -116,7 +117,7 @@ class Collecting:
 
     def ask_for_value(self) -> None:
         """Ask the next one, if a value is missing."""
-        if self._wanted is None or self._chassis.guard.synchronized:
+        if self._wanted is None or not self._chassis.guard.awaits_sync:
             return
         instance, digest = self._wanted
         holders = [

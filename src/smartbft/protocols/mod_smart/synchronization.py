@@ -158,7 +158,7 @@ class Synchronization:
             self._stopping.because(f"a SYNC shows that the others are in regency {message.regency}")
             self.install(message.regency)
         if message.regency != self.regency or self._sync is not None:
-            # Of an old regency, known already, or we may not install anything yet.
+            # Of an old regency, known already (perhaps over already), or we may not install anything yet.
             return
         if not self.prove(message.stop_data) or self._sync is not None:
             return  # asked for again, and checked with the keys of now
@@ -223,17 +223,33 @@ class Synchronization:
     # New consensus keys
 
     def on_keys_changed(self, members: tuple[int, ...]) -> None:
-        """What was checked with the keys before does not count any more; it is sent or asked for again."""
+        """What was checked with the keys before does not count any more; it is sent or asked for again.
+
+        That holds for a SYNC that was taken up, too: a replica that lost its key may vote below the regency that it had
+        promised, so what is decided there need not bind in a set with that promise. The regency is over, and the next
+        one begins with promises that are kept (ARCHITECTURE.md, "New consensus keys").
+        """
         self._key_changes += 1
         self._collecting.on_keys_changed(members)
         self._postponed = None
+        if self._sync is not None and not self._chassis.in_force(self._sync):
+            self._chassis.guard.end_regency()
+
+    def _ask_for_next(self) -> None:
+        """The installed regency is over: ask for the next one at once."""
+        chassis = self._chassis
+        if not chassis.guard.ended or chassis.guard.suspended:
+            return
+        chassis.set_timer(Timer.REGENCY, self.timeout)
+        why = f"a consensus key was replaced that a promise of regency {self.regency} was signed with"
+        self._stopping.stop(self.regency + 1, chassis.overdue(), why)
 
     def promise_anew(self) -> None:
         """Promise a regency with our new key: the one we follow, or that of the last decision.
 
-        A forgotten promise may be for a higher one. Nobody who has made the last decision takes up a SYNC with it any
-        more, because it does not verify; who took it up before votes for the next instance in that regency only.
-        So no two quorums come of it (the argument is in ARCHITECTURE.md, "New consensus keys").
+        A forgotten promise may be for a higher one. A replica that has made the last decision takes up no SYNC with it,
+        because it does not verify, and has left a regency that began with it. So nobody votes for the next instance
+        in a regency that rests on it (the argument is in ARCHITECTURE.md, "New consensus keys").
         """
         chassis = self._chassis
         proof = chassis.last_proof()
@@ -247,7 +263,7 @@ class Synchronization:
         stop_data = self._make_stop_data()
         token = chassis.persist_promise(regency_record(stop_data.instance, stop_data))
         self._own = (token, stop_data)
-        if self._sync is not None and chassis.guard.synchronized:
+        if self._sync is not None:
             self._sync_token = chassis.persist_promise(sync_record(stop_data.instance, self._sync))
             return
         if chassis.view.leader(self.regency) == chassis.id:
@@ -262,7 +278,9 @@ class Synchronization:
         if self._postponed is not None:
             postponed, self._postponed = self._postponed, None
             self._on_sync(postponed)
-        elif not self._chassis.guard.synchronized:
+        elif self._chassis.guard.ended:
+            self._ask_for_next()
+        else:
             self._collecting.try_sync()
 
     def on_timer(self, timer: Timer) -> None:
@@ -280,7 +298,7 @@ class Synchronization:
         chassis = self._chassis
         if not chassis.guard.suspended:
             self._stopping.resend(to)
-        if chassis.guard.synchronized:
+        if not chassis.guard.awaits_sync:
             return
         if not chassis.guard.suspended:
             self._resend_stop_data(to)
@@ -298,7 +316,7 @@ class Synchronization:
         """
         chassis = self._chassis
         interval = chassis.parameters.resend_interval
-        if self._sync is None or self._sync_token > chassis.durable:
+        if self._sync is None or chassis.guard.ended or self._sync_token > chassis.durable:
             return
         if chassis.guard.suspended and chassis.view.leader(self._sync.regency) == chassis.id:
             return  # it is one of an earlier life of ours, and not on record here
@@ -352,24 +370,28 @@ class Synchronization:
         self._own = (0, stop_data)
         if chassis.view.leader(stop_data.regency) == chassis.id:
             self._collecting.put_own(stop_data)
-        if recovered.sync is not None:
-            outcome = evaluate(recovered.sync.stop_data, chassis.view.n, chassis.view.f)
-            digest = chassis.domains.value_digest(recovered.sync.value) if recovered.sync.value else b""
-            chassis.guard.restore_sync(outcome.instance, digest)
-            self._sync = recovered.sync
-        else:
+        if recovered.sync is None:
             chassis.set_timer(Timer.REGENCY, self.timeout)
+            return
+        self._sync = recovered.sync
+        if not chassis.in_force(recovered.sync):
+            chassis.guard.end_regency()
+            return
+        outcome = evaluate(recovered.sync.stop_data, chassis.view.n, chassis.view.f)
+        digest = chassis.domains.value_digest(recovered.sync.value) if recovered.sync.value else b""
+        chassis.guard.restore_sync(outcome.instance, digest)
 
     def take_part(self) -> None:
         """The start is over: follow what was heard meanwhile, and write what the SYNC says."""
         self._stopping.count()
         self._stopping.follow()
         self.resume()
+        self._ask_for_next()
 
     def resume(self) -> None:
         """After a restart: the value of the SYNC may not have been written yet."""
         current = self._ordering.current
-        if self._sync is None or not self._sync.value or current.proposal is not None:
+        if self._sync is None or self._chassis.guard.ended or not self._sync.value or current.proposal is not None:
             return
         outcome = evaluate(self._sync.stop_data, self._chassis.view.n, self._chassis.view.f)
         if outcome.instance == current.instance:

@@ -187,6 +187,9 @@ class Bench:
     def decided_value(self, instance: int) -> bytes:
         return self.decision[0] if self.decision and instance == self.decided else b""
 
+    def in_force(self, sync: Sync) -> bool:
+        return True
+
     def statements(self) -> tuple[KeyStatement, ...]:
         return ()
 
