@@ -111,6 +111,11 @@ _BESIDE_A_SCHEDULE = {"schedule", "trace", "mutant", "as_json"}
 )
 @click.option("--twins", is_flag=True, help="f replicas run twice with the same keys, through drawn partitions.")
 @click.option("--mutations", is_flag=True, help="Up to f replicas change three messages each by one small step.")
+@click.option(
+    "--late-liars",
+    is_flag=True,
+    help="With --byzantine: each liar begins when a replica that lost its disk votes again with a new key.",
+)
 @click.option("--faulty", type=click.IntRange(0), default=0, help="Draw so many faulty replicas less.")
 @click.option("--without", default="", metavar="FAULT[,...]", help="Leave out faults, as --shrink names them.")
 @click.option("--shrink", is_flag=True, help="Print the smallest run found that fails like the seed.")

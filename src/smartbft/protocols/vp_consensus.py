@@ -333,17 +333,18 @@ class VPConsensus:
             chassis.fetch_decision(self.instance, tuple(sorted(accepts)))
 
     def prove(self, proof: Proof) -> None:
-        """A proof that somebody showed us: its ACCEPTs are as good as those that come from their signers.
+        """A valid proof that somebody showed us decides, whatever its signers said otherwise.
 
-        Else one replica that hides its own ACCEPT could show a decision that nobody else can finish.
+        That a vote counts once is a rule for votes that arrive one by one. Held against a proof it would let a liar
+        that sent us another ACCEPT show a decision to some which nobody else can finish.
         """
         if proof.instance != self.instance or self.decided:
             return
-        for signer, signature in proof.signatures:
-            if self._first_vote(Accept, signer, proof.regency, proof.digest):
-                self._accepts.setdefault((proof.regency, proof.digest), {})[signer] = signature
-        if (proof.regency, proof.digest) in self._accepts:
-            self._try_decide(proof.regency, proof.digest)
+        for signer, _ in proof.signatures:
+            self._first_vote(Accept, signer, proof.regency, proof.digest)  # two different ones cost a penalty
+        accepts = self._accepts.setdefault((proof.regency, proof.digest), {})
+        accepts.update(proof.signatures)
+        self._try_decide(proof.regency, proof.digest)
 
     def ask_for_value(self) -> None:
         """Ask all for a value that is decided by what we have, but not here; repeated with everything else."""

@@ -59,9 +59,20 @@ class Agreement:
 class Provability:
     """2: a decision carries signatures of `Q` distinct members for exactly its view, regency, instance and value."""
 
-    __slots__ = ("_domains", "_keys", "_known", "_members", "_quorum", "_statements", "_verifier", "_view")
+    __slots__ = (
+        "_domains",
+        "_keys",
+        "_known",
+        "_members",
+        "_quorum",
+        "_statements",
+        "_verifier",
+        "_view",
+        "keys_replaced",
+    )
 
     def __init__(self, view: View, domains: Domains, verifier: KeyVerifier) -> None:
+        self.keys_replaced = 0  # so far
         self._view = view.number
         self._members = frozenset(view.ids)
         self._quorum = dissemination_quorum(len(view.ids))
@@ -91,6 +102,7 @@ class Provability:
             if keys[-1][1] == statement.replaces and keys[-1][0] <= instance:
                 keys.append((instance + 1, statement.key))
                 renewed.append(statement.member)
+        self.keys_replaced += len(renewed)
         return renewed
 
     def key(self, member: int, instance: int) -> bytes:
@@ -331,6 +343,7 @@ class Checkers:
     def sent(self, replica: int, message: Message) -> None:
         """A replica lets a message out to its peers."""
         self.votes.sent(replica, message)
+        self.regency_starts.sent(replica, message)
         self.durability.sent(replica, message)
         if self.channel and (wrong := self.vouching.sent(replica, message)):
             raise PropertyViolation("vouching", wrong)

@@ -41,6 +41,8 @@ PROPOSAL_TIMEOUT = 60_000  # microseconds
 MOST_ROUNDS = 12
 # Attacked replicas live through partitions so often.
 SPLIT_RATE = 0.4
+# A replica that a late liar follows loses its disk just after it has promised a regency so often.
+ONCE_PROMISED_RATE = 0.8
 # Who leads at first is Byzantine so often.
 FIRST_LEADER_RATE = 0.5
 
@@ -51,6 +53,8 @@ def draw_scenario(options: SimulationOptions) -> Scenario:
     persistence = options.persistence
     if persistence == "auto":
         persistence = draw.choices(("sync", "async", "memory"), (8, 1, 1))[0]
+        if options.late_liars and persistence == "memory":
+            persistence = "sync"
     real = options.signatures == "ed25519"
     if options.signatures == "auto":
         real = options.seed % REAL_SIGNATURES_EVERY == 0
@@ -84,8 +88,11 @@ def _with_adversary(draw: random.Random, options: SimulationOptions, scenario: S
     budget = f - options.faulty
     faulty: set[int] = set()
     attackers: tuple[Attacker, ...] = ()
+    replaced_by_liars: tuple[Wipe, ...] = ()
     if options.attacks or options.mutations:
         attackers = _attackers(draw, options, f)
+        if options.late_liars:
+            attackers, replaced_by_liars = _begin_late(options, attackers, scenario.parameters)
         faulty |= {attacker.replica for attacker in attackers}
     twins = tuple(sorted(draw.sample(everybody, draw.randint(1, f)))) if options.twins else ()
     faulty |= set(twins)
@@ -101,7 +108,7 @@ def _with_adversary(draw: random.Random, options: SimulationOptions, scenario: S
         faulty |= forgetful
     rot = _rot(draw, options, scenario, sorted(set(everybody) - faulty), budget - len(faulty))
     faulty |= {one.replica for one in rot}
-    wipes = _wipes(options, scenario, sorted(set(everybody) - faulty), budget - len(faulty))
+    wipes = replaced_by_liars or _wipes(options, scenario, sorted(set(everybody) - faulty), budget - len(faulty))
     faulty |= {one.replica for one in wipes}
     correct = sorted(set(everybody) - faulty)
     left_out: tuple[int, ...] = ()
@@ -138,6 +145,30 @@ def _attackers(draw: random.Random, options: SimulationOptions, f: int) -> tuple
         for replica in sorted(replicas)
         for name in (common if together else _choose_attacks(draw, names))
     )
+
+
+def _begin_late(
+    options: SimulationOptions, attackers: tuple[Attacker, ...], parameters: Parameters
+) -> tuple[tuple[Attacker, ...], tuple[Wipe, ...]]:
+    """Some of the liars, or all, begin when another replica is correct again; and how that one loses its disk.
+
+    Most of those have promised a regency just before: what a key change must not do to promises is what this is about.
+    """
+    draw = random.Random(f"smartbft late liars {options.seed}")  # noqa: S311 - schedules, not secrets
+    liars = sorted({attacker.replica for attacker in attackers})
+    late = draw.sample(liars, draw.randint(1, len(liars)))
+    lost = draw.sample([id for id in range(options.n) if id not in liars], len(late))
+    follows = dict(zip(late, lost, strict=True))
+    wipes = tuple(
+        Wipe(
+            replica,
+            draw.randrange(max(1, options.instances // 2)),
+            _log_uniform(draw, 1_000, parameters.request_timeout),
+            once_promised=draw.random() < ONCE_PROMISED_RATE,
+        )
+        for replica in lost
+    )
+    return tuple(replace(one, after=follows.get(one.replica)) for one in attackers), wipes
 
 
 def _choose_attacks(draw: random.Random, names: list[str]) -> list[str]:

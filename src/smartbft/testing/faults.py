@@ -42,6 +42,7 @@ class Faults:
         self._under_way = 0
         self._rounds: list[Round] = list(world.scenario.rounds)
         self._downtimes: dict[int, int] = {}  # replica -> how long it stays down when its disk has failed
+        self._until_promised: dict[int, Wipe] = {}  # wipes that wait for a promise of their replica
         if self._rounds:
             self._under_way += 1
             self._scheduler.after(0, self._next_round)
@@ -80,7 +81,7 @@ class Faults:
         elif isinstance(fault, BitRot):
             self._scheduler.after(0, self._rot, fault)
         elif isinstance(fault, Wipe):
-            self._scheduler.after(0, self._wipe, fault)
+            self._scheduler.after(0, self._wipe_in_time, fault)
         else:
             self._scheduler.after(0, self._step_clock, fault)
 
@@ -166,6 +167,20 @@ class Faults:
 
     def _records(self, host: Host) -> list[tuple[int, int, bytes]]:
         return read_log(host.disk, self._world.chain_id, host.id)
+
+    def _wipe_in_time(self, wipe: Wipe) -> None:
+        if not wipe.once_promised:
+            self._wipe(wipe)
+            return
+        self._until_promised[wipe.replica] = wipe
+        patience = 2 * self._world.scenario.parameters.request_timeout
+        self._scheduler.after(patience, self.promised, wipe.replica)
+
+    def promised(self, replica: int) -> None:
+        """A replica has promised a regency, or it has had the time to: a wipe may have waited for that."""
+        wipe = self._until_promised.pop(replica, None)
+        if wipe is not None:
+            self._scheduler.after(0, self._wipe, wipe)
 
     def _wipe(self, wipe: Wipe) -> None:
         host = self._world.hosts[wipe.replica]

@@ -68,6 +68,11 @@ def any_key_replaced() -> AbstractContextManager[None]:
     return replaced(MemberKeys, "admitted", last_of_each)
 
 
+def syncs_outlive_keys() -> AbstractContextManager[None]:
+    """A SYNC that was taken up stays in force although a promise in it was signed with a key that is replaced."""
+    return replaced(Validator, "in_force", lambda validator, sync: True)
+
+
 def old_promises_count() -> AbstractContextManager[None]:
     """STOPDATA and SYNC count with any key that their signer ever had."""
     check = Validator._check_promise

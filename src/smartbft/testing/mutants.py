@@ -44,6 +44,7 @@ class Mutant:
         authentication: of requests, if the bug shows in one way only.
         byzantine: attacks that the bug lets through (`SimulationOptions.byzantine`).
         instances: of each run; 0: as many as usual.
+        late_liars: the attacks begin when a replica that lost its disk votes again (`SimulationOptions.late_liars`).
     """
 
     name: str
@@ -54,6 +55,7 @@ class Mutant:
     authentication: str = "auto"
     byzantine: str = ""
     instances: int = 0
+    late_liars: bool = False
 
 
 def _quorum_off_by_one() -> AbstractContextManager[None]:
@@ -380,6 +382,16 @@ MUTANTS: Sequence[Mutant] = (
         byzantine="change-keys,old-keys,stop-storm",
     ),
     Mutant(
+        "syncs-outlive-keys",
+        "a SYNC stays in force after a key change that voids a promise in it (with --byzantine any --late-liars)",
+        ("promises kept", "agreement"),
+        60,
+        key_mutants.syncs_outlive_keys,
+        byzantine="any",
+        instances=10,
+        late_liars=True,
+    ),
+    Mutant(
         "regency-not-persisted",
         "a replica restarts in regency 0, whatever regency it has promised",
         ("regency goes on",),
@@ -457,7 +469,7 @@ def hunt(mutant: Mutant, options: SimulationOptions) -> tuple[int, Failure] | No
             if mutant.authentication != "auto":
                 seed = replace(seed, authentication=mutant.authentication)
             if mutant.byzantine:
-                seed = replace(seed, byzantine=mutant.byzantine)
+                seed = replace(seed, byzantine=mutant.byzantine, late_liars=mutant.late_liars)
             if mutant.instances:
                 seed = replace(seed, instances=mutant.instances)
             outcome = run_seed(seed)

@@ -35,6 +35,8 @@ class SimulationOptions:
             some on consensus keys and some others, often beside a correct replica that has lost its disk.
         twins: `f` replicas run twice, with the same keys, through partitions that the seed draws.
         mutations: up to `f` replicas change at most three messages each by one small step.
+        late_liars: with `byzantine`: liars begin late. As many replicas lose their disks, and when one of them votes
+            again with a new key, and so counts towards `f` no more, a liar takes its place.
         faulty: replicas that the caller makes faulty by means of its own: the seed draws fewer.
         without: names of faults of the scenario to leave out, separated by commas (`Scenario.faults`).
     """
@@ -53,6 +55,7 @@ class SimulationOptions:
     byzantine: str = ""
     twins: bool = False
     mutations: bool = False
+    late_liars: bool = False
     faulty: int = 0
     without: str = ""
 
@@ -66,6 +69,8 @@ class SimulationOptions:
             _choose("byzantine", attack, (ANY, KEYS, *ATTACKS))
         if (self.twins or self.attacks or self.mutations) and max_faulty(self.n) == 0:
             raise LocalProtocolError(f"{self.n} replicas tolerate no Byzantine one: n must be 4 or more")
+        if self.late_liars and (not self.attacks or self.persistence == "memory" or self.faults in ("network", "none")):
+            raise LocalProtocolError("late_liars: needs attacks (byzantine), a log, and faults that crash replicas")
         _bound("n", self.n, 1, MAX_MEMBERS)
         _bound("in_flight", self.in_flight, 1, MAX_WINDOW)
         for name in ("instances", "clients", "patience"):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import KeyVerifier
-from smartbft.messages import Proof, StopData, Sync, stop_data_statement, sync_statement
+from smartbft.messages import Accept, Message, Proof, StopData, Sync, Write, stop_data_statement, sync_statement
 from smartbft.testing.promises import PropertyViolation
 from smartbft.types import View
 
@@ -20,7 +20,7 @@ Candidate = tuple[int, bytes]  # timestamp and value digest
 
 
 class RegencyStarts:
-    """No replica takes up a SYNC that the rules do not allow.
+    """No replica takes up a SYNC that the rules do not allow, nor votes on the strength of one that has lost its force.
 
     Args:
         view: the members.
@@ -29,7 +29,7 @@ class RegencyStarts:
         key: ``key(member, instance)`` is the member's consensus key in force.
     """
 
-    __slots__ = ("_check_proof", "_domains", "_key", "_known", "_taken", "_verifier", "_view")
+    __slots__ = ("_check_proof", "_domains", "_key", "_known", "_signed_with", "_taken", "_verifier", "_view")
 
     def __init__(
         self,
@@ -47,6 +47,8 @@ class RegencyStarts:
         # Statements of SYNCs that were found right, and the instance by whose keys; membership tests only.
         self._known: set[tuple[bytes, int]] = set()
         self._taken: dict[int, bytes] = {}  # what each replica has recorded last: it may record that again
+        # The regency of that SYNC, and who promised it with which key.
+        self._signed_with: dict[int, tuple[int, dict[int, bytes]]] = {}
 
     def recorded(self, replica: int, sync: Sync, instance: int, *, comes_back: bool = False) -> None:
         """A replica wants this SYNC, which it has taken up before it decided `instance`, persisted.
@@ -58,13 +60,36 @@ class RegencyStarts:
         again, self._taken[replica] = self._taken.get(replica) == statement, statement
         if again:
             return
+        self._signed_with[replica] = sync.regency, {}
         highest = max((stop_data.instance for stop_data in sync.stop_data), default=0)
         latest = max(highest, instance)
         for at in range(highest, latest) if comes_back else ():
             with contextlib.suppress(PropertyViolation):
-                self._check(replica, sync, statement, at)
+                self._take_up(replica, sync, statement, at)
                 return
-        self._check(replica, sync, statement, latest)
+        self._take_up(replica, sync, statement, latest)
+
+    def _take_up(self, replica: int, sync: Sync, statement: bytes, at: int) -> None:
+        self._check(replica, sync, statement, at)
+        promises = {stop_data.signer: self._key(stop_data.signer, at) for stop_data in sync.stop_data}
+        self._signed_with[replica] = sync.regency, promises
+
+    def sent(self, replica: int, message: Message) -> None:
+        """A vote rests on `n - f` promises that count in its instance: a member that has another key there has
+        forgotten what it promised with this one.
+        """
+        if not isinstance(message, (Write, Accept)):
+            return
+        regency, promises = self._signed_with.get(replica, (0, {}))
+        if regency != message.regency or not promises:
+            return  # of an earlier regency, and said again
+        kept = [signer for signer, key in promises.items() if self._key(signer, message.instance) == key]
+        if len(kept) < self._view.n - self._view.f:
+            raise PropertyViolation(
+                "promises kept",
+                f"replica {replica} sent {type(message).__name__} in instance {message.instance} of regency {regency}, "
+                f"which only {kept} of {list(promises)} have promised with the keys that they have there",
+            )
 
     def _check(self, replica: int, sync: Sync, statement: bytes, at: int) -> None:
         """Whether the SYNC could be taken up as long as instance `at` was the next one."""

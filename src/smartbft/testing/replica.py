@@ -51,7 +51,7 @@ from smartbft.limits import (
     VERIFY_JOB_REQUESTS,
     VERIFY_JOBS_IN_FLIGHT,
 )
-from smartbft.messages import Decision, Hold, Message, decode, encode
+from smartbft.messages import Decision, Hold, Message, StopData, decode, encode
 from smartbft.smr.application import ExecutionContext, execute_decided
 from smartbft.testing.byzantine import attacked
 from smartbft.testing.checkers import PropertyViolation
@@ -306,6 +306,8 @@ class SimulatedReplica:
 
     def send_to(self, to: int, message: Message) -> None:
         """Send a message to a member."""
+        if isinstance(message, StopData):
+            self._world.faults.promised(self.id)
         if self.judged:
             self._world.checkers.sent(self.id, message)
         if self._attacks:
@@ -347,6 +349,7 @@ class SimulatedReplica:
 
     def _on_record(self, _: VotesOnRecord) -> None:
         self._host.votes_lost = False
+        self._world.votes_again(self.id)
 
     # Timers
 

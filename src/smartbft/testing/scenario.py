@@ -149,34 +149,41 @@ class BitRot:
 
 @dataclass(frozen=True, slots=True)
 class Wipe:
-    """One replica loses its disk and comes back with nothing but its keys: it counts towards `f` from then on.
+    """One replica loses its disk and comes back with nothing but its permanent key: it counts towards `f` until a new
+    consensus key of it is in force.
 
     Attributes:
         replica: who.
         after_instance: the wipe follows the first decision of this instance.
         downtime: microseconds until it starts again.
+        once_promised: the wipe waits until the replica has promised a regency, so that a promise which it forgets is
+            under way; it waits two request timeouts at most.
     """
 
     replica: int
     after_instance: int
     downtime: int
+    once_promised: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Attacker:
-    """An attack that a replica makes all the time.
+    """An attack that a replica makes all the time, or from when another one is not faulty any more.
 
     Attributes:
         replica: the Byzantine one.
         attack: a name in `smartbft.testing.byzantine.ATTACKS`.
         rate: how often it does what it could.
         victim: a number that it may pick its victims by.
+        after: it begins when this replica, which loses its disk, votes again with a new key: until then it is honest.
+            So at each moment no more are faulty than one of the two. None: it lies from the start.
     """
 
     replica: int
     attack: str
     rate: float
     victim: int
+    after: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +310,10 @@ class Scenario:
         )
 
     def _attacks(self) -> str:
-        attacks = "".join(f", replica {one.replica}: {one.attack} {one.rate:.0%}" for one in self.attackers)
+        attacks = "".join(
+            f", replica {one.replica}: {one.attack} {one.rate:.0%}"
+            + (f" after replica {one.after}" if one.after is not None else "")
+            for one in self.attackers
+        )
         attacks += "".join(f", twins of replica {id}" for id in self.twins)
         return attacks + (f", {len(self.rounds)} rounds of partitions" if self.rounds else "")

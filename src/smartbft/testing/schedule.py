@@ -133,6 +133,7 @@ def _wrong(schedule: Schedule) -> Iterator[str]:
     ]
     for kind in ("isolations", "clock_steps", "disk_failures", "rot", "wipes", "attackers"):
         who += [(kind, (fault.replica,), options.n) for fault in getattr(scenario, kind)]
+    who.append(("attackers", [one.after for one in scenario.attackers if one.after is not None], options.n))
     for kind, replicas, most in who:
         if any(not 0 <= replica < most for replica in replicas):
             yield f"{kind} names replica {next(id for id in replicas if not 0 <= id < most)} of {most}"
@@ -156,8 +157,20 @@ def _senseless(options: SimulationOptions, scenario: Scenario) -> Iterator[str]:
     for failure in scenario.disk_failures:
         if failure.operation not in FAILURES:
             yield f"operation '{failure.operation}' is none of {', '.join(FAILURES)}"
-    lost = {*(one.replica for one in scenario.rot), *(one.replica for one in scenario.wipes)}
-    faulty = scenario.byzantine | scenario.forgetful | lost | {*scenario.left_out}
+    yield from _too_many_faulty(options, scenario)
+
+
+def _too_many_faulty(options: SimulationOptions, scenario: Scenario) -> Iterator[str]:
+    """At each moment at most `f` are faulty: one that lost its disk is not any more when a late liar follows it."""
+    wiped = [one.replica for one in scenario.wipes]
+    follows = {one.replica: one.after for one in scenario.attackers if one.after is not None}
+    if any(one.after != follows.get(one.replica) for one in scenario.attackers):
+        yield "attacks of one replica begin at different times"
+    for liar, before in follows.items():
+        if wiped.count(before) != 1 or list(follows.values()).count(before) != 1:
+            yield f"attacker {liar} follows replica {before}, which must lose its disk once and have one follower"
+    lost = {*(one.replica for one in scenario.rot), *wiped}
+    faulty = (scenario.byzantine - {*follows}) | scenario.forgetful | lost | {*scenario.left_out}
     if len(faulty) > max_faulty(options.n):
         yield f"{len(faulty)} replicas are faulty or left out for good; {options.n} tolerate {max_faulty(options.n)}"
 

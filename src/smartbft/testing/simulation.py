@@ -20,7 +20,7 @@ from smartbft.smr.application import BatchStateMachine, StateMachine
 from smartbft.smr.per_operation import as_batch
 from smartbft.testing.application import AppendLog, random_operation
 from smartbft.testing.audit import applications, audit
-from smartbft.testing.byzantine import ATTACKS, Powers
+from smartbft.testing.byzantine import ATTACKS, Attack, Late, Powers
 from smartbft.testing.checkers import Checkers, PropertyViolation
 from smartbft.testing.clients import ClientFigures, SimulatedClient
 from smartbft.testing.drawing import draw_scenario
@@ -30,7 +30,7 @@ from smartbft.testing.host import Host
 from smartbft.testing.network import SimulatedNetwork
 from smartbft.testing.options import PERSISTENCE_LEVELS, SimulationOptions
 from smartbft.testing.replica import EPOCH, make_pool
-from smartbft.testing.scenario import Crash, Isolation, Scenario, Wipe
+from smartbft.testing.scenario import Attacker, Crash, Isolation, Scenario, Wipe
 from smartbft.testing.scheduler import Scheduler
 from smartbft.testing.signatures import Ed25519Scheme, KeyedHashScheme, SignatureScheme
 from smartbft.testing.trace import Kind, TextTrace, Trace
@@ -144,6 +144,7 @@ class Simulation:
         self.enough_replies = self.view.quorum if self.scenario.persistence == "sync" else self.view.f + 1
         self.byzantine = self.scenario.byzantine
         self.checkers = self._make_checkers()
+        self._votes_again: set[int] = set()  # membership tests only
         self._make_machines()
         honest, all_clients = options.clients, options.clients + self.scenario.troublemakers
         self.honest_clients = [self._make_client(index, operation) for index in range(honest)]
@@ -161,6 +162,7 @@ class Simulation:
         self.transfers = 0
         self.rehearsals = 0
         self._healed_at = (0, 0)  # when, and the highest regency then
+        self._keys_at_healing = 0  # how many consensus keys had been replaced then
         self._recovered_at = (0, 0)
         self._begun = False
         self._unchecked = 0
@@ -206,7 +208,17 @@ class Simulation:
                 attacker.victim,
                 host.say,
             )
-            host.attacks = (*host.attacks, ATTACKS[attacker.attack](powers))
+            host.attacks = (*host.attacks, self._make_attack(attacker, powers))
+
+    def _make_attack(self, attacker: Attacker, powers: Powers) -> Attack:
+        attack = ATTACKS[attacker.attack]
+        if attacker.after is None:
+            return attack(powers)
+        return Late(powers, attack, partial(self._votes_again.__contains__, attacker.after))
+
+    def votes_again(self, replica: int) -> None:
+        """A replica that had lost its disk votes with a new key: it does not count towards `f` any more."""
+        self._votes_again.add(replica)
 
     @property
     def core_hosts(self) -> list[Host]:
@@ -343,6 +355,7 @@ class Simulation:
             self._deadline = self.scheduler.now + self.options.patience * 1_000_000
             self.faults.heal()
             self._healed_at = self._recovered_at = (self.scheduler.now, self._highest_regency())
+            self._keys_at_healing = self.checkers.provability.keys_replaced
             self.trace.note(self.scheduler.now, Kind.HEALED, 0, self.decided)
             for client in self.honest_clients:
                 client.probe()
@@ -359,9 +372,12 @@ class Simulation:
         return max((core.regency for core in running), default=0)
 
     def _check_regency_changes(self) -> None:
-        """L1: at most `f` leaders are bad, so `f + 1` changes are enough, beside one that was under way before."""
+        """L1: at most `f` leaders are bad, so `f + 1` changes are enough, beside one that was under way before; and
+        each new key ends a regency that its member promised with the old one.
+        """
         changes = self._recovered_at[1] - self._healed_at[1]
-        if changes > self.view.f + 1:
+        new_keys = self.checkers.provability.keys_replaced - self._keys_at_healing
+        if changes > self.view.f + 1 + new_keys:
             raise PropertyViolation(
                 "progress after healing", f"it took {changes} regency changes for f = {self.view.f}"
             )

@@ -6,7 +6,7 @@ attack of one's own is a subclass of `Attack`, added to the table.
 
 from __future__ import annotations
 
-from smartbft.testing.byzantine.base import Attack, KeyRing, Powers, attacked
+from smartbft.testing.byzantine.base import Attack, KeyRing, Late, Powers, attacked
 from smartbft.testing.byzantine.keys import ChangeKeys, LieAboutKeys, OldKeys, ProposeKeys
 from smartbft.testing.byzantine.mutations import Mutate
 from smartbft.testing.byzantine.normal_phase import (
@@ -63,4 +63,4 @@ ATTACKS: dict[str, type[Attack]] = {
 
 KEY_ATTACKS = ("change-keys", "lie-keys", "propose-keys", "old-keys")
 
-__all__ = ["ANY", "ATTACKS", "KEYS", "KEY_ATTACKS", "Attack", "KeyRing", "Powers", "attacked"]
+__all__ = ["ANY", "ATTACKS", "KEYS", "KEY_ATTACKS", "Attack", "KeyRing", "Late", "Powers", "attacked"]

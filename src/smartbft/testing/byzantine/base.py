@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -157,6 +158,46 @@ class Attack:
     def replies(self, source: int, frames: bytes) -> bytes:
         """What a client gets instead of the replica's frames."""
         return frames
+
+
+class Late(Attack):
+    """An attack that begins when its time has come: until then the replica is honest, and the attack only watches.
+
+    Args:
+        powers: of the replica it wraps.
+        attack: which one.
+        begun: whether its time has come.
+    """
+
+    def __init__(self, powers: Powers, attack: type[Attack], begun: Callable[[], bool]) -> None:
+        self._begun = begun
+        self._send = powers.send
+        super().__init__(dataclasses.replace(powers, send=self._send_in_time))
+        self._attack = attack(self.powers)
+
+    def _send_in_time(self, to: int, message: Message, delay: int) -> None:
+        if self._begun():
+            self._send(to, message, delay)
+
+    def outgoing(self, to: int, message: Message) -> Sequence[Message]:
+        said = self._attack.outgoing(to, message)
+        return said if self._begun() else (message,)
+
+    def incoming(self, sender: int, message: Message) -> Message | None:
+        heard = self._attack.incoming(sender, message)
+        return heard if self._begun() else message
+
+    def requests(self, source: int, frames: bytes) -> bytes:
+        return self._attack.requests(source, frames) if self._begun() else frames
+
+    def snapshot(self, snapshot: Snapshot) -> Snapshot:
+        return self._attack.snapshot(snapshot) if self._begun() else snapshot
+
+    def batch(self, digests: bytes, data: bytes) -> tuple[bytes, bytes]:
+        return self._attack.batch(digests, data) if self._begun() else (digests, data)
+
+    def replies(self, source: int, frames: bytes) -> bytes:
+        return self._attack.replies(source, frames) if self._begun() else frames
 
 
 class _AttackedPool:
