@@ -140,6 +140,12 @@ _SIMULATED = {
     "byzantine-7": ("A1", SimulationOptions(n=7, instances=8, byzantine="any")),
     "keys": ("A1", SimulationOptions(instances=10, byzantine="keys")),
     "keys-7": ("A1", SimulationOptions(n=7, instances=8, byzantine="keys")),
+    "late-liars": ("A1", SimulationOptions(instances=10, byzantine="any", late_liars=True)),
+    "late-liars-7": ("A1", SimulationOptions(n=7, instances=8, byzantine="any", late_liars=True)),
+    **{
+        f"hide-accepts-{n}": ("L1", SimulationOptions(n=n, instances=8, byzantine="hide-accepts"))
+        for n in (4, 5, 7, 8)
+    },
     "twins": ("A2", SimulationOptions(instances=6, clients=2, twins=True)),
     "mutations": ("A3", SimulationOptions(instances=8, mutations=True)),
 }

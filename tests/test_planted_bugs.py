@@ -20,6 +20,7 @@ FORGERIES = "hostile/test_forged_regency_change.py::test_planted_bugs[{}]".forma
 SLOW = "simulator/test_slow_leader.py::{}".format
 SEQUENTIAL = "simulator/test_sequential_checkpoints.py::test_{}".format
 PASSED_OVER = "simulator/test_passed_over.py::{}".format
+LOST_PROMISES = "protocols/test_promises_lost_after_a_sync.py::{}".format
 KNOWN = "protocols/test_known_failures.py::test_{}".format
 
 FOUND_BY = {
@@ -95,6 +96,10 @@ FOUND_BY = {
         SIMULATOR("older-values-win"),
         EXPLORATION("an older value displaces a newer one"),
     ],
+    "a proof weighed as votes": [
+        SIMULATOR("proofs-weighed-as-votes"),
+        "protocols/test_hidden_accepts.py::test_planted_bug_a_proof_weighed_as_votes_stops_the_cluster[4]",
+    ],
     "regency change waits for the wrong set": ["simulator/test_cut_off.py::test_planted_bugs[waits for all]"],
     "one partitioned replica stops the rest": ["simulator/test_cut_off.py::test_planted_bugs[decides with all]"],
     "a replica that was away never catches up": ["simulator/test_cut_off.py::test_planted_bugs[never catches up]"],
@@ -149,6 +154,10 @@ FOUND_BY = {
     "promises count with keys that were replaced": [
         SIMULATOR("old-promises-count"),
         "protocols/test_new_consensus_keys.py::test_planted_bug_promises_with_the_first_keys",
+    ],
+    "a SYNC stays in force when a promise in it is void": [
+        SIMULATOR("syncs-outlive-keys"),
+        LOST_PROMISES("test_planted_bug_the_sync_stays_in_force_after_a_key_change"),
     ],
     # Requests and clients
     "predicate gamma skipped": [SIMULATOR("duplicate-executed")],

@@ -14,6 +14,11 @@ from smartbft.testing.mutants import MUTANTS, Mutant, hunt
 from smartbft.types import TOGETHER
 
 
+def _asks_for(mutant: Mutant) -> tuple[str, int, bool]:
+    """What it adds to the options of a run."""
+    return mutant.byzantine, mutant.instances, mutant.late_liars
+
+
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_planted_bug_is_found(mutant: Mutant):
     found = hunt(mutant, SimulationOptions(checkpoints=TOGETHER))
@@ -24,10 +29,12 @@ def test_a_planted_bug_is_found(mutant: Mutant):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("attacks", "instances"), sorted({(one.byzantine, one.instances) for one in MUTANTS}))
-def test_without_the_bugs_the_same_seeds_pass(attacks: str, instances: int):
-    seeds = max(one.seeds for one in MUTANTS if (one.byzantine, one.instances) == (attacks, instances))
-    options = SimulationOptions(byzantine=attacks, checkpoints=TOGETHER, instances=instances or 50)
+@pytest.mark.parametrize(("attacks", "instances", "late"), sorted({_asks_for(one) for one in MUTANTS}))
+def test_without_the_bugs_the_same_seeds_pass(attacks: str, instances: int, late: bool):
+    seeds = max(one.seeds for one in MUTANTS if _asks_for(one) == (attacks, instances, late))
+    options = SimulationOptions(
+        byzantine=attacks, checkpoints=TOGETHER, instances=instances or 50, late_liars=late
+    )
     assert run_campaign(options, seeds).failures == []
 
 

@@ -27,6 +27,7 @@ ATTACK_NAMES = (
     "double-votes",
     "wrong-digest",
     "withhold-accept",
+    "hide-accepts",
     "forged-collects",
     "stale-collects",
     "two-syncs",

@@ -11,6 +11,7 @@ from smartbft.core.replica import Replica
 from smartbft.core.safety import VoteGuard
 from smartbft.core.validation import Validator
 from smartbft.errors import RemoteProtocolError
+from smartbft.messages import Accept, Proof
 from smartbft.protocols.mod_smart.synchronization import Synchronization
 from smartbft.protocols.vp_consensus import VPConsensus
 from smartbft.testing.planting import replaced
@@ -82,6 +83,19 @@ def votes_in_old_regencies() -> Iterator[None]:
 def any_value_in_a_sync() -> AbstractContextManager[None]:
     """Nobody repeats the leader's evaluation of the collects."""
     return replaced(Validator, "_check_sync_value", lambda *_: None)
+
+
+def proofs_weighed_as_votes() -> AbstractContextManager[None]:
+    """Of each signer of a proof only the first ACCEPT counts, as where ACCEPTs arrive one by one."""
+
+    def weigh(consensus: VPConsensus, proof: Proof) -> None:
+        if proof.instance != consensus.instance or consensus.decided:
+            return
+        for signer, signature in proof.signatures:
+            vote = Accept(proof.view, proof.regency, proof.instance, proof.digest, signature)
+            consensus.on_accept(signer, vote)
+
+    return replaced(VPConsensus, "prove", weigh)
 
 
 def older_values_win() -> AbstractContextManager[None]:

@@ -7,6 +7,7 @@ attack of one's own is a subclass of `Attack`, added to the table.
 from __future__ import annotations
 
 from smartbft.testing.byzantine.base import Attack, KeyRing, Late, Powers, attacked
+from smartbft.testing.byzantine.hidden_accepts import HideAccepts
 from smartbft.testing.byzantine.keys import ChangeKeys, LieAboutKeys, OldKeys, ProposeKeys
 from smartbft.testing.byzantine.mutations import Mutate
 from smartbft.testing.byzantine.normal_phase import (
@@ -42,6 +43,7 @@ ATTACKS: dict[str, type[Attack]] = {
     "double-votes": DoubleVotes,
     "wrong-digest": WrongDigest,
     "withhold-accept": WithholdAccept,
+    "hide-accepts": HideAccepts,
     "forged-collects": ForgedCollects,
     "stale-collects": StaleCollects,
     "two-syncs": TwoSyncs,
