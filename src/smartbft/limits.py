@@ -45,9 +45,15 @@ LOOKS_FOR_SYNC = 8
 MAX_PARSED_KEYS = 4 * MAX_MEMBERS
 MAX_PROOF_BYTES = 128 + MAX_MEMBERS * (SIGNATURE_BYTES + 8)
 
-# The write set of an instance has an entry per value it was asked to write: one per regency at most, and regencies take
-# longer and longer. The oldest entries go first: that can delay a regency change, but never bind a wrong value.
-MAX_WRITE_SET_ENTRIES = 64
+# The write set of an instance as a STOPDATA tells it: what members were seen to accept comes first, one value each at
+# most, then the newest. So a value that somebody accepted is certified however long ago it was written.
+MAX_WRITE_SET_ENTRIES = MAX_MEMBERS
+# What a replica remembers of it: an entry for each regency since it last accepted, and regencies take longer and
+# longer: 45 days with the usual timeouts.
+MAX_WRITTEN_VALUES = 65_536
+# The values themselves, with their requests: 16 of the largest, or all of some hours with usual ones. Beyond that the
+# oldest go, but for those that somebody accepted; they are in the logs still.
+MAX_WRITTEN_VALUE_BYTES = 64 * 1024 * 1024
 _WRITTEN_BYTES = DIGEST_BYTES + 2 + 9 + 1
 MAX_STOP_DATA_BYTES = MAX_WRITE_SET_ENTRIES * _WRITTEN_BYTES + MAX_PROOF_BYTES + SIGNATURE_BYTES + 128
 MAX_SYNC_BYTES = MAX_MEMBERS * MAX_STOP_DATA_BYTES + MAX_VALUE_BYTES + 256

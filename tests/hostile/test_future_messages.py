@@ -121,7 +121,7 @@ def sizes(node: Node) -> dict[str, int]:
         "votes": sum(len(consensus._voters) for consensus in live),
         "writes": sum(len(consensus._writes) for consensus in live),
         "accepts": sum(len(consensus._accepts) for consensus in live),
-        "values": sum(len(consensus._known) for consensus in live),
+        "values": sum(len(consensus.written.all()) for consensus in live),
         "early": len(ordering._early),
         "promises": len(synchronization._collecting._stop_data),
         "answered": len(synchronization._answered) + len(node.replica._serving._answered),

@@ -88,6 +88,9 @@ class VoteGuard:
         self.regency = regency
         self.synchronized = self.ended = False
         self._bound.clear()
+        for promises in (self._proposed, self._written, self._accepted):
+            for key in [key for key in promises if key[1] < regency]:
+                del promises[key]  # nothing is voted there any more, so nothing can contradict it
 
     def synchronize(self, regency: int, instance: int, digest: bytes) -> bool:
         """Whether a valid SYNC of `regency` is taken up: the first one of the installed regency.

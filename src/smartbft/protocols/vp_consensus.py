@@ -15,7 +15,7 @@ from smartbft.core.naming import name_some
 from smartbft.core.records import PROPOSED, WRITTEN, accept_record, value_record
 from smartbft.core.recovery import RecoveredVotes
 from smartbft.errors import RemoteProtocolError
-from smartbft.limits import DIGEST_BYTES, MAX_WRITE_SET_ENTRIES
+from smartbft.limits import DIGEST_BYTES
 from smartbft.messages import (
     Accept,
     Accepted,
@@ -28,6 +28,7 @@ from smartbft.messages import (
     Write,
     Written,
 )
+from smartbft.protocols.written import WrittenValues
 from smartbft.types import Value
 
 
@@ -42,7 +43,7 @@ class VPConsensus:
         digest: `H(v)` of the proposal.
         data: the proposal's requests, once all are here and verified; None before.
         accepted: `(ts, val)` of the paper: regency and digest of the newest WRITE quorum seen, or None.
-        write_set: for each digest this replica sent WRITE for, the newest regency it did so in.
+        written: the write set, with the values.
     """
 
     def __init__(self, chassis: Chassis, instance: int, regency: int) -> None:
@@ -53,7 +54,7 @@ class VPConsensus:
         self.digest = b""
         self.data: bytes | None = None
         self.accepted: tuple[int, bytes] | None = None
-        self.write_set: dict[bytes, int] = {}
+        self.written = WrittenValues()
         self.decided = False
         self.refused = ""
         self._chassis = chassis
@@ -62,7 +63,6 @@ class VPConsensus:
         self._voters: dict[tuple[type, int, int], bytes] = {}  # (kind, regency, sender) -> digest
         self._sent: list[tuple[int, Message]] = []  # (token, message): what may be sent again
         self._logged: dict[bytes, None] = {}
-        self._known: dict[bytes, tuple[bytes, bytes | None]] = {}  # digest -> value and requests, of what was written
         self._binds = False
         self._turned = False  # the proposal is one that a quorum accepted, perhaps in a later regency than ours
         self._missing = b""
@@ -88,6 +88,11 @@ class VPConsensus:
         self.refused = ""
         self._binds = self._turned = False
         self._missing, self._fetches = b"", 0
+        # What was said in regencies that are over has no use but for the newest ACCEPT: it tells what may bind.
+        self._sent = [entry for entry in self._sent if self._is_newest_accept(entry[1])]
+
+    def _is_newest_accept(self, message: Message) -> bool:
+        return isinstance(message, Accept) and (message.regency, message.digest) == self.accepted
 
     def resume(self, value: bytes, *, binds: bool, data: bytes | None = None) -> None:
         """The value that the SYNC of this regency carries: the only one that may be written.
@@ -98,16 +103,23 @@ class VPConsensus:
         """
         self.proposal = value
         self.digest = self._chassis.domains.value_digest(value)
-        self.data = data if data is not None else self._known.get(self.digest, (b"", None))[1]
+        self.data = data if data is not None else self.written.find(self.digest)[1]
         self._binds = binds
         self.consider()
         self._go_on()
 
     def collect(self) -> tuple[Accepted | None, tuple[Written, ...]]:
         """What COLLECT says about this instance: `(ts, val)`, and the write set, sorted by digest and bounded."""
-        newest = sorted(self.write_set.items(), key=lambda entry: (-entry[1], entry[0]))[:MAX_WRITE_SET_ENTRIES]
         accepted = Accepted(*self.accepted) if self.accepted else None
-        return accepted, tuple(Written(digest, regency) for digest, regency in sorted(newest))
+        return accepted, self.written.collect(self._accepted_by_members())
+
+    def _accepted_by_members(self) -> dict[bytes, int]:
+        """What each member accepted last, as far as it was seen: what our write set may have to certify."""
+        newest: dict[int, tuple[int, bytes]] = {}
+        for (regency, digest), accepts in self._accepts.items():
+            for signer in accepts:
+                newest[signer] = max(newest.get(signer, (-1, b"")), (regency, digest))
+        return {digest: signer for signer, (_, digest) in newest.items()}
 
     def go_on(self) -> None:
         """What was held back until now, votes or the decision, may be due: go on with what is here."""
@@ -116,11 +128,11 @@ class VPConsensus:
 
     def learn(self, value: bytes, digest: bytes) -> None:
         """A value that binds here, without its requests."""
-        self._known.setdefault(digest, (value, None))
+        self.written.learn(digest, value)
 
     def value_of(self, digest: bytes) -> bytes:
         """The encoded value with this digest, if it was proposed or written here; else b""."""
-        return (self.proposal or b"") if digest == self.digest else self._known.get(digest, (b"", None))[0]
+        return (self.proposal or b"") if digest == self.digest else self.written.find(digest)[0]
 
     def on_propose(self, sender: int, message: Propose) -> None:
         """Step 2: a proposal from the leader of this regency; only the first counts."""
@@ -230,7 +242,7 @@ class VPConsensus:
         """
         asked = set(_split_digests(digests))
         found: dict[bytes, bytes] = {}
-        for value, data in [*self._known.values(), (self.proposal or b"", self.data)]:
+        for value, data in [*self.written.all(), (self.proposal or b"", self.data)]:
             if data:
                 requests = zip(_split_digests(Value.decode(value).digests), _split_data(data), strict=True)
                 found.update((digest, request) for digest, request in requests if digest in asked)
@@ -278,8 +290,9 @@ class VPConsensus:
         chassis, value = self._chassis, self.proposal
         if value is None or not chassis.guard.approve_write(self.instance, self.regency, self.digest):
             return
-        self.write_set[self.digest] = self.regency
-        self._known[self.digest] = (value, self.data)
+        self.written.note(self.digest, self.regency)
+        self.written.keep(self.digest, value, self.data)
+        self.written.make_room({**self._accepted_by_members(), self.digest: chassis.id})
         view = chassis.view.number
         vote = Write(view, self.regency, self.instance, self.digest)
         messages: list[Message] = [vote]
@@ -299,10 +312,14 @@ class VPConsensus:
             return
         if not chassis.guard.approve_accept(self.instance, regency, digest, writes, chassis.view.quorum):
             return
-        self.accepted = (regency, digest)
+        self._has_accepted(regency, digest)
         vote = self._signed_accept(regency, digest)
         self._speak(accept_record(self.instance, chassis.view.number, regency, digest), [vote])
         self.on_accept(chassis.id, vote)
+
+    def _has_accepted(self, regency: int, digest: bytes) -> None:
+        self.accepted = (regency, digest)
+        self.written.accepted(regency, digest)
 
     def _signed_accept(self, regency: int, digest: bytes) -> Accept:
         chassis = self._chassis
@@ -321,7 +338,7 @@ class VPConsensus:
         accepts = self._accepts[regency, digest]
         if self.decided or not chassis.guard.approve_decide(self.instance, len(accepts), chassis.view.quorum):
             return
-        value, data = self._known.get(digest, (b"", None))
+        value, data = self.written.find(digest)
         if digest == self.digest and self.data is None:
             self.consider()
         elif digest == self.digest or data is not None:
@@ -350,7 +367,7 @@ class VPConsensus:
         """Ask all for a value that is decided by what we have, but not here; repeated with everything else."""
         chassis = self._chassis
         for (_, digest), accepts in self._accepts.items():
-            if len(accepts) >= chassis.view.quorum and digest != self.digest and digest not in self._known:
+            if len(accepts) >= chassis.view.quorum and digest != self.digest and digest not in self.written:
                 chassis.broadcast(FetchValue(chassis.view.number, self.regency, self.instance, digest))
 
     def ask_for_proposal(self) -> None:
@@ -374,7 +391,7 @@ class VPConsensus:
             self.consider()
             return True
         if any(len(accepts) >= self._chassis.view.quorum for key, accepts in self._accepts.items() if key[1] == digest):
-            self._known.setdefault(digest, (value, None))
+            self.written.learn(digest, value)
             self._turn_to(value, digest)
             return True
         return False
@@ -400,7 +417,7 @@ class VPConsensus:
         return False
 
     def _decide(self, regency: int, digest: bytes, accepts: dict[int, bytes]) -> None:
-        value, data = (self.proposal, self.data) if digest == self.digest else self._known[digest]
+        value, data = (self.proposal, self.data) if digest == self.digest else self.written.find(digest)
         if value is None or data is None or not self._chassis.may_decide():
             return
         self.decided = True
@@ -417,7 +434,7 @@ class VPConsensus:
             guard.restore(
                 self.instance, value.regency, digest, proposed=value.proposed, written=value.written, accepted=False
             )
-            self._known[digest] = (value.value, value.data)
+            self.written.keep(digest, value.value, value.data)
             self._logged[digest] = None
             if value.regency == self.regency:
                 self.proposal, self.digest, self.data = value.value, digest, value.data
@@ -438,13 +455,13 @@ class VPConsensus:
             self._try_decide(regency, digest)
 
     def _recover_write(self, vote: Write) -> None:
-        self.write_set[vote.digest] = vote.regency
+        self.written.note(vote.digest, vote.regency)
         self._sent.append((0, vote))
         self._voters[Write, vote.regency, self._chassis.id] = vote.digest
         self._writes.setdefault((vote.regency, vote.digest), {})[self._chassis.id] = None
 
     def _recover_accept(self, regency: int, digest: bytes) -> None:
-        self.accepted = (regency, digest)
+        self._has_accepted(regency, digest)
         vote = self._signed_accept(regency, digest)
         self._sent.append((0, vote))
         self._voters[Accept, regency, self._chassis.id] = digest
@@ -478,7 +495,7 @@ class VPConsensus:
         return f"{kind} of instance {self.instance} from {name_some(view.quorum - len(votes), view.ids, votes)}"
 
     def _written_now(self) -> tuple[bytes, ...]:
-        return tuple(digest for digest, regency in self.write_set.items() if regency == self.regency)
+        return tuple(digest for digest, regency in self.written.regencies.items() if regency == self.regency)
 
     def _first_vote(self, kind: type, sender: int, regency: int, digest: bytes) -> bool:
         known = self._voters.get((kind, regency, sender))

@@ -171,7 +171,7 @@ class Votes:
         missing = [
             digest
             for digest, regency in self._written.get((replica, message.instance), {}).items()
-            if written.get(digest, -1) < regency
+            if written.get(digest, -1) < regency >= told  # what it wrote before it accepted that certifies nothing
         ]
         if told < newest or (missing and len(written) < MAX_WRITE_SET_ENTRIES):
             self._contradiction(

@@ -1,4 +1,4 @@
-"""An attack with true proofs: of decisions that only an ACCEPT of the liar completes, shown to those it wants to stop."""
+"""An attack with true proofs: of decisions that only the liar's ACCEPT completes, shown to those it wants to stop."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ class Bench:
     def promises(self) -> Any:
         """All that binds the replica before it has decided."""
         current, guard = self.ordering.current, self.guard
-        return _freeze(guard), current.accepted, sorted(current.write_set.items())
+        return _freeze(guard), current.accepted, sorted(current.written.regencies.items())
 
     # What the protocol asks for
 
