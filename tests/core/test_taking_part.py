@@ -151,6 +151,47 @@ def test_a_signed_vote_that_the_log_does_not_have_is_enough(cluster: Cluster) ->
     assert node.replica.status()["learns"] == taking_part.FORGOTTEN_VOTES
 
 
+def accepted_and_lost(cluster: Cluster, kind: int) -> Node:
+    """Replica 0 has written and accepted in instance 2, and its log has lost the records of one kind."""
+    cluster.submit(TestClient(2).requests(b"second"))
+    cluster.run(lambda envelope: not isinstance(envelope[2], Accept) or envelope[0] == 0)
+    node = cluster.nodes[0]
+    assert node.ordering.current.accepted is not None
+    node.log = [record for record in node.log if (record.kind, record.instance) != (kind, 2)]
+    return restarted(cluster)
+
+
+def test_a_lost_accept_is_missed_although_the_write_for_its_value_is_recorded(cluster: Cluster) -> None:
+    """Both are votes of one regency, but a collect that tells of the WRITE alone conceals what was accepted."""
+    node = accepted_and_lost(cluster, ACCEPT)
+    assert [record.kind for record in node.log if record.instance == 2] == [VALUE]
+    for peer in (1, 2):
+        answer(node, cluster, peer)
+    assert node.replica.status()["learns"] == taking_part.FORGOTTEN_VOTES
+
+
+def test_an_accept_that_is_recorded_is_not_missed(cluster: Cluster) -> None:
+    node = accepted_and_lost(cluster, REGENCY)
+    for peer in (1, 2):
+        answer(node, cluster, peer)
+    assert node.replica.status()["takes_part"]
+
+
+def test_planted_bug_a_write_taken_for_a_record_of_the_accept(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rule as it was: positions alone are compared, whatever kind of vote they are of."""
+
+    def not_beyond(start: taking_part.TakingPart, accept: Accept) -> bool:
+        return (accept.instance, accept.regency) <= start._recorded
+
+    monkeypatch.setattr(taking_part.TakingPart, "_is_recorded", not_beyond)
+    node = accepted_and_lost(cluster, ACCEPT)
+    for peer in (1, 2):
+        answer(node, cluster, peer)
+    assert node.replica.status()["takes_part"]
+
+
 def test_claims_without_a_signature_need_more_than_f(cluster: Cluster) -> None:
     node = restarted(cluster)
     answer(node, cluster, 1, vote=Vote(7, 0))

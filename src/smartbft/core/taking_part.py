@@ -37,6 +37,7 @@ class TakingPart:
         self._replica = replica
         self._token = 0
         self._recorded = (0, -1)  # the highest instance and regency that the log holds a vote for
+        self._accepts: dict[tuple[int, bytes], None] = {}  # regency and digest of the ACCEPTs it holds
         self._standings: dict[int, Standing] = {}
         self._starting = False
         self._on_record: int | None = None  # the token that ends the loss of our votes
@@ -45,8 +46,8 @@ class TakingPart:
         """Suspend all promises and ask; a replica that is alone has nobody to ask. `lost`: why it may not vote."""
         replica = self._replica
         values = [record.regency for record in recovered.votes.values]
-        accepts = [record.regency for record in recovered.votes.accepts]
-        self._recorded = (replica.decided + 1, max([-1, *values, *accepts]))
+        self._accepts = {(record.regency, record.digest): None for record in recovered.votes.accepts}
+        self._recorded = (replica.decided + 1, max([-1, *values, *(regency for regency, _ in self._accepts)]))
         self._token = replica.now
         if lost:
             self._learn(lost)
@@ -150,11 +151,17 @@ class TakingPart:
     def _votes_are_missing(self) -> bool:
         """Whether somebody shows a signed ACCEPT, or more than `f` have seen any vote, that is not in the log."""
         shown = [standing.accept for standing in self._standings.values() if standing.accept is not None]
-        newer = [accept for accept in shown if (accept.instance, accept.regency) > self._recorded]
-        if any(self._is_ours(accept) for accept in newer):
+        if any(not self._is_recorded(accept) and self._is_ours(accept) for accept in shown):
             return True
         votes = [standing.vote for standing in self._standings.values() if standing.vote is not None]
         return sum(1 for vote in votes if (vote.instance, vote.regency) > self._recorded) > self._replica.view.f
+
+    def _is_recorded(self, accept: Accept) -> bool:
+        """Whether the log holds this ACCEPT, or its instance's decision. A WRITE for the value is no record of it."""
+        instance, _ = self._recorded
+        return accept.instance < instance or (
+            accept.instance == instance and (accept.regency, accept.digest) in self._accepts
+        )
 
     def _is_for_our_key(self, accept: Accept) -> bool:
         """Whether it is in an instance for which we have the key; another life may have signed it with another one."""
