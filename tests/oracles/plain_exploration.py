@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from smartbft.messages import Accept, Proof, Propose, Stop, Write
-from smartbft.testing.exploration.bench import VALUES, A, B, N
+from smartbft.testing.exploration.bench import VALUES, A, B
 from smartbft.testing.exploration.machine import Requests, SyncEffect
 from smartbft.testing.exploration.search import ORIGIN, Move, Search, State, Three
+from smartbft.testing.exploration.setting import N
 
 Outcome = tuple[frozenset[int], ...]  # what each correct replica has accepted: 2 * regency + value
 

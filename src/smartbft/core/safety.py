@@ -174,7 +174,9 @@ class VoteGuard:
     def restore(
         self, instance: int, regency: int, digest: bytes, *, proposed: bool, written: bool, accepted: bool
     ) -> None:
-        """A promise found in the log after a restart."""
+        """A promise found in the log after a restart, when the installed regency has been restored."""
+        if regency < self.regency:
+            return
         for made, promises in ((proposed, self._proposed), (written, self._written), (accepted, self._accepted)):
             if made:
                 kept = promises.setdefault((instance, regency), digest)

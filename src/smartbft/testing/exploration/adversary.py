@@ -12,17 +12,9 @@ from smartbft.core.epoch_change import Outcome, Verdict, evaluate
 from smartbft.core.validation import Validator
 from smartbft.errors import RemoteProtocolError
 from smartbft.messages import Accepted, Proof, StopData, Sync, Written
-from smartbft.testing.exploration.bench import (
-    DIGESTS,
-    DOMAINS,
-    PARAMETERS,
-    VALUES,
-    N,
-    TaggedVerifier,
-    tag,
-)
+from smartbft.testing.exploration.bench import DIGESTS, PARAMETERS, VALUES, TaggedVerifier
 from smartbft.testing.exploration.machine import SyncEffect, content, effect_of
-from smartbft.types import View
+from smartbft.testing.exploration.setting import DOMAINS, N, Setting
 
 F = (N - 1) // 3
 Statement = TypeVar("Statement")
@@ -41,35 +33,38 @@ class Adversary:
     """Replica `id` is Byzantine.
 
     Args:
-        view: the members.
+        setting: what is searched.
         representatives: one real SYNC for each effect, shared with the machines.
     """
 
-    def __init__(self, id: int, view: View, representatives: dict[SyncEffect, Sync]) -> None:
+    def __init__(self, id: int, setting: Setting, representatives: dict[SyncEffect, Sync]) -> None:
         self.id = id
-        self._view = view
-        self._validator = Validator(view, DOMAINS, TaggedVerifier(), PARAMETERS)
+        self._setting = setting
+        self._validator = Validator(setting.view, DOMAINS, TaggedVerifier(), PARAMETERS, setting.keys())
         self._representatives = representatives
         self._menus: dict[tuple[int, tuple[int, ...]], list[StopData]] = {}
         self._syncs: dict[object, tuple[SyncEffect, ...]] = {}
         self._sets: dict[object, dict[Outcome, tuple[StopData, ...]]] = {}
 
     def proof(self, regency: int, value: int, signers: Sequence[int]) -> Proof | None:
-        """A decision proof of the first instance, if these and the adversary's own ACCEPT make a valid one."""
-        everybody = tuple((signer, tag(signer)) for signer in sorted({*signers, self.id}))
-        proof = Proof(0, regency, 1, DIGESTS[value], everybody)
+        """A decision proof of the instance, if these and the adversary's own ACCEPT make a valid one."""
+        everybody = tuple((signer, self._setting.tag(signer)) for signer in sorted({*signers, self.id}))
+        proof = Proof(0, regency, self._setting.instance, DIGESTS[value], everybody)
         return proof if _passes(self._validator.check_proof, proof) else None
 
     def stop_data(self, regency: int, decided: tuple[Proof, ...]) -> list[StopData]:
         """Every STOPDATA for `regency` that validation lets pass: any accepted value, any write set, any proof."""
         key = (regency, tuple(proof.regency * 2 + DIGESTS.index(proof.digest) for proof in decided))
         if key not in self._menus:
+            instance, signature, last = self._setting.instance, self._setting.tag(self.id), self._setting.last_proof
             claims = [
-                StopData(0, regency, self.id, 1, accepted, write_set, None, tag(self.id))
+                StopData(0, regency, self.id, instance, accepted, write_set, last, signature)
                 for accepted in _accepted(regency)
                 for write_set in _write_sets(regency)
             ]
-            claims += [StopData(0, regency, self.id, 2, None, (), proof, tag(self.id)) for proof in decided]
+            if last is not None:
+                claims.append(StopData(0, regency, self.id, instance - 1, None, (), None, signature))
+            claims += [StopData(0, regency, self.id, instance + 1, None, (), proof, signature) for proof in decided]
             self._menus[key] = [claim for claim in claims if _passes(self._validator.check_stop_data, claim)]
         return self._menus[key]
 
@@ -81,7 +76,11 @@ class Adversary:
             for statements in self._all_sets(regency, honest, decided):
                 for value in (*VALUES, b""):
                     sync = Sync(
-                        0, regency, tuple(sorted(statements, key=lambda each: each.signer)), value, tag(self.id)
+                        0,
+                        regency,
+                        tuple(sorted(statements, key=lambda each: each.signer)),
+                        value,
+                        self._setting.tag(self.id),
                     )
                     effect = effect_of(sync)
                     if effect not in found and _passes(self._validator.check_sync, sync):

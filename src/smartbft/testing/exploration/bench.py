@@ -16,17 +16,16 @@ from smartbft._fastpath.pool import VALID
 from smartbft.core.effects import Broadcast, Record, Send
 from smartbft.core.inputs import Timer
 from smartbft.core.member_keys import MemberKeys
+from smartbft.core.records import decision_record
 from smartbft.core.recovery import recover
 from smartbft.core.safety import VoteGuard
-from smartbft.crypto.domains import Domains
+from smartbft.core.validation import Validator
 from smartbft.crypto.signatures import Signer
 from smartbft.messages import Message, Proof, StopData, Sync
 from smartbft.protocols.mod_smart import ModSmart
-from smartbft.types import KeyStatement, Member, Parameters, Value, View
+from smartbft.testing.exploration.setting import DOMAINS, NOW, N, Past, Setting, key_of, tag
+from smartbft.types import KeyStatement, Parameters, Value
 
-N = 4
-NOW = 1_000_000
-DOMAINS = Domains(bytes(32))
 PARAMETERS = Parameters(batch_delay=0)
 REQUESTS = (b"A" * 32, b"B" * 32)  # request digests
 VALUES = tuple(Value(NOW, digest).encode() for digest in REQUESTS)
@@ -34,28 +33,18 @@ DIGESTS = tuple(DOMAINS.value_digest(value) for value in VALUES)
 A, B = 0, 1  # indices into these
 
 
-def make_view() -> View:
-    """Four members; made anew for each exploration, because a planted bug may change the quorum."""
-    return View(0, tuple(Member(id, bytes([id]) * 32, bytes([id]) * 32) for id in range(N)))
-
-
-def tag(signer: int) -> bytes:
-    """What stands for any signature of this member."""
-    return bytes([signer]) * 64
-
-
 class TaggedSigner:
-    """Signs with the tag of one member."""
+    """Signs with the tags of one key."""
 
-    def __init__(self, id: int) -> None:
-        self._id = id
+    def __init__(self, number: int) -> None:
+        self._number = number
 
     @property
     def public_key(self) -> bytes:
-        return bytes([self._id]) * 32
+        return key_of(self._number)
 
     def sign(self, payload: bytes) -> bytes:
-        return tag(self._id)
+        return tag(self._number)
 
 
 class TaggedVerifier:
@@ -102,15 +91,16 @@ class _Pool:
 class Bench:
     """The chassis of one replica: remembers what the replica said, and decides what it decides."""
 
-    def __init__(self, id: int, view: View) -> None:
+    def __init__(self, id: int, setting: Setting) -> None:
         self.id = id
-        self.view = view
+        self.setting = setting
+        self.view = setting.view
         self.domains = DOMAINS
         self.signer: Signer = TaggedSigner(id)
         self.pool: Any = _Pool()
         self.parameters = PARAMETERS
         self.guard = VoteGuard()
-        self.keys = MemberKeys(view)
+        self.keys = MemberKeys(self.view)
         self.record_votes = True
         self.now = NOW
         self.decided = 0
@@ -118,7 +108,8 @@ class Bench:
         self.durable = 0
         self.said: list[Message] = []
         self.log: list[Record] = []
-        self.decision: tuple[bytes, Proof] | None = None
+        self.decision: tuple[bytes, Proof] | None = None  # of the instance that is searched
+        self._last: tuple[bytes, Proof] | None = None
         self.ordering = ModSmart(self)
 
     # What the exploration does to it
@@ -139,14 +130,48 @@ class Bench:
         if self.decided < proof.instance:
             self.decide(proof.instance, VALUES[DIGESTS.index(proof.digest)], b"data", proof, False)
 
+    def go_through(self, past: Past) -> None:
+        """All up to the decision of the first instance, which replaces a key."""
+        lost = self.id == self.setting.lost
+        if lost:
+            self.guard.suspend("lost its votes", follow=True)
+        for other in range(N if past.regency else 0):
+            if other != self.id:
+                self.ordering.heard(other, past.regency)
+        if past.sync is not None:
+            self.receive(self.view.leader(past.regency), past.sync)
+        value, proof = self.setting.decided
+        self.persist((decision_record(1, proof, value, b""),))
+        self._settle(1, value, proof)
+        self.ordering.on_keys_changed(tuple(one.member for one in self.setting.statements))
+        self.ordering.on_decided(1)
+        if lost:
+            self.signer = TaggedSigner(self.setting.number(self.id))
+            self.ordering.promise_anew()
+            self.guard.resume_with_new_key(2)
+            self.ordering.take_part()
+        # What was said so far concerns the first instance; the promises of regency 1 are on record.
+        self.said.clear()
+
     def restarted(self) -> Bench:
         """The replica after a crash: what is in the log is all that is left. (Only before it has decided.)"""
-        again = Bench(self.id, self.view)
+        again = Bench(self.id, self.setting)
         again.pool.missing = True  # so it does not take the next step at once
-        records = ((record.kind, record.instance, b"".join(record.parts)) for record in self.log)
-        again.ordering.recover(recover(records, DOMAINS))
+        state = recover(((record.kind, record.instance, b"".join(record.parts)) for record in self.log), DOMAINS)
+        for known in state.decisions:
+            again._settle(known.instance, known.value, known.proof)
+        again.signer = TaggedSigner(self.setting.number(self.id))
+        again.ordering.recover(state)
         again.ordering.take_part()
         return again
+
+    def _settle(self, instance: int, value: bytes, proof: Proof) -> None:
+        """An instance is over."""
+        self.guard.decided(instance)
+        self.keys.decided(instance, Value.decode(value).statements)
+        self.decided = instance
+        self.agreed_time = Value.decode(value).timestamp
+        self._last = (value, proof)
 
     def promises(self) -> Any:
         """All that binds the replica before it has decided."""
@@ -174,21 +199,18 @@ class Bench:
         self.said.append(message)
 
     def decide(self, instance: int, value: bytes, data: bytes, proof: Proof, logged: bool) -> None:
-        self.guard.decided(instance)
-        self.keys.decided(instance, ())
-        self.decided = instance
-        self.agreed_time = NOW
-        self.decision = (value, proof)
+        self._settle(instance, value, proof)
+        self.decision = self._last
         self.ordering.on_decided(instance)
 
     def last_proof(self) -> Proof | None:
-        return self.decision[1] if self.decision else None
+        return self._last[1] if self._last else None
 
     def decided_value(self, instance: int) -> bytes:
-        return self.decision[0] if self.decision and instance == self.decided else b""
+        return self._last[0] if self._last and instance == self.decided else b""
 
     def in_force(self, sync: Sync) -> bool:
-        return True
+        return Validator(self.view, DOMAINS, TaggedVerifier(), PARAMETERS, self.keys).in_force(sync)
 
     def statements(self) -> tuple[KeyStatement, ...]:
         return ()
@@ -227,14 +249,15 @@ class Bench:
 _OUTSIDE = {"_chassis", "_ordering", "_phase", "_handlers"}
 _REPEATS = {"_sent", "_own", "_answered", "_fetches", "_questions", "_logged"}  # what may be said again
 _LIVENESS = {"_stopping", "_patience", "_last_batch", "_batch_due", "_watch"}
+_SETTLED = {"_first"}  # at most the instance that is searched
 _HEARD = {"_seen", "_seen_accepts"}  # told to replicas that start, and to operators
 # Votes and statements that have come. What had no effect was not delivered (see `machine`), what had one is told by it.
 _COUNTS = {"_writes", "_accepts", "_voters", "_early", "_stop_data", "_missing"}
-_IGNORED = frozenset(_OUTSIDE | _REPEATS | _LIVENESS | _HEARD | _COUNTS)
+_IGNORED = frozenset(_OUTSIDE | _REPEATS | _LIVENESS | _SETTLED | _HEARD | _COUNTS)
 
 
 def picture(bench: Bench) -> Any:
-    """All that decides what the replica will say in the first instance."""
+    """All that decides what the replica will say in the instance that is searched."""
     guard = bench.guard
     if bench.decision is not None:
         return bench.decision[0], guard.regency, guard.synchronized

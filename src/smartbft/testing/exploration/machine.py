@@ -12,8 +12,8 @@ from typing import Union
 
 from smartbft.core.epoch_change import Verdict, evaluate
 from smartbft.messages import Accept, FetchValue, Message, Proof, Propose, ProposedValue, StopData, Sync, Write
-from smartbft.testing.exploration.bench import DIGESTS, VALUES, Bench, N, picture
-from smartbft.types import View
+from smartbft.testing.exploration.bench import DIGESTS, VALUES, Bench, picture
+from smartbft.testing.exploration.setting import N, Past, Setting
 
 VoteBit = int  # 2 * regency + value index
 
@@ -43,8 +43,8 @@ class Requests:
     ready: bool = True  # look at once
 
 
-# What can be handed to a replica: a message of a sender, a proof with its value, or a change of its pool.
-Delivery = Union[tuple[int, Message], Proof, Requests]  # noqa: UP007
+# What can be handed to a replica: a message of a sender, a proof with its value, a change of its pool, or its past.
+Delivery = Union[tuple[int, Message], Proof, Requests, Past]  # noqa: UP007
 Input = tuple[Delivery, ...]
 Name = tuple[Hashable, ...]  # stands for an input
 
@@ -76,16 +76,16 @@ class Machine:
             none, restarts need no states of their own.
     """
 
-    def __init__(self, id: int, view: View, representatives: dict[SyncEffect, Sync]) -> None:
+    def __init__(self, id: int, setting: Setting, representatives: dict[SyncEffect, Sync]) -> None:
         self.id = id
         self.facts: list[Facts] = []
-        self._view = view
+        self._setting = setting
         self._representatives = representatives
         self._numbers: dict[object, int] = {}
         self._steps: dict[tuple[int, Name], int] = {}
         self._made: dict[Name, Input] = {}
         self.forgetful: int | None = None
-        self._enter(Bench(id, view), ())
+        self._enter(Bench(id, setting), ())
 
     def step(self, state: int, name: Name, deliveries: Input) -> int:
         """The state after an input, which `name` stands for; the same state if the input has no effect."""
@@ -98,7 +98,7 @@ class Machine:
 
     def _drive(self, state: int, name: Name, deliveries: Input) -> int:
         history = self.facts[state].inputs
-        bench = Bench(self.id, self._view)
+        bench = Bench(self.id, self._setting)
         for earlier in history:
             self._deliver(bench, self._made[earlier])
         self._deliver(bench, deliveries)
@@ -106,7 +106,7 @@ class Machine:
 
     def replay(self, names: Iterable[Name]) -> Facts:
         """The facts after the inputs of these names, on objects made anew: the proof of a trace."""
-        bench = Bench(self.id, self._view)
+        bench = Bench(self.id, self._setting)
         for name in names:
             self._deliver(bench, self._made[name])
         return self._look(bench, ())
@@ -119,6 +119,8 @@ class Machine:
                 bench.give_requests(delivery.pending, delivery.missing, delivery.ready)
             elif isinstance(delivery, Proof):
                 bench.learn(delivery)
+            elif isinstance(delivery, Past):
+                bench.go_through(delivery)
             else:
                 bench.receive(*delivery)
             for question in bench.said[said:]:
@@ -150,11 +152,11 @@ class Machine:
         accepts: set[VoteBit] = set()
         facts = Facts(bench.guard.regency, bench.guard.synchronized, frozenset(), frozenset(), {}, {}, {}, None)
         for message in bench.said:
-            if isinstance(message, (Write, Accept)) and message.instance == 1:
+            if isinstance(message, (Write, Accept)) and message.instance == self._setting.instance:
                 (writes if isinstance(message, Write) else accepts).add(bit(message.regency, message.digest))
-            elif isinstance(message, Propose) and message.instance == 1:
+            elif isinstance(message, Propose) and message.instance == self._setting.instance:
                 facts.proposed[message.regency] = message
-            elif isinstance(message, Sync) and self._view.leader(message.regency) == self.id:
+            elif isinstance(message, Sync) and self._setting.view.leader(message.regency) == self.id:
                 facts.syncs[message.regency] = self._represent(message)
         self._own_stop_data(bench, facts)
         self._forget(facts)
@@ -186,7 +188,7 @@ class Machine:
 
 
 def bit(regency: int, digest: bytes) -> VoteBit:
-    """One number for a vote in the first instance."""
+    """One number for a vote in the instance that is searched."""
     return 2 * regency + DIGESTS.index(digest)
 
 

@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 
 from smartbft.messages import Accept, Message, Proof, Propose, Stop, StopData, Sync, Write
 from smartbft.testing.exploration.adversary import Adversary
-from smartbft.testing.exploration.bench import DIGESTS, VALUES, A, B, N, make_view, tag
+from smartbft.testing.exploration.bench import DIGESTS, VALUES, A, B
 from smartbft.testing.exploration.machine import Facts, Input, Machine, Name, Requests, SyncEffect
+from smartbft.testing.exploration.setting import N, Setting
 
 State = tuple[int, int, int]  # a local state of each correct replica
 Three = tuple[Facts, Facts, Facts]
@@ -56,6 +57,7 @@ class Report:
 
     byzantine: int
     changes: int
+    lost: int | None = None
     complete: bool = True
     states: list[int] = field(default_factory=list)
     transitions: list[int] = field(default_factory=list)
@@ -81,6 +83,8 @@ class Search:
         byzantine: id of the Byzantine replica; with four members, replica 1 leads regency 0, 2 leads 1 and 3 leads 2.
         changes: regency changes at most.
         budget: seconds, or None.
+        lost: the member that the instance before gave a new key, because it lost its votes; the Byzantine replica was
+            honest until then. None: the first instance is searched.
     """
 
     def __init__(
@@ -89,14 +93,16 @@ class Search:
         changes: int,
         budget: float | None = None,
         *,
+        lost: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.report = Report(byzantine, changes)
-        self._view = make_view()
+        self.report = Report(byzantine, changes, lost)
+        self._setting = Setting(lost)
+        self._view = self._setting.view
         self._representatives: dict[SyncEffect, Sync] = {}
         self._correct = tuple(id for id in range(N) if id != byzantine)
-        self._machines = [Machine(id, self._view, self._representatives) for id in self._correct]
-        self._adversary = Adversary(byzantine, self._view, self._representatives)
+        self._machines = [Machine(id, self._setting, self._representatives) for id in self._correct]
+        self._adversary = Adversary(byzantine, self._setting, self._representatives)
         self._byzantine = byzantine
         self._clock = clock
         self._deadline = None if budget is None else clock() + budget
@@ -108,7 +114,7 @@ class Search:
     def run(self) -> Report:
         """Explore; stops at the first broken promise, or when the budget is spent."""
         report = self.report
-        starts: Starts = {ORIGIN: (ORIGIN, ORIGIN, ())}
+        starts = self._beginnings()
         try:
             for regency in range(report.changes + 1):
                 self._starts.append(starts)
@@ -122,6 +128,22 @@ class Search:
             pass
         report.local_states = sum(len(machine.facts) for machine in self._machines)
         return report
+
+    def _beginnings(self) -> Starts:
+        """Where the instance can begin: each replica has a past of its own."""
+        if self._setting.lost is None:
+            return {ORIGIN: (ORIGIN, ORIGIN, ())}
+        starts: Starts = {}
+        named = list(enumerate(self._setting.pasts()))
+        for chosen in itertools.product(named, repeat=3):
+            if self._setting.together(dict(zip(self._correct, (past for _, past in chosen), strict=True))):
+                steps = [(position, ("past", number)) for position, (number, _) in enumerate(chosen)]
+                one, two, three = (
+                    machine.step(0, name, (past,))
+                    for machine, (_, name), (_, past) in zip(self._machines, steps, chosen, strict=True)
+                )
+                starts.setdefault((one, two, three), (ORIGIN, ORIGIN, tuple(steps)))
+        return starts
 
     def _explore_regency(self, regency: int, starts: Starts) -> Starts:
         """Explore from each start; returns where the next regency can start."""
@@ -232,7 +254,10 @@ class Search:
         if leader != self._byzantine:
             own: list[Move] = [(("propose", value), (Requests(value),)) for value in (A, B)]
             return {self._correct.index(leader): own}
-        offers: list[Move] = [(("PROPOSE", value), ((leader, Propose(0, 0, 1, VALUES[value])),)) for value in (A, B)]
+        instance = self._setting.instance
+        offers: list[Move] = [
+            (("PROPOSE", value), ((leader, Propose(0, 0, instance, VALUES[value])),)) for value in (A, B)
+        ]
         return dict.fromkeys(range(3), offers)
 
     def _taking_up(self, effects: tuple[SyncEffect, ...]) -> list[Move]:
@@ -241,7 +266,8 @@ class Search:
         Who lacks the bodies writes nothing, so it does not matter which value that is.
         """
         moves: list[Move] = []
-        useful = [effect for effect in effects if effect.instance == 1]
+        useful = [effect for effect in effects if effect.instance == self._setting.instance]
+        useful += [effect for effect in effects if effect.instance < self._setting.instance][:1]  # all alike
         for missing, chosen in ((False, useful), (True, [effect for effect in useful if effect.value][:1])):
             for effect in chosen:
                 sync = self._representatives[effect]
@@ -293,9 +319,22 @@ class Search:
                     yield ("PROPOSE", VALUES.index(at.value)), ((leader, at),)
             else:
                 yield from self._taking_up(tuple(facts[self._correct.index(leader)].syncs.values()))
+        elif self._setting.lost is not None:
+            yield from self._later_proposals(regency, position, facts)
         # Votes of the regency before it must not matter any more.
         for vote in range(2 * max(regency - 1, 0), 2 * regency + 2):
             yield self._votes(Write, vote, position, facts)
+
+    def _later_proposals(self, regency: int, position: int, facts: Three) -> Iterator[Move]:
+        """In a regency that began before the instance, or with a SYNC of the one before, values come in a PROPOSE."""
+        leader, instance = self._view.leader(regency), self._setting.instance
+        if leader == self._byzantine:
+            for value in (A, B):
+                yield ("PROPOSE", regency, value), ((leader, Propose(0, regency, instance, VALUES[value])),)
+        elif leader == self._correct[position]:
+            yield from ((("propose", value), (Requests(value),)) for value in (A, B))
+        elif (at := facts[self._correct.index(leader)].proposed.get(regency)) is not None:
+            yield ("PROPOSE", regency, VALUES.index(at.value)), ((leader, at),)
 
     def _votes(self, kind: type[Write | Accept], vote: int, position: int, facts: Three) -> Move:
         senders = [self._byzantine]
@@ -304,8 +343,14 @@ class Search:
                 senders.append(self._correct[other])
         name = (kind.__name__, vote, *senders)
         if name not in self._vote_moves:
-            self._vote_moves[name] = name, tuple((sender, _vote(kind, sender, vote)) for sender in senders)
+            self._vote_moves[name] = name, tuple((sender, self._vote(kind, sender, vote)) for sender in senders)
         return self._vote_moves[name]
+
+    def _vote(self, kind: type[Write | Accept], sender: int, vote: int) -> Message:
+        regency, digest, instance = vote // 2, DIGESTS[vote % 2], self._setting.instance
+        if kind is Write:
+            return Write(0, regency, instance, digest)
+        return Accept(0, regency, instance, digest, self._setting.tag(sender))
 
     # What must hold
 
@@ -335,9 +380,9 @@ class Search:
         """What is decided binds, whatever set a leader chooses; and nothing binds where nobody has voted."""
         decided = {VALUES[_bit(proof) % 2] for proof in provable}
         for instance, bound, value in outcomes:
-            if instance > 1 and bound:
+            if instance > self._setting.instance and bound:
                 self._fail("a value binds in an instance in which nobody voted", regency, start, {start: None}, start)
-            if instance == 1 and decided and (not bound or value not in decided):
+            if instance <= self._setting.instance and decided and (not bound or value not in decided):
                 verdict = f"binds {_letter(value)}" if bound else f"lets the leader propose {_letter(value)}"
                 self._fail(
                     f"a decided value does not bind: a set of STOPDATA {verdict}", regency, start, {start: None}, start
@@ -375,9 +420,9 @@ class Search:
         while (before := parents[state]) is not None:
             state, step = before
             inside.append(step)
-        if regency == 0:
-            return inside[::-1]
         earlier, end, steps = self._starts[regency][start]
+        if regency == 0:
+            return [*steps, *inside[::-1]]
         return [*self._path(regency - 1, earlier, None, end), *steps, *inside[::-1]]
 
     def replayed(self, steps: tuple[Step, ...]) -> Three:
@@ -400,11 +445,6 @@ def _replaced(state: State, position: int, local: int) -> State:
 
 def _bit(proof: Proof) -> int:
     return 2 * proof.regency + DIGESTS.index(proof.digest)
-
-
-def _vote(kind: type[Write | Accept], sender: int, vote: int) -> Message:
-    regency, digest = vote // 2, DIGESTS[vote % 2]
-    return Write(0, regency, 1, digest) if kind is Write else Accept(0, regency, 1, digest, tag(sender))
 
 
 def _words(name: Name) -> str:
