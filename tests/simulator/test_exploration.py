@@ -1,5 +1,5 @@
-"""The exhaustive search of the regency change: complete within its bounds, equal to a search without reductions, and
-not blind: planted bugs are found.
+"""The exhaustive search of the regency change, also after a key change: complete within its bounds, equal to a search
+without reductions, and not blind: planted bugs are found.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from smartbft.protocols.vp_consensus import VPConsensus
 from smartbft.quorum import quorum
 from smartbft.testing.exploration import Search, adversary, machine
 from smartbft.testing.exploration.__main__ import BROKEN, UNFINISHED, main
-from smartbft.testing.exploration.search import Parents, State
+from smartbft.testing.exploration.search import Parents, Starts, State
 
 
 @pytest.mark.parametrize("byzantine", range(4))
@@ -43,6 +43,56 @@ def test_two_regency_changes_are_explored_completely_and_hold(byzantine: int) ->
     report = Search(byzantine, 2).run()
     assert report.complete
     assert report.broken is None
+
+
+LIARS_AND_LOST = [(liar, lost) for liar in range(4) for lost in range(4) if lost != liar]
+
+
+@pytest.mark.parametrize(
+    ("byzantine", "lost"),
+    [pair if pair == (1, 0) else pytest.param(*pair, marks=pytest.mark.campaign) for pair in LIARS_AND_LOST],
+)
+def test_after_a_key_change_one_regency_change_is_explored_completely_and_holds(byzantine: int, lost: int) -> None:
+    report = Search(byzantine, 1, lost=lost).run()
+    assert report.complete
+    assert report.broken is None
+    assert report.starts[0] >= 20, "in these pasts others can have been"
+    assert report.states[1] >= 2000
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize(("byzantine", "lost"), LIARS_AND_LOST)
+def test_after_a_key_change_two_regency_changes_are_explored_completely_and_hold(byzantine: int, lost: int) -> None:
+    report = Search(byzantine, 2, lost=lost).run()
+    assert report.complete
+    assert report.broken is None
+
+
+class OneStayed(Search):
+    """Of the pasts before the key change those in which one replica alone has left regency 0, with a SYNC."""
+
+    def _beginnings(self) -> Starts:
+        left = {1}  # its position
+        return {
+            start: way
+            for start, way in super()._beginnings().items()
+            if {position for position, (_, number) in way[2] if number} == left and way[2][1][1][1] == FIRST_SYNC
+        }
+
+
+FIRST_SYNC = 2  # the number of that past
+
+
+def test_planted_bug_a_sync_outlives_a_promise_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An honest WRITE in a regency that began with a lost promise certifies what a liar invents."""
+    assert OneStayed(1, 2, lost=0).run().broken is None
+    monkeypatch.setattr(Validator, "in_force", lambda validator, sync: True)
+    search = OneStayed(1, 2, lost=0)
+    broken = search.run().broken
+    assert broken is not None
+    assert broken.promise.startswith(("a decided value does not bind", "agreement"))
+    assert search.told(broken.steps)[0] == "replica 0 gets past, 0"
 
 
 class Recorded(Search):

@@ -5,28 +5,15 @@ product's own validation.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
 
 from smartbft.core.epoch_change import Outcome, Verdict, evaluate
-from smartbft.core.validation import Validator
-from smartbft.errors import RemoteProtocolError
 from smartbft.messages import Accepted, Proof, StopData, Sync, Written
-from smartbft.testing.exploration.bench import DIGESTS, PARAMETERS, VALUES, TaggedVerifier
+from smartbft.testing.exploration.bench import DIGESTS, VALUES, make_validator, passes
 from smartbft.testing.exploration.machine import SyncEffect, content, effect_of
-from smartbft.testing.exploration.setting import DOMAINS, N, Setting
+from smartbft.testing.exploration.setting import N, Setting
 
 F = (N - 1) // 3
-Statement = TypeVar("Statement")
-
-
-def _passes(check: Callable[[Statement], object], statement: Statement) -> bool:
-    """Whether validation lets a statement pass."""
-    try:
-        check(statement)
-    except RemoteProtocolError:
-        return False
-    return True
 
 
 class Adversary:
@@ -40,7 +27,7 @@ class Adversary:
     def __init__(self, id: int, setting: Setting, representatives: dict[SyncEffect, Sync]) -> None:
         self.id = id
         self._setting = setting
-        self._validator = Validator(setting.view, DOMAINS, TaggedVerifier(), PARAMETERS, setting.keys())
+        self._validator = make_validator(setting)
         self._representatives = representatives
         self._menus: dict[tuple[int, tuple[int, ...]], list[StopData]] = {}
         self._syncs: dict[object, tuple[SyncEffect, ...]] = {}
@@ -50,7 +37,7 @@ class Adversary:
         """A decision proof of the instance, if these and the adversary's own ACCEPT make a valid one."""
         everybody = tuple((signer, self._setting.tag(signer)) for signer in sorted({*signers, self.id}))
         proof = Proof(0, regency, self._setting.instance, DIGESTS[value], everybody)
-        return proof if _passes(self._validator.check_proof, proof) else None
+        return proof if passes(self._validator.check_proof, proof) else None
 
     def stop_data(self, regency: int, decided: tuple[Proof, ...]) -> list[StopData]:
         """Every STOPDATA for `regency` that validation lets pass: any accepted value, any write set, any proof."""
@@ -65,7 +52,7 @@ class Adversary:
             if last is not None:
                 claims.append(StopData(0, regency, self.id, instance - 1, None, (), None, signature))
             claims += [StopData(0, regency, self.id, instance + 1, None, (), proof, signature) for proof in decided]
-            self._menus[key] = [claim for claim in claims if _passes(self._validator.check_stop_data, claim)]
+            self._menus[key] = [claim for claim in claims if passes(self._validator.check_stop_data, claim)]
         return self._menus[key]
 
     def syncs(self, regency: int, honest: Sequence[StopData], decided: tuple[Proof, ...]) -> tuple[SyncEffect, ...]:
@@ -83,7 +70,7 @@ class Adversary:
                         self._setting.tag(self.id),
                     )
                     effect = effect_of(sync)
-                    if effect not in found and _passes(self._validator.check_sync, sync):
+                    if effect not in found and passes(self._validator.check_sync, sync):
                         self._representatives.setdefault(effect, sync)
                         found[effect] = None
             self._syncs[key] = tuple(found)

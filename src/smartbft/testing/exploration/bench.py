@@ -7,8 +7,8 @@ the adversary wants) and signatures (tagged with their signer; the adversary onl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -21,6 +21,7 @@ from smartbft.core.recovery import recover
 from smartbft.core.safety import VoteGuard
 from smartbft.core.validation import Validator
 from smartbft.crypto.signatures import Signer
+from smartbft.errors import RemoteProtocolError
 from smartbft.messages import Message, Proof, StopData, Sync
 from smartbft.protocols.mod_smart import ModSmart
 from smartbft.testing.exploration.setting import DOMAINS, NOW, N, Past, Setting, key_of, tag
@@ -31,6 +32,7 @@ REQUESTS = (b"A" * 32, b"B" * 32)  # request digests
 VALUES = tuple(Value(NOW, digest).encode() for digest in REQUESTS)
 DIGESTS = tuple(DOMAINS.value_digest(value) for value in VALUES)
 A, B = 0, 1  # indices into these
+Statement = TypeVar("Statement")
 
 
 class TaggedSigner:
@@ -55,6 +57,20 @@ class TaggedVerifier:
 
     def acceptable(self, key: bytes) -> bool:
         return True
+
+
+def make_validator(setting: Setting) -> Validator:
+    """The checks of a replica that is at the instance under search."""
+    return Validator(setting.view, DOMAINS, TaggedVerifier(), PARAMETERS, setting.keys())
+
+
+def passes(check: Callable[[Statement], object], statement: Statement) -> bool:
+    """Whether validation lets a statement pass."""
+    try:
+        check(statement)
+    except RemoteProtocolError:
+        return False
+    return True
 
 
 class _Pool:

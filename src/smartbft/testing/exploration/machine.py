@@ -12,7 +12,7 @@ from typing import Union
 
 from smartbft.core.epoch_change import Verdict, evaluate
 from smartbft.messages import Accept, FetchValue, Message, Proof, Propose, ProposedValue, StopData, Sync, Write
-from smartbft.testing.exploration.bench import DIGESTS, VALUES, Bench, picture
+from smartbft.testing.exploration.bench import DIGESTS, VALUES, Bench, make_validator, passes, picture
 from smartbft.testing.exploration.setting import N, Past, Setting
 
 VoteBit = int  # 2 * regency + value index
@@ -80,6 +80,7 @@ class Machine:
         self.id = id
         self.facts: list[Facts] = []
         self._setting = setting
+        self._validator = make_validator(setting)
         self._representatives = representatives
         self._numbers: dict[object, int] = {}
         self._steps: dict[tuple[int, Name], int] = {}
@@ -156,7 +157,7 @@ class Machine:
                 (writes if isinstance(message, Write) else accepts).add(bit(message.regency, message.digest))
             elif isinstance(message, Propose) and message.instance == self._setting.instance:
                 facts.proposed[message.regency] = message
-            elif isinstance(message, Sync) and self._setting.view.leader(message.regency) == self.id:
+            elif isinstance(message, Sync) and self._may_be_taken_up(message):
                 facts.syncs[message.regency] = self._represent(message)
         self._own_stop_data(bench, facts)
         self._forget(facts)
@@ -164,6 +165,11 @@ class Machine:
         facts.decided = VALUES.index(bench.decision[0]) if bench.decision else None
         facts.inputs = history
         return facts
+
+    def _may_be_taken_up(self, sync: Sync) -> bool:
+        """Whether it is this leader's, and valid still: one of before a key change may not be."""
+        own = self._setting.view.leader(sync.regency) == self.id
+        return own and passes(self._validator.check_sync, sync)
 
     @staticmethod
     def _own_stop_data(bench: Bench, facts: Facts) -> None:
