@@ -281,6 +281,22 @@ MAX_BYTES_WAITING_FOR_CLIENTS = 512 * 1024 * 1024
 RECONNECT_INITIAL_SECONDS = 0.05
 RECONNECT_MAX_SECONDS = 2.0
 
+# Names and their addresses. Each name has one look-up in flight at most, on a thread of its own: threads for as many
+# names as a few chains have members. What was found is kept for as many as many chains have.
+MAX_LOOKUPS_IN_FLIGHT = 4 * MAX_MEMBERS
+MAX_KNOWN_NAMES = 16 * MAX_MEMBERS
+# A name that was found before is dialed where it was then, when its look-up takes longer than this.
+LOOKUP_PATIENCE_SECONDS = 0.5
+# A replica that starts waits so long for its own name.
+LOOKUP_AT_START_SECONDS = 10.0
+# Addresses of one name that are tried in one attempt; those that failed come last in the next one.
+MAX_ADDRESSES_OF_A_NAME = 8
+# The next address is tried beside one that has not answered for so long (RFC 8305 recommends it).
+ADDRESS_STAGGER_SECONDS = 0.25
+# A handshake at one of several addresses may take so long at first, and twice as long each time that one fails there:
+# somebody who accepts connections and says nothing must not keep anybody from the other addresses.
+FIRST_HANDSHAKE_AT_AN_ADDRESS_SECONDS = 1.0
+
 # Clients.
 CLIENT_RETRANSMIT_SECONDS = 1.0
 CLIENT_RETRANSMIT_MAX_SECONDS = 8.0

@@ -5,7 +5,8 @@ address is a `ConfigError` that names the file and the field and says what to do
 unit (``"250ms"``, ``"64MiB"``) in the files, and microseconds and bytes in Python.
 """
 
-from smartbft.config.genesis import Address, Genesis, GenesisMember
+from smartbft.config.address import Address
+from smartbft.config.genesis import Genesis, GenesisMember
 from smartbft.config.profile import ClientProfile
 from smartbft.config.replica import PERSISTENCE_MODES, SIGNATURE_CHECKS, TRANSPORTS, ReplicaConfig, check_schedule
 from smartbft.config.units import format_duration, format_size, parse_duration, parse_size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -16,6 +15,7 @@ from blake3 import blake3
 
 from smartbft import limits
 from smartbft._fastpath.verify import is_small_order
+from smartbft.config.address import Address
 from smartbft.config.toml import Duration, HexBytes32, Size, check_plain, read_toml, write_toml
 from smartbft.config.units import format_duration, format_size
 from smartbft.errors import ConfigError, LocalProtocolError
@@ -24,8 +24,6 @@ from smartbft.types import CHANNEL, SEQUENTIAL, SIGNATURES, TOGETHER, Member, Pa
 _CONTEXT = "smartbft v1 genesis"
 _FORMAT_VERSION = 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_PORT = re.compile(r"[0-9]{1,5}")
-_HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")
 
 # Which parameters are durations and sizes, and the bounds each must keep.
 _DURATIONS = (
@@ -65,34 +63,6 @@ _NOT_LONGER = (
     ("resend_interval", "request_timeout", "what is lost must be repeated before the leader is suspected for it"),
     ("request_timeout", "max_request_timeout", "the timeout begins there and is doubled up to that"),
 )
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Address:
-    """Where a TCP listener is: a host name or IP address, and a port."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    @classmethod
-    def parse(cls, text: str) -> Address:
-        """Parse ``"host:port"`` or ``"[IPv6 address]:port"``. Raises LocalProtocolError."""
-        host, colon, port = text.rpartition(":")
-        advice = 'write host:port, e.g. "127.0.0.1:7000" or "[::1]:7000"'
-        if not colon or not _PORT.fullmatch(port) or not 1 <= int(port) <= 65535:
-            raise LocalProtocolError(f'"{text}" has no port from 1 to 65535: {advice}')
-        if host.startswith("[") and host.endswith("]"):
-            host = host[1:-1]
-            if not _is_ip_address(host) or ":" not in host:
-                raise LocalProtocolError(f'"{text}" has no IPv6 address in its brackets: {advice}')
-        elif not _is_ip_address(host) and not _HOST_NAME.fullmatch(host):
-            raise LocalProtocolError(f'"{text}" has no valid host: {advice}')
-        elif ":" in host:
-            raise LocalProtocolError(f'"{text}" is ambiguous: {advice}')
-        return cls(host.lower(), int(port))
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +285,7 @@ def _canonical(member: GenesisMember) -> tuple[Any, ...]:
 def _check_members(members: Iterable[GenesisMember], file: str | None) -> None:
     seen: dict[str, dict[Any, str]] = {"id": {}, "key": {}, "certificate": {}, "address": {}}
     for index, member in enumerate(members):
-        items = [
+        items: list[tuple[str, str, int | bytes | Address]] = [
             ("id", "id", member.id),
             ("key", "permanent_key", member.permanent_key),
             ("key", "consensus_key", member.consensus_key),
@@ -330,12 +300,13 @@ def _check_members(members: Iterable[GenesisMember], file: str | None) -> None:
             # With a point of small order anybody can sign for the member (ZIP-215 accepts such signatures).
             if kind == "key" and isinstance(value, bytes) and is_small_order(value):
                 raise ConfigError("is not a usable Ed25519 public key", file=file, field=place)
-            if value in seen[kind]:
+            same = value.endpoint if isinstance(value, Address) else value
+            if same in seen[kind]:
                 shown = value.hex() if isinstance(value, bytes) else value
                 raise ConfigError(
-                    f"{shown} is also {seen[kind][value]}: every replica needs its own", file=file, field=place
+                    f"{shown} is also {seen[kind][same]}: every replica needs its own", file=file, field=place
                 )
-            seen[kind][value] = place
+            seen[kind][same] = place
 
 
 def _check_parameters(parameters: Parameters, file: str | None) -> None:
@@ -373,11 +344,3 @@ def _check_schedule(parameters: Parameters, n: int, file: str | None) -> None:
             file=file,
             field="parameters.checkpoint_interval",
         )
-
-
-def _is_ip_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

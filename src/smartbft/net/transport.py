@@ -7,20 +7,20 @@ and one state, and a replica that is penalised or restarts is dialed again, or d
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import os
 import socket
 import ssl
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from smartbft.crypto.signatures import Signer
-from smartbft.errors import ConfigError, HandshakeError, RemoteProtocolError
+from smartbft.errors import HandshakeError, RemoteProtocolError
 from smartbft.limits import RECONNECT_INITIAL_SECONDS, RECONNECT_MAX_SECONDS
 from smartbft.net.connection import Connection, Handler, ReadBuffer
+from smartbft.net.dialing import Trials, connect_any, listen, listen_on, plain, server_name
 from smartbft.net.handshake import (
     NO_CHANNEL,
     NONCE_BYTES,
@@ -32,22 +32,11 @@ from smartbft.net.handshake import (
 )
 from smartbft.net.knock import Door, knock
 from smartbft.net.lobby import Guest, Lobby, address_group
+from smartbft.net.names import RESOLVER, Place, Places
 from smartbft.net.penalties import Penalties
 from smartbft.net.watch import ConnectionLimits
 
 logger = logging.getLogger(__name__)
-
-_BACKLOG = 1024
-
-
-def plain(error: OSError) -> str:
-    """What the system says about a failed operation on a socket, without the number and the loop's words around it."""
-    if isinstance(error, ssl.SSLError):
-        reason = getattr(error, "reason", None) or str(error)
-        return f"it does not speak TLS as it should ({reason.lower().replace('_', ' ')})"
-    if error.errno in errno.errorcode:
-        return os.strerror(error.errno or 0).lower()
-    return error.strerror or str(error) or "no answer in time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +111,8 @@ class Listener:
         Raises:
             ConfigError: the address cannot be used.
         """
-        try:
-            for listening in [sock] if sock is not None else await _bind(host, port):
-                listening.listen(_BACKLOG)
-                self.lobby.open(listening)
-        except OSError as error:
-            hint = " (is another replica running?)" if error.errno == errno.EADDRINUSE else ""
-            raise ConfigError(f"cannot listen on {host}:{port}: {plain(error)}{hint}") from None
+        for listening in await listen(host, port) if sock is None else [listen_on(sock, host, port)]:
+            self.lobby.open(listening)
         self._looking = asyncio.get_running_loop().call_later(self._limits.look_interval, self._look)
 
     @property
@@ -245,25 +229,6 @@ class _Accepted(Connection):
         self.fail(RemoteProtocolError(f"{self.address}: {why}"))
 
 
-async def _bind(host: str, port: int) -> list[socket.socket]:
-    """Sockets at all addresses of `host`. Raises OSError."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    sockets: list[socket.socket] = []
-    try:
-        for family, address in dict.fromkeys((entry[0], entry[4]) for entry in found):
-            sock = socket.socket(family, socket.SOCK_STREAM)
-            sockets.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind(address)
-    except OSError:
-        for sock in sockets:
-            sock.close()
-        raise
-    return sockets
-
-
 class _BeforeTls(asyncio.Protocol):
     """Nothing is read before TLS begins, not even that the other side has closed."""
 
@@ -308,6 +273,8 @@ class Dialer:
         self._pause = RECONNECT_INITIAL_SECONDS
         self._last_problem = ""
         self._task: asyncio.Task[None] | None = None
+        self._trials = Trials()
+        self._place: Place | None = None  # where it dials now, or is connected
         self._knocked = 0  # when, microseconds
 
     @property
@@ -340,17 +307,20 @@ class Dialer:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            began = loop.time()
+            began, led_nowhere = loop.time(), True
             try:
                 connection = await self._dial()
                 await self._watch(connection)
                 problem = _end_of(connection)
+                led_nowhere = connection.peer is None
             except OSError as error:
                 problem = plain(error)
             except Exception as error:  # a bug costs an attempt, and not the connection for ever
                 logger.exception("dialing replica %d failed", self._target.replica)
                 problem = str(error)
             self._connection = None
+            if led_nowhere and self._place is not None:
+                self._trials.failed(self._place)
             if loop.time() - began > RECONNECT_MAX_SECONDS:
                 self._pause = RECONNECT_INITIAL_SECONDS
             self._report(problem)
@@ -358,28 +328,50 @@ class Dialer:
             self._pause = min(2 * self._pause, RECONNECT_MAX_SECONDS)
 
     async def _dial(self) -> Connection:
-        target, loop = self._target, asyncio.get_running_loop()
-        async with asyncio.timeout(self._limits.handshake_timeout):
-            if self._tls is not None:
-                connection = await self._dial_tls(self._tls)
-            else:
-                _, connection = await loop.create_connection(
-                    lambda: self._make(self._knock()), target.host, target.port
-                )
+        loop, longest = asyncio.get_running_loop(), self._limits.handshake_timeout
+        places = self._trials.order(await self._find())
+        self._place = None
+        async with asyncio.timeout(longest):
+            try:
+                sock, self._place = await connect_any(places)
+            except OSError:
+                self._trials.failed(*places)
+                raise
+            limits = replace(self._limits, handshake_timeout=self._trials.seconds(self._place, places, longest))
+            try:
+                if self._tls is not None:
+                    connection = await self._dial_tls(sock, self._tls, limits)
+                else:
+                    _, connection = await loop.create_connection(lambda: self._make(self._knock(), limits), sock=sock)
+            except BaseException:
+                sock.close()
+                raise
         self._connection = connection
         return connection
 
-    async def _dial_tls(self, context: ssl.SSLContext) -> Connection:
-        target, loop = self._target, asyncio.get_running_loop()
-        transport, _ = await loop.create_connection(_BeforeTls, target.host, target.port)
+    async def _find(self) -> Places:
+        """Where the replica is now. Raises OSError: its name is not found."""
+        target = self._target
+        try:
+            async with asyncio.timeout(self._limits.handshake_timeout):
+                return await RESOLVER.find(target.host, target.port)
+        except TimeoutError:
+            raise OSError(f"the look-up of its name, {target.host}, has not ended yet") from None
+
+    async def _dial_tls(self, sock: socket.socket, context: ssl.SSLContext, limits: ConnectionLimits) -> Connection:
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_connection(_BeforeTls, sock=sock)
         try:
             transport.write(self._knock())
             if transport.is_closing():
                 raise ConnectionResetError("closed by the other side")
-            connection = self._make(b"")
-            timeout = self._limits.handshake_timeout
+            connection = self._make(b"", limits)
             secured = await loop.start_tls(
-                transport, connection, context, server_hostname=target.host, ssl_handshake_timeout=timeout
+                transport,
+                connection,
+                context,
+                server_hostname=server_name(self._target.host),
+                ssl_handshake_timeout=limits.handshake_timeout,
             )
         except BaseException:
             transport.abort()
@@ -400,11 +392,13 @@ class Dialer:
         loop = asyncio.get_running_loop()
         if await asyncio.shield(connection.established) is not None:
             self._last_problem = ""
+            if self._place is not None:
+                self._trials.succeeded(self._place)
         while not connection.done.done():
             await asyncio.wait([connection.done], timeout=self._limits.look_interval)
             connection.look(loop.time())
 
-    def _make(self, first: bytes) -> Connection:
+    def _make(self, first: bytes, limits: ConnectionLimits) -> Connection:
         """A connection that says `first` before its handshake."""
         target = self._target
         nonce = os.urandom(NONCE_BYTES)
@@ -415,7 +409,7 @@ class Dialer:
         else:
             dialer = ReplicaDialer(self._chain_id, self._identity, target.replica, target.key, nonce, channel)
         certificate = target.certificate if self._tls is not None else None
-        return Connection(dialer, first + dialer.start(), self._handler, self._buffer, self._limits, certificate)
+        return Connection(dialer, first + dialer.start(), self._handler, self._buffer, limits, certificate)
 
     def _report(self, problem: str) -> None:
         """Log a problem once, not at every attempt."""

@@ -24,6 +24,7 @@ from smartbft.config import Genesis, GenesisMember
 from smartbft.errors import Indeterminate, LocalProtocolError, NotEnoughReplies, RemoteProtocolError, SmartBFTError
 from smartbft.limits import HANDSHAKE_TIMEOUT_SECONDS, READ_BUFFER_BYTES, RESERVED_DESCRIPTORS
 from smartbft.net.descriptors import raise_limit
+from smartbft.net.dialing import connect
 from smartbft.net.handshake import NO_CHANNEL, NONCE_BYTES, ClientDialer
 from smartbft.net.tls import dialer_context
 from smartbft.runtime.lanes import Lane, Link, Pace, Pauses, Traffic
@@ -295,7 +296,10 @@ class LoadGenerator:
         address = member.client_address
         async with asyncio.timeout(2 * HANDSHAKE_TIMEOUT_SECONDS):
             _, link = await asyncio.get_running_loop().create_connection(
-                lambda: Link(lane, index, dialer, self._buffer, pinned), address.host, address.port, ssl=self._tls
+                lambda: Link(lane, index, dialer, self._buffer, pinned),
+                sock=await connect(address.host, address.port),
+                ssl=self._tls,
+                server_hostname=address.host if self._tls is not None else None,
             )
             try:
                 await link.ready

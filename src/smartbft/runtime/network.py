@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
 import socket
 import ssl
@@ -163,19 +162,10 @@ def check_loopback(config: ReplicaConfig, genesis: Genesis) -> None:
     """Raises ConfigError: the replica would listen on plain TCP beyond this machine."""
     member = genesis.member(config.replica)
     for address in (member.replica_address, member.client_address):
-        if not _is_loopback(address.host):
+        if not address.is_loopback:
             raise ConfigError(
                 f"plain TCP on {address} would send everything in the clear: use tls (plain is for measurements on one "
                 "machine, on loopback addresses)",
                 file=str(config.config_path),
                 field="transport",
             )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -242,10 +242,10 @@ DECODERS = [
     Decoder(
         "address",
         _text(_parse_address),
-        [b"127.0.0.1:7000", b"[::1]:7000", b"replica-0.example.org:65535"],
+        [b"127.0.0.1:7000", b"[::1]:7000", b"replica-0.example.org:65535", b"[fe80::1%Eth0]:7000", b"a_b.:7000"],
         LocalProtocolError,
         _text(_port_of_any_length),
-        fields=[b":", b"[", b"]", b".", b"-", b"%", b"0", b"9" * 200, "٣".encode()],
+        fields=[b":", b"[", b"]", b".", b"-", b"%", b"0", b"0x", b"_", b"::ffff:", b"9" * 200, "٣".encode()],
     ),
     Decoder(
         "duration or size",
