@@ -162,6 +162,21 @@ def test_a_missing_binary_or_huge_file_is_a_configuration_error(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"\xef\xbb\xbfreplica = 1\n", "begins with a byte order mark: save it as UTF-8"),
+        ("replica = 1\n".encode("utf-16"), "is UTF-16 text: save it as UTF-8"),
+        ("replica = 1\n".encode("utf-16-be"), "null bytes"),
+        ("replica = 1\n".encode("utf-32"), "is UTF-32 text"),
+    ],
+)
+def test_text_of_another_encoding_is_named(tmp_path: Path, content: bytes, problem: str) -> None:
+    (tmp_path / "config.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match=problem):
+        ReplicaConfig.load(tmp_path)
+
+
+@pytest.mark.parametrize(
     ("text", "advice"),
     [
         ("x = " + "[" * 100_000, "nested too deeply"),

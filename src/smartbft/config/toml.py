@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from smartbft.config.text import encoding_problem
 from smartbft.config.units import parse_duration, parse_size
 from smartbft.disk import write_file
 from smartbft.errors import ConfigError, LocalProtocolError
@@ -65,6 +66,8 @@ def read_toml(path: Path, schema: type[Schema]) -> Schema:
         raise ConfigError(f"cannot be read: {getattr(error, 'strerror', error)}", file=str(path)) from None
     if len(content) > _MAX_FILE_BYTES:
         raise ConfigError(f"is larger than {_MAX_FILE_BYTES} bytes and cannot be a configuration", file=str(path))
+    if problem := encoding_problem(content):
+        raise ConfigError(f"{problem}: save it as UTF-8 without a byte order mark", file=str(path))
     try:
         tree = tomllib.loads(content.decode())
     except UnicodeDecodeError:

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 _BACKLOG = 1024
 # What OpenSSL says when one side offers nothing that the other one may use.
-_NOTHING_IN_COMMON = ("HANDSHAKE_FAILURE", "NO_SUITABLE", "NO_SHARED", "NO_PROTOCOLS", "INSUFFICIENT_SECURITY")
+_NOTHING_IN_COMMON = ("handshake failure", "no suitable", "no shared", "no protocols", "insufficient security")
 
 
 def plain(error: OSError) -> str:
@@ -32,17 +32,23 @@ def plain(error: OSError) -> str:
         return _plain_tls(error)
     if error.errno in errno.errorcode:
         return os.strerror(error.errno or 0).lower()
-    return error.strerror or str(error) or "no answer in time"
+    silence = "no answer in time" if isinstance(error, TimeoutError) else "closed by the other side"
+    return error.strerror or str(error) or silence
 
 
 def _plain_tls(error: ssl.SSLError) -> str:
-    reason = getattr(error, "reason", None) or str(error)
-    words = reason.lower().replace("_", " ")
-    if any(sign in reason for sign in _NOTHING_IN_COMMON):
+    words = tls_reason(error)
+    if any(sign in words for sign in _NOTHING_IN_COMMON):
         return (
             f"no TLS that both sides allow ({words}): a policy of OpenSSL on one of them may forbid Ed25519 or TLS 1.3"
         )
     return f"it does not speak TLS as it should ({words})"
+
+
+def tls_reason(error: ssl.SSLError) -> str:
+    """OpenSSL's reason for an error, in small letters."""
+    reason = getattr(error, "reason", None) or str(error)
+    return reason.lower().replace("_", " ")
 
 
 def server_name(host: str) -> str | None:

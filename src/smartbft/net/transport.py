@@ -373,6 +373,13 @@ class Dialer:
                 server_hostname=server_name(self._target.host),
                 ssl_handshake_timeout=limits.handshake_timeout,
             )
+        except ConnectionError as error:
+            transport.abort()
+            # Python hangs up without the alert that would say why.
+            raise ConnectionResetError(
+                f"{plain(error)} in the TLS handshake: is 'transport' the same on both sides, and does no policy of "
+                "OpenSSL on one of them forbid Ed25519 or TLS 1.3?"
+            ) from None
         except BaseException:
             transport.abort()
             raise

@@ -18,7 +18,7 @@ from smartbft.net import descriptors
 from smartbft.net.connection import Handler, ReadBuffer
 from smartbft.net.handshake import Identity
 from smartbft.net.penalties import Penalties
-from smartbft.net.tls import acceptor_context, dialer_context
+from smartbft.net.tls import acceptor_context, check_with_itself, dialer_context
 from smartbft.net.transport import Dialer, Listener, Target
 from smartbft.net.watch import ConnectionLimits
 
@@ -58,6 +58,9 @@ class Network:
         secrets: its keys.
         level: persistence level of its replies.
         peers, clients: the owners of the two kinds of connections.
+
+    Raises:
+        ConfigError: TLS does not work on this machine with these keys.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Network:
         self._dialing: ssl.SSLContext | None = None
         if secrets.tls is not None:
             self._accepting, self._dialing = acceptor_context(*secrets.tls), dialer_context()
+            check_with_itself(self._accepting, self._dialing, self._member.certificate_sha256, secrets.tls[0])
         self._buffer = ReadBuffer()
         self._listeners: list[Listener] = []
         self._dialers: list[Dialer] = []
