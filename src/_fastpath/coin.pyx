@@ -128,6 +128,17 @@ cdef class CoinState:
         _check(status)
         return take_buffer(&results)
 
+    def read(self, query):
+        cdef View view = View(query)
+        cdef fp_buffer_t result = fp_buffer_t(NULL, 0, 0)
+        cdef int32_t status
+        with nogil:
+            status = coin_table.read(self.state, view.slice, &result)
+        if status == FP_INVALID:
+            return None
+        _check(status)
+        return take_buffer(&result)
+
     def coins(self):
         cdef uint64_t count = 0
         cdef int32_t status

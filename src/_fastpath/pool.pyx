@@ -25,6 +25,8 @@ from smartbft._fastpath.native cimport (
     take_buffer,
 )
 
+import struct
+
 from smartbft.errors import FrameError, InvariantViolation, LocalProtocolError, MalformedMessage
 
 EXECUTED = 0
@@ -370,6 +372,12 @@ cdef class RequestPool:
         cdef int32_t status = pool_table.session(self.pool, fixed(key, KEY_BYTES, "a client key"), session, cursors)
         check_status(status, NULL)
         return (cursors[0], cursors[1], cursors[2]) if status == 1 else None
+
+    def sessions_of(self, bytes key not None) -> list:
+        """`(number, executed, end of the lease)` of the open sessions of a key, by number."""
+        cdef fp_buffer_t data
+        check_status(pool_table.key_sessions(self.pool, fixed(key, KEY_BYTES, "a client key"), &data), NULL)
+        return sorted(struct.iter_unpack("<QQQ", take_buffer(&data)))
 
     def cached_reply(self, bytes key not None, uint64_t session, uint64_t sequence) -> bytes | None:
         """The kept reply to an executed request."""

@@ -41,6 +41,7 @@ def test_operations_are_encoded_as_documented() -> None:
     assert coin.balance(ALICE) == oracle.balance(ALICE)
     assert coin.coins(ALICE, 7) == oracle.coins(ALICE, 7)
     assert coin.coins(ALICE) == oracle.coins(ALICE, 1024)
+    assert coin.coins(ALICE, 7, BOB) == oracle.coins(ALICE, 7, BOB)
 
 
 def test_chains_of_transactions_are_made_ahead(application: CoinApplication) -> None:
@@ -101,6 +102,7 @@ def test_sizes_of_the_paper(application: CoinApplication) -> None:
         (lambda: coin.balance(b""), "an address has 32 bytes"),
         (lambda: coin.coins(ALICE, 0), "1 to 1024 coins, not 0"),
         (lambda: coin.coins(ALICE, 1025), "1 to 1024 coins, not 1025"),
+        (lambda: coin.coins(ALICE, 7, b"short"), "a coin id has 32 bytes, not 5"),
     ],
 )
 def test_arguments_out_of_bounds(make, message: str) -> None:

@@ -70,6 +70,12 @@ class Pair:
     def do(self, key: bytes, operation: bytes) -> bytes:
         return self.execute(self.request(key, operation))[0]
 
+    def read(self, ordered: bytes, query: bytes) -> None:
+        """A query that was just executed is answered without ordering it as it was then."""
+        found = self.native.read(query)
+        assert found == self.oracle.read(query)
+        assert found == (ordered if ordered[0] == native.OK else None)
+
     def compare(self) -> None:
         snapshot = self.native.snapshot()
         assert snapshot == self.oracle.snapshot()
@@ -135,6 +141,9 @@ def test_coin_ids_can_be_computed_ahead(pair: Pair) -> None:
         (coins(ALICE, 0), native.MALFORMED),
         (coins(ALICE, 1025), native.MALFORMED),
         (coins(ALICE, 1)[:-1], native.MALFORMED),
+        (coins(ALICE, 0, CHAIN), native.MALFORMED),
+        (coins(ALICE, 1, CHAIN[:-1]), native.MALFORMED),
+        (coins(ALICE, 1, CHAIN + b"\0"), native.MALFORMED),
     ],
 )
 def test_stateless_rejections(pair: Pair, operation: bytes, code: int) -> None:
@@ -365,13 +374,16 @@ class Parity(RuleBasedStateMachine):
         total = sum(self.pair.oracle.coins.get(name, (key, 1))[1] for name in names)
         self.pair.do(key, spend(names, [(data.draw(self.keys), min(total, MAX))]))
 
-    @rule(key=keys, address=keys, most=st.integers(0, 3))
-    def query(self, key: bytes, address: bytes, most: int) -> None:
-        self.pair.execute(self.pair.request(key, balance(address)), self.pair.request(key, coins(address, most)))
+    @rule(key=keys, address=keys, most=st.integers(0, 3), data=st.data())
+    def query(self, key: bytes, address: bytes, most: int, data: st.DataObject) -> None:
+        after = data.draw(st.sampled_from([b"", bytes(32), b"\xff" * 32, self.choose(data)]))
+        for operation in (balance(address), coins(address, most), coins(address, most, after)):
+            self.pair.read(self.pair.do(key, operation), operation)
 
     @rule(key=keys, operation=st.binary(max_size=40))
     def junk(self, key: bytes, operation: bytes) -> None:
         self.pair.do(key, operation)
+        assert self.pair.native.read(operation) == self.pair.oracle.read(operation)
 
     @rule()
     def restart(self) -> None:
@@ -405,7 +417,51 @@ def test_the_planted_bug_is_found() -> None:
         run_state_machine_as_test(Mutant, settings=reproducible)
 
 
+class ListsFromTheIdItself(oracle.Coin):
+    """A planted bug: a page begins with the last coin of the one before."""
+
+    def _answer(self, kind: int, address: bytes, most: int, after: bytes) -> bytes:
+        before = (int.from_bytes(after) - 1).to_bytes(32) if any(after) else after
+        return super()._answer(kind, address, most, before)
+
+
+def test_the_planted_bug_of_pages_is_found() -> None:
+    class Mutant(Parity):
+        oracle_class = ListsFromTheIdItself
+
+    reproducible = settings(PARITY, derandomize=True, database=None, phases=[Phase.generate])
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(Mutant, settings=reproducible)
+
+
+def test_only_queries_are_read(pair: Pair) -> None:
+    pair.mint(ALICE, 5)
+    before = pair.native.snapshot()
+    for operation in (mint([1]), spend([CHAIN], [(BOB, 1)]), b"", b"\3", balance(ALICE) + b"\0", coins(ALICE, 0)):
+        assert pair.native.read(operation) is None
+    assert pair.native.read(balance(ALICE)) == pair.do(BOB, balance(ALICE))
+    assert pair.native.snapshot() == before
+
+
 # --- size and threads
+
+
+@pytest.mark.parametrize("page", [1, 7, 1024])
+def test_pages_together_are_the_whole_list(pair: Pair, page: int) -> None:
+    """Also where an owner has so many coins that they are kept in several lists."""
+    names = sorted(name for _ in range(14) for name in pair.mint(ALICE, *[1] * 255))
+    most = len(names) if page > 1 else 40
+    found: list[bytes] = []
+    while len(found) < most:
+        operation = coins(ALICE, page, found[-1] if found else b"")
+        listed = pair.native.read(operation)
+        assert listed is not None
+        count = int.from_bytes(listed[1:3], "little")
+        assert 0 < count <= page
+        found += [listed[3 + 40 * index : 35 + 40 * index] for index in range(count)]
+    assert found == names[:most]
+    rest = coins(ALICE, page, names[-1])
+    assert pair.native.read(rest) == pair.do(BOB, rest) == b"\0\0\0"
 
 
 def test_an_owner_of_many_coins_is_listed_in_order(pair: Pair) -> None:

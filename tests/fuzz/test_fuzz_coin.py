@@ -42,7 +42,8 @@ class Generator:
         if draw < 0.4:
             return oracle.balance(self.random.choice(KEYS))
         if draw < 0.5:
-            return oracle.coins(self.random.choice(KEYS), self.random.choice((1, 2, 1024)))
+            after = self.random.choice([b"", bytes(32), *self.state.coins])
+            return oracle.coins(self.random.choice(KEYS), self.random.choice((1, 2, 1024)), after)
         owned = [name for name, (owner, _) in self.state.coins.items() if owner == key]
         inputs = self.random.sample(owned, min(len(owned), self.random.randint(1, 3)))
         if not inputs or self.random.random() < 0.2:

@@ -170,6 +170,8 @@ class PoolTwins:
             self.same("session", key, session)
             for sequence in range(1, highest + 1):
                 self.same("cached_reply", key, session, sequence)
+        for key in {key for key, _ in self.seen}:
+            self.same("sessions_of", key)
         stats = self.native.stats()
         entries = self.oracle.by_digest.values()
         assert stats["pending"] == len(entries)

@@ -64,8 +64,8 @@ def balance(address: bytes) -> bytes:
     return b"\x03" + address
 
 
-def coins(address: bytes, most: int) -> bytes:
-    return b"\x04" + address + struct.pack("<H", most)
+def coins(address: bytes, most: int, after: bytes = b"") -> bytes:
+    return b"\x04" + address + struct.pack("<H", most) + after
 
 
 def coin_id(chain_id: bytes, key: bytes, session: int, sequence: int, index: int) -> bytes:
@@ -199,10 +199,11 @@ class Coin:
             raise RejectedError(MALFORMED)
         address = reader.take(32)
         most = reader.number(2) if kind == 4 else 1
+        after = reader.take(32) if kind == 4 and reader.rest else b""
         reader.end()
         if not 1 <= most <= 1024:
             raise RejectedError(MALFORMED)
-        return kind, address, most
+        return kind, address, most, after
 
     def _check_amounts(self, amounts: list[int]) -> None:
         if 0 in amounts:
@@ -218,11 +219,21 @@ class Coin:
             return self._mint(request, *fields)
         if kind == 2:
             return self._spend(request, *fields)
-        address, most = fields
+        return self._answer(kind, *fields)
+
+    def read(self, operation: bytes) -> bytes | None:
+        """The result that a query would have if it were executed next."""
+        try:
+            kind, *fields = self._parse(operation)
+        except RejectedError:
+            return None
+        return bytes([OK]) + self._answer(kind, *fields) if kind in (3, 4) else None
+
+    def _answer(self, kind: int, address: bytes, most: int, after: bytes) -> bytes:
         owned = sorted((key, value) for key, (owner, value) in self.coins.items() if owner == address)
         if kind == 3:
             return sum(value for _, value in owned).to_bytes(16, "little") + struct.pack("<Q", len(owned))
-        listed = owned[:most]
+        listed = [coin for coin in owned if coin[0] > after][:most]
         return struct.pack("<H", len(listed)) + b"".join(key + struct.pack("<Q", value) for key, value in listed)
 
     def _mint(self, request: Request, values: list[int]) -> bytes:

@@ -387,6 +387,8 @@ typedef struct {
     fp_jobs_t jobs;
     fp_frames_t frames;
     fp_holds_t holds;
+    /* Session number, last executed number and end of the lease of each open session of a key (32 bytes): 8 bytes each. */
+    int32_t (*key_sessions)(const fp_request_pool_t *pool, const uint8_t *key, fp_buffer_t *data);
 } fp_pool_t;
 
 const fp_pool_t *fp_pool(void);
@@ -428,6 +430,8 @@ typedef struct {
     int32_t (*capture_digest)(const fp_coin_capture_t *capture, uint8_t *digest);
     int32_t (*coin_id)(const uint8_t *chain_id, const uint8_t *client, uint64_t session, uint64_t sequence,
                        uint32_t index, uint8_t *id);
+    /* The result that a query would have if it were ordered next. FP_INVALID: the operation is no query. */
+    int32_t (*read)(const fp_coin_state_t *state, fp_slice_t query, fp_buffer_t *result);
 } fp_coin_t;
 
 const fp_coin_t *fp_coin(void);

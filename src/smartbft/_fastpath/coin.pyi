@@ -6,6 +6,7 @@ Operations (little-endian), inside a request's operation field:
 - ``2 SPEND | u8 inputs | inputs * coin id 32 | u8 outputs | outputs * (address 32, u64 amount) | u16 memo length | memo``
 - ``3 BALANCE | address 32``
 - ``4 COINS | address 32 | u16 most``   (lists coins in the order of their ids)
+- ``4 COINS | address 32 | u16 most | coin id 32``   (the same, only coins whose ids come after this one: the next page)
 
 A MINT has at least one value, a SPEND at least one input and one output; a memo has at most 512 bytes; `most` is 1 to 1024.
 The coins of a MINT belong to the client that sent it.
@@ -76,6 +77,9 @@ class CoinState:
         Raises:
             MalformedMessage: not a request list; nothing was executed.
         """
+    def read(self, query: Buffer) -> bytes | None:
+        """The result that a BALANCE or COINS would have if it were ordered next; None: the bytes are no such operation.
+        Nothing changes."""
     def coins(self) -> int:
         """How many unspent coins there are."""
     def supply(self) -> int:

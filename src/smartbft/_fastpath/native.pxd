@@ -349,6 +349,8 @@ cdef extern from "fastpath.h" nogil:
         fp_jobs_t jobs
         fp_frames_t frames
         fp_holds_t holds
+        int32_t (*key_sessions)(
+            const fp_request_pool_t *pool, const uint8_t *key, fp_buffer_t *data) noexcept nogil
 
 # --- coin -------------------------------------------------------------------------------------------------------------
 cdef extern from "fastpath.h" nogil:
@@ -384,6 +386,7 @@ cdef extern from "fastpath.h" nogil:
         int32_t (*coin_id)(
             const uint8_t *chain_id, const uint8_t *client, uint64_t session, uint64_t sequence, uint32_t index,
             uint8_t *id) noexcept nogil
+        int32_t (*read)(const fp_coin_state_t *state, fp_slice_t query, fp_buffer_t *result) noexcept nogil
 
 
 cdef const fp_hashing_t *hashing_table

@@ -197,6 +197,9 @@ class RequestPool:
     def session(self, key: bytes, session: int) -> tuple[int, int, int] | None:
         """Cursors `(received, ordered, executed)` of a session: every number up to `received` is ordered, or pending
         here, verified and reachable without a gap. None: neither open nor with a pending request."""
+    def sessions_of(self, key: bytes) -> list[tuple[int, int, int]]:
+        """The open sessions of a client key, by number: session number, last executed number, and when the lease ends if
+        nothing more is decided for it (agreed time)."""
     def cached_reply(self, key: bytes, session: int, sequence: int) -> bytes | None: ...
     # checkpoints and state transfer (docs/snapshot-format.md, Sessions)
     def export_sessions(self, instance: int) -> bytes:

@@ -103,11 +103,21 @@ def balance(address: bytes) -> bytes:
     return bytes([BALANCE]) + _key(address, "an address")
 
 
-def coins(address: bytes, most: int = MAX_LISTED) -> bytes:
-    """List the first `most` (1 to 1024) coins of an address in the order of their ids. Raises LocalProtocolError."""
+def coins(address: bytes, most: int = MAX_LISTED, after: bytes = b"") -> bytes:
+    """List coins of an address in the order of their ids.
+
+    Args:
+        address: 32 bytes.
+        most: 1 to 1024 coins.
+        after: list only coins whose ids come after this one (32 bytes, the last of a page before), or all.
+
+    Raises:
+        LocalProtocolError: an argument is out of its bounds.
+    """
     if not 1 <= most <= MAX_LISTED:
         raise LocalProtocolError(f"a query lists 1 to {MAX_LISTED} coins, not {most}")
-    return bytes([COINS]) + _key(address, "an address") + struct.pack("<H", most)
+    page = _key(after, "a coin id") if after else b""
+    return bytes([COINS]) + _key(address, "an address") + struct.pack("<H", most) + page
 
 
 def paper_mint(value: int) -> bytes:
@@ -283,6 +293,10 @@ class CoinApplication(BatchStateMachine):
     def restore(self, snapshot: bytes) -> None:
         """Replace the coins by those of a snapshot. Raises ValueError."""
         self.state.restore(snapshot)
+
+    def read(self, query: bytes) -> bytes | None:
+        """The answer to a balance query or a coin listing as of now; None for other operations."""
+        return self.state.read(query)
 
     def facts(self) -> dict[str, int]:
         """Unspent coins, their sum, and all that was ever minted."""

@@ -254,6 +254,12 @@ class PoolOracle(Reception):
         known = self.table.sessions.get((key, session))
         return (known.received, known.ordered, known.executed) if known is not None else None
 
+    def sessions_of(self, key: bytes) -> list[tuple[int, int, int]]:
+        """As `RequestPool.sessions_of`."""
+        own = (session for session in self.table.standing(Standing.OPEN) if session.id[0] == key)
+        lease = self.rules.lease
+        return sorted((one.id[1], one.executed, max(one.last_activity, one.id[1]) + lease) for one in own)
+
     # --- checkpoints and state transfer
 
     def export_sessions(self, instance: int) -> bytes:

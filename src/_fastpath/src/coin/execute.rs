@@ -124,20 +124,35 @@ impl Machine {
         match operation {
             Operation::Mint { values } => self.mint(request, values),
             Operation::Spend { inputs, outputs } => self.spend(request, inputs, outputs),
-            Operation::Balance { address } => {
-                let (amount, coins) = self.state.balance(address);
-                results.extend_from_slice(&amount.to_le_bytes());
-                results.extend_from_slice(&coins.to_le_bytes());
-                return Ok(());
-            }
-            Operation::Coins { address, most } => {
-                self.list(address, most, results);
+            Operation::Balance { .. } | Operation::Coins { .. } => {
+                self.answer(&operation, results);
                 return Ok(());
             }
         }?;
         results.push(self.outputs.len() as u8);
         results.extend(self.outputs.iter().flatten());
         Ok(())
+    }
+
+    /// The result that a query would have if it were ordered next; None: this is no query. Changes nothing.
+    pub fn read(&self, operation: &[u8]) -> Option<Vec<u8>> {
+        let query = Operation::parse(operation).ok()?;
+        let mut result = vec![Code::Ok as u8];
+        self.answer(&query, &mut result).then_some(result)
+    }
+
+    /// Append the answer to a query; false: the operation is none.
+    fn answer(&self, query: &Operation, results: &mut Vec<u8>) -> bool {
+        match query {
+            Operation::Balance { address } => {
+                let (amount, coins) = self.state.balance(address);
+                results.extend_from_slice(&amount.to_le_bytes());
+                results.extend_from_slice(&coins.to_le_bytes());
+            }
+            Operation::Coins { address, most, after } => self.list(address, *most, *after, results),
+            Operation::Mint { .. } | Operation::Spend { .. } => return false,
+        }
+        true
     }
 
     fn check_signature(&mut self, request: &RequestView, verify: Verify) -> Result<(), Code> {
@@ -204,8 +219,8 @@ impl Machine {
         }
     }
 
-    fn list(&self, address: &Key, most: u16, results: &mut Vec<u8>) {
-        let coins = self.state.list(address, most as usize);
+    fn list(&self, address: &Key, most: u16, after: Option<&Key>, results: &mut Vec<u8>) {
+        let coins = self.state.list(address, most as usize, after);
         results.extend_from_slice(&(coins.len() as u16).to_le_bytes());
         for (id, value) in coins {
             results.extend_from_slice(&id);

@@ -47,9 +47,11 @@ pub enum Operation<'a> {
     Balance {
         address: &'a Key,
     },
+    /// Only coins whose ids come after `after`, if there is one.
     Coins {
         address: &'a Key,
         most: u16,
+        after: Option<&'a Key>,
     },
 }
 
@@ -76,7 +78,8 @@ impl<'a> Operation<'a> {
                 if most == 0 || most > MAX_LISTED {
                     return Err(Code::Malformed);
                 }
-                Operation::Coins { address, most }
+                let after = (!rest.0.is_empty()).then(|| rest.take(32).map(key)).transpose()?;
+                Operation::Coins { address, most, after }
             }
             _ => return Err(Code::Malformed),
         };

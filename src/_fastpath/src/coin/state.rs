@@ -56,7 +56,18 @@ impl Account {
     fn head(&mut self, id: &Key) -> &mut u32 {
         match self.prefix_bits {
             0 => &mut self.first,
-            bits => &mut self.firsts[(prefix(id) >> (64 - bits)) as usize],
+            _ => {
+                let list = self.list_of(id);
+                &mut self.firsts[list]
+            }
+        }
+    }
+
+    /// Which of the lists the coin `id` is on, or would be on.
+    fn list_of(&self, id: &Key) -> usize {
+        match self.prefix_bits {
+            0 => 0,
+            bits => (prefix(id) >> (64 - bits)) as usize,
         }
     }
 
@@ -237,15 +248,18 @@ impl State {
         }
     }
 
-    /// The first `most` coins of an address in the order of their ids: `(id, value)`.
-    pub fn list(&self, address: &Key, most: usize) -> Vec<(Key, u64)> {
+    /// The first `most` coins of an address in the order of their ids, or the first of those after the id `after`:
+    /// `(id, value)`.
+    pub fn list(&self, address: &Key, most: usize, after: Option<&Key>) -> Vec<(Key, u64)> {
         let Some(owner) = self.owners.find(address) else {
             return Vec::new();
         };
+        let account = &self.accounts[owner as usize];
         let mut coins: Vec<(Key, u64)> = Vec::new();
-        for first in self.accounts[owner as usize].heads() {
+        for first in &account.heads()[after.map_or(0, |id| account.list_of(id))..] {
             let sorted = coins.len();
-            coins.extend(self.listed(*first).map(|slot| (self.coin(slot).id, self.coin(slot).value)));
+            let listed = self.listed(*first).map(|slot| (self.coin(slot).id, self.coin(slot).value));
+            coins.extend(listed.filter(|(id, _)| after.is_none_or(|after| id > after)));
             coins[sorted..].sort_unstable();
             if coins.len() >= most {
                 break;
@@ -320,9 +334,16 @@ mod tests {
             owned.sort_unstable();
             let amount: u128 = owned.iter().map(|coin| u128::from(coin.1)).sum();
             assert_eq!(state.balance(&address), (amount, owned.len() as u64));
-            assert_eq!(state.list(&address, owned.len() + 1), owned);
+            assert_eq!(state.list(&address, owned.len() + 1, None), owned);
+            let after = key(random >> 20);
+            let later: Vec<_> = owned.iter().copied().filter(|(id, _)| *id > after).take(30).collect();
+            assert_eq!(state.list(&address, 30, Some(&after)), later);
+            if let Some((last, _)) = later.last() {
+                let page = owned.iter().copied().filter(|(id, _)| id > last).take(30).collect::<Vec<_>>();
+                assert_eq!(state.list(&address, 30, Some(last)), page);
+            }
             owned.truncate(30);
-            assert_eq!(state.list(&address, 30), owned);
+            assert_eq!(state.list(&address, 30, None), owned);
         }
         let divided = state.owners.slots().map(|owner| state.accounts[owner as usize].prefix_bits).max();
         assert!(divided > Some(4), "the test reaches owners whose lists were divided more than once");

@@ -35,10 +35,11 @@ pub struct Table {
     pub capture_snapshot: unsafe extern "C" fn(*const Capture, *mut u8, usize) -> i32,
     pub capture_digest: unsafe extern "C" fn(*const Capture, *mut u8) -> i32,
     pub coin_id: unsafe extern "C" fn(*const u8, *const u8, u64, u64, u32, *mut u8) -> i32,
+    pub read: unsafe extern "C" fn(*const State, Slice, *mut Buffer) -> i32,
 }
 
 extern "C" fn version() -> u32 {
-    1
+    2
 }
 
 /// Runs `body` on the state, one caller at a time.
@@ -125,6 +126,21 @@ unsafe extern "C" fn execute(state: *const State, data: Slice, verify_signatures
         with(state, |machine| {
             let verifier = (verify_signatures != 0).then_some(verify as _);
             hand_over(machine.execute_batch(data.as_bytes(), verifier), &mut *results)
+        })
+    }
+}
+
+/// # Safety
+/// As for [`with`]; `query` is valid, `result` points to a buffer that holds nothing.
+unsafe extern "C" fn read(state: *const State, query: Slice, result: *mut Buffer) -> i32 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        with(state, |machine| match machine.read(query.as_bytes()) {
+            Some(bytes) => {
+                *result = bytes.into();
+                OK
+            }
+            None => INVALID,
         })
     }
 }
@@ -272,6 +288,7 @@ static TABLE: Table = Table {
     capture_snapshot,
     capture_digest,
     coin_id: id,
+    read,
 };
 
 #[no_mangle]

@@ -98,6 +98,7 @@ pub struct Table {
     pub jobs: jobs::Table,
     pub frames: frames::Table,
     pub holds: holds::Table,
+    pub key_sessions: unsafe extern "C" fn(*const PoolHandle, *const u8, *mut Buffer) -> i32,
 }
 
 /// Locks a pool; a panic while it was locked has left it in an unknown state, so every later call fails too.
@@ -279,6 +280,7 @@ static TABLE: Table = Table {
     jobs: jobs::TABLE,
     frames: frames::TABLE,
     holds: holds::TABLE,
+    key_sessions: sessions::key_sessions,
 };
 
 #[no_mangle]

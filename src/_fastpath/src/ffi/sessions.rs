@@ -93,6 +93,22 @@ pub unsafe extern "C" fn import_sessions(
     }
 }
 
+/// Session number, last executed number and end of the lease of each open session of a key: three numbers of 8 bytes each.
+///
+/// # Safety
+/// `pool` is live, `key` has 32 bytes; the place is valid for writing.
+pub(super) unsafe extern "C" fn key_sessions(pool: *const PoolHandle, key: *const u8, data: *mut Buffer) -> i32 {
+    // SAFETY: the caller passes a live pool, 32 bytes of key and a place for the outcome.
+    unsafe {
+        let key = &*key.cast::<[u8; 32]>();
+        with(pool, |pool| {
+            let numbers = pool.sessions_of(key);
+            hand_over(data, numbers.iter().flatten().flat_map(|number| number.to_le_bytes()).collect());
+            OK
+        })
+    }
+}
+
 /// Writes the cursors received, ordered, executed; 1 if the session is known, else 0.
 pub(super) unsafe extern "C" fn session(
     pool: *const PoolHandle,

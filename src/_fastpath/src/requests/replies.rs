@@ -3,7 +3,7 @@
 use super::pool::{Misuse, RequestPool};
 use super::sessions::Session;
 use super::sources::NO_SOURCE;
-use crate::wire::{items, status, Digest, ReplyHeader, RequestView, SessionId, REPLY_HEADER_BYTES};
+use crate::wire::{items, status, Digest, ReplyHeader, RequestView, SessionId, KEY_BYTES, REPLY_HEADER_BYTES};
 
 /// What all replies of a batch have in common.
 #[derive(Clone, Copy)]
@@ -143,5 +143,10 @@ impl RequestPool {
     pub fn session(&self, id: &SessionId) -> Option<(u64, u64, u64)> {
         let state = &self.sessions.slab[self.sessions.find(id)?];
         Some((state.received, state.ordered, state.executed))
+    }
+
+    /// See `SessionTable::of_key`.
+    pub fn sessions_of(&self, key: &[u8; KEY_BYTES]) -> Vec<[u64; 3]> {
+        self.sessions.of_key(key)
     }
 }

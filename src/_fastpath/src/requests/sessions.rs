@@ -321,6 +321,16 @@ impl SessionTable {
         used + taken < self.limits.max_sessions_per_key
     }
 
+    /// The open sessions of a key as of the executed prefix: session number, last executed number, and the end of the
+    /// lease as of the decided prefix.
+    pub fn of_key(&self, key: &[u8; KEY_BYTES]) -> Vec<[u64; 3]> {
+        let open = self.keys.get(key).map_or(&[][..], |uses| uses.open.as_slice());
+        let lease = self.limits.lease;
+        let told =
+            |session: &Session| [session.id.number, session.executed, session.leased_from().saturating_add(lease)];
+        open.iter().map(|slot| told(&self.slab[*slot])).collect()
+    }
+
     pub fn waiting_count(&self) -> usize {
         self.waiting.len()
     }

@@ -59,7 +59,8 @@ class CoinOperations:
         if kind < 0.1:
             return coin.balance(client_key(draw.randrange(CLIENTS)))
         if kind < 0.2:
-            return coin.coins(client_key(draw.randrange(CLIENTS)), draw.randint(1, 20))
+            after = draw.choice((b"", draw.randbytes(32)))
+            return coin.coins(client_key(draw.randrange(CLIENTS)), draw.randint(1, 20), after)
         if kind < 0.3 and self._spent:
             spent, value = draw.choice(self._spent)
             return coin.spend([spent], [(client_key(client), value)])
