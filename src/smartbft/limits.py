@@ -257,6 +257,11 @@ MAX_OPEN_QUESTIONS = 16
 STATUS_INTERVAL_SECONDS = 0.01
 MAX_STATUS_SHARE = 0.05
 MAX_DIGEST_SHARE = 0.2
+# Queries that are read without being ordered: how many the application answers in one turn, how much of its time they
+# may take, and the longest answer, which travels in base64 in a status answer.
+READS_AT_ONCE = 16
+MAX_READ_SHARE = 0.05
+MAX_READ_BYTES = 45 * 1024
 # Replicas tell each other how far they are every second or so: one that is silent for so long is gone.
 PEER_IDLE_TIMEOUT_SECONDS = 30.0
 # What the loop does for one peer without any use, in seconds of its CPU: messages that were here before cost as much to
@@ -296,6 +301,13 @@ ADDRESS_STAGGER_SECONDS = 0.25
 # A handshake at one of several addresses may take so long at first, and twice as long each time that one fails there:
 # somebody who accepts connections and says nothing must not keep anybody from the other addresses.
 FIRST_HANDSHAKE_AT_AN_ADDRESS_SECONDS = 1.0
+# The command line. Commands of one key share sessions: so many may run at once on a host, which leaves some of the
+# key's sessions to its other clients. Their files are kept for longer than the longest lease.
+COMMANDS_AT_ONCE = MAX_SESSIONS_PER_KEY - 4
+SESSION_FILES_DAYS = 31
+# Coins of one owner that a wallet looks at to pay or to merge: a few seconds of listing, a few megabytes. Whoever has
+# more merges them in several goes.
+MAX_WALLET_COINS = 65536
 
 # Clients.
 CLIENT_RETRANSMIT_SECONDS = 1.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from smartbft import AsyncClient, NotEnoughReplies
@@ -11,6 +11,16 @@ from smartbft import AsyncClient, NotEnoughReplies
 # The end of a test that hangs; none is that slow.
 PATIENCE_SECONDS = 500.0
 _LOOK_SECONDS = 0.002
+
+
+def run_bounded(scenario: Callable[[], Awaitable[None]]) -> None:
+    """Run a coroutine function on a fresh loop; one that hangs fails instead."""
+
+    async def bounded() -> None:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await scenario()
+
+    asyncio.run(bounded())
 
 
 async def until(holds: Callable[[], object]) -> None:

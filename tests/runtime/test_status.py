@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -31,7 +31,8 @@ class Replica:
     def __init__(self) -> None:
         self.looks = 0
         self.digests: list[Callable[[Facts], None]] = []
-        self.desk = StatusDesk(self.facts, self.digests.append)
+        self.questions: list[tuple[Sequence[Question], Callable[[list[Facts], float], None]]] = []
+        self.desk = StatusDesk(self.facts, self.digests.append, lambda *asked: self.questions.append(asked))
 
     def facts(self) -> Facts:
         self.looks += 1

@@ -255,6 +255,13 @@ class Replica(Outbox):
         """What is remembered of the regency changes."""
         return self.ordering.changes
 
+    @property
+    def accepted(self) -> int:
+        """The last instance in which this replica has sent an ACCEPT or knows the decision: none after it is decided
+        with its vote.
+        """
+        return self.decided + int(self.guard.accepts(self.decided + 1))
+
     def status(self) -> dict[str, Any]:
         """Where this replica stands, for operators."""
         last = self.changes.last

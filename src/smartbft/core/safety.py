@@ -144,6 +144,10 @@ class VoteGuard:
             return False
         return self._promise(self._accepted, instance, regency, digest)
 
+    def accepts(self, instance: int) -> bool:
+        """Whether an ACCEPT for this instance was approved, in any regency."""
+        return any(promised == instance for promised, _ in self._accepted)
+
     def approve_decide(self, instance: int, accepts: int, quorum: int) -> bool:
         """Whether `accepts` verified ACCEPTs of distinct members decide the instance: each instance once, in order."""
         return accepts >= quorum and instance == self._decided + 1

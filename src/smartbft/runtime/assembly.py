@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -31,6 +31,7 @@ from smartbft.runtime.driver import Driver
 from smartbft.runtime.evidence import EvidenceDesk
 from smartbft.runtime.executor import SliceExecutor, ThreadExecutor
 from smartbft.runtime.journal import Journal, Log
+from smartbft.runtime.lookups import Lookups
 from smartbft.runtime.network import Network, Secrets
 from smartbft.runtime.new_key import KeyDesk
 from smartbft.runtime.peers import PeerChannels
@@ -129,7 +130,8 @@ class RunningReplica:
         )
         self._network = Network(genesis, self._id, secrets, self._level, self._peers, self._clients)
         self._evidence = EvidenceDesk(config.evidence_folder, genesis.chain_id)
-        self._desk = StatusDesk(self._facts, self._about_the_state)
+        self._lookups = Lookups(self._core, self._pool)
+        self._desk = StatusDesk(self._facts, self._about_the_state, self._look_up)
         self._answered: tuple[dict[str, Any], bytes] = ({}, b"{}")
         self._pump: VerificationPump | None = None
         self._store = self._snapshot_store(MemoryFiles())
@@ -399,6 +401,11 @@ class RunningReplica:
             },
             done,
         )
+
+    def _look_up(self, questions: Sequence[Question], done: Callable[[list[dict[str, Any]], float], None]) -> None:
+        if self._executor is None:
+            raise LocalProtocolError("the replica is not started")
+        self._lookups.answer(self._executor, questions, done)
 
     def _waiting_for(self, waiting: str) -> str:
         """What the core waits for, and what keeps it from coming."""

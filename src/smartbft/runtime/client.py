@@ -7,7 +7,6 @@ are numbered without gaps: a number that the replicas refused is filled with an 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import deque
 from collections.abc import Collection, Mapping
@@ -43,7 +42,7 @@ from smartbft.net.tls import dialer_context
 from smartbft.net.transport import Dialer, Target
 from smartbft.runtime.problems import name_problems, problem_lines
 from smartbft.runtime.requests import STATUS_NAMES, Outcome, Pending, ReplyCollector, RequestBuilder, SignedRequest
-from smartbft.runtime.status import decode_answer
+from smartbft.runtime.status import Question, decode_answer, encode_question
 from smartbft.types import SIGNATURES
 
 _TICK_SECONDS = 0.25
@@ -178,6 +177,33 @@ class AsyncClient:
         return self._session
 
     @property
+    def used(self) -> int:
+        """How many numbers of the session were given to requests."""
+        return self._next - 1
+
+    def resume(self, session: int, executed: int, used: int) -> None:
+        """Go on with a session that an earlier client of this key left, before the first invocation.
+
+        Numbers that were given to requests and are not known to be executed are filled with empty operations: an
+        earlier request with such a number may still be executed, an empty one does nothing.
+
+        Args:
+            session: its number.
+            executed: its numbers up to here are used up.
+            used: its numbers up to here may have been given to requests.
+
+        Raises:
+            LocalProtocolError: something was invoked before, or more numbers are open than the window has.
+        """
+        if self._next > 1 or not 0 <= used - executed < self._window:
+            raise LocalProtocolError("a session is resumed before anything is invoked, with less than a window open")
+        self._session = session
+        _sessions_used.add(session)
+        self._next = used + 1
+        for number in range(executed + 1, used + 1):
+            self._fill(number)
+
+    @property
     def connected(self) -> list[int]:
         """Ids of the replicas that are connected now."""
         return sorted(self._connections)
@@ -250,6 +276,14 @@ class AsyncClient:
             NotEnoughReplies: it is not connected, or does not answer within `timeout` seconds.
             LocalProtocolError: there is no such replica.
         """
+        return await self.look_up(replica, Question(digest=digest), timeout)
+
+    async def look_up(self, replica: int, question: Question, timeout: float = 5.0) -> dict[str, Any]:  # noqa: ASYNC109
+        """One replica's answer to a question; what it says is its word alone.
+
+        Raises:
+            NotEnoughReplies, LocalProtocolError: as `status`.
+        """
         self._check_open()
         self.genesis.member(replica)
         connection = self._connections.get(replica)
@@ -259,7 +293,7 @@ class AsyncClient:
             raise NotEnoughReplies(f"replica {replica} has not answered the last {MAX_OPEN_QUESTIONS} questions")
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._questions[replica].append(future)
-        connection.send(frame(STATUS, json.dumps({"digest": digest}).encode()))
+        connection.send(frame(STATUS, encode_question(question)))
         try:
             async with asyncio.timeout(timeout):
                 return await future

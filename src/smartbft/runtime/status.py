@@ -3,28 +3,51 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from smartbft.errors import MalformedMessage
-from smartbft.limits import MAX_DIGEST_SHARE, MAX_STATUS_SHARE, STATUS_INTERVAL_SECONDS
+from smartbft.limits import (
+    KEY_BYTES,
+    MAX_DIGEST_SHARE,
+    MAX_READ_BYTES,
+    MAX_READ_SHARE,
+    MAX_STATUS_SHARE,
+    READS_AT_ONCE,
+    STATUS_INTERVAL_SECONDS,
+)
 from smartbft.smr.application import BatchStateMachine
 
 logger = logging.getLogger(__name__)
 
 
-class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The payload of a STATUS frame. `digest`: include the application's state digest, which takes a moment."""
+class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The payload of a STATUS frame: where the replica stands, or one thing in particular.
+
+    Attributes:
+        digest: include the application's state digest, which takes a moment.
+        sessions: a client's public key: only the sessions that it has open.
+        read: a query that the application answers without ordering it: only that answer. Like `sessions` in base64.
+    """
 
     digest: bool = False
+    sessions: bytes = b""
+    read: bytes = b""
+
+    @property
+    def particular(self) -> bool:
+        """Whether the answer is for this question alone."""
+        return bool(self.sessions or self.read)
 
 
 _decoder = msgspec.json.Decoder(Question)
@@ -32,11 +55,21 @@ _answer_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
 def decode_question(payload: bytes) -> Question:
-    """Raises MalformedMessage: not the JSON of a `Question`."""
+    """Raises MalformedMessage: not the JSON of a `Question`, or it asks two things at once."""
     try:
-        return _decoder.decode(payload)
+        question = _decoder.decode(payload)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise MalformedMessage(f"a question about the status does not decode: {error}") from None
+    if question.digest + bool(question.sessions) + bool(question.read) > 1:
+        raise MalformedMessage("a question about the status asks two things at once")
+    if question.sessions and len(question.sessions) != KEY_BYTES:
+        raise MalformedMessage(f"a client key has {KEY_BYTES} bytes, not {len(question.sessions)}")
+    return question
+
+
+def encode_question(question: Question) -> bytes:
+    """The payload of a STATUS frame."""
+    return msgspec.json.encode(question)
 
 
 def encode_answer(answer: dict[str, Any]) -> bytes:
@@ -66,8 +99,27 @@ def facts_of(application: BatchStateMachine) -> dict[str, Any]:
     return facts
 
 
+def read_from(application: BatchStateMachine, query: bytes) -> dict[str, Any]:
+    """What the application answers to `query` without ordering it, in base64, or why it does not.
+
+    Anybody may ask, and nothing depends on the answer: a mistake in it must not end the replica.
+    """
+    try:
+        result = application.read(query)
+    except Exception as error:
+        logger.exception("the application failed to answer a query")
+        return {"problem": f"{type(error).__name__}: {error}"}
+    if result is None:
+        return {"problem": "the application answers this only when it is ordered"}
+    if len(result) > MAX_READ_BYTES:
+        return {"problem": f"the answer has {len(result)} bytes; without ordering at most {MAX_READ_BYTES} are sent"}
+    return {"result": base64.b64encode(result).decode()}
+
+
 Facts = dict[str, Any]
 _Done = Callable[[Facts], None]
+#: Takes questions, and a function to call with the answers and the seconds of CPU that they cost.
+_Look = Callable[[Sequence[Question], Callable[[list[Facts], float], None]], None]
 
 
 class StatusDesk:
@@ -76,11 +128,16 @@ class StatusDesk:
     Args:
         facts: what the replica's parts count.
         about_the_state: asks the application between two batches; calls back with digest, instance and figures.
+        look: answers particular questions.
     """
 
-    def __init__(self, facts: Callable[[], Facts], about_the_state: Callable[[_Done], None]) -> None:
+    def __init__(self, facts: Callable[[], Facts], about_the_state: Callable[[_Done], None], look: _Look) -> None:
         self._facts = facts
         self._about_the_state = about_the_state
+        self._look = look
+        self._particular: deque[tuple[Question, _Done]] = deque()
+        self._looking = False
+        self._look_at = 0.0
         self._loop = asyncio.get_running_loop()
         self._plain: list[_Done] = []
         self._with_digest: list[_Done] = []
@@ -91,6 +148,12 @@ class StatusDesk:
 
     def ask(self, question: Question, done: _Done) -> None:
         """Have `done` called with the answer, soon."""
+        if question.particular:
+            self._particular.append((question, done))
+            if not self._looking:
+                self._looking = True
+                self._at(self._look_at, self._look_up)
+            return
         waiting = self._with_digest if question.digest else self._plain
         waiting.append(done)
         if len(waiting) == 1:
@@ -109,6 +172,7 @@ class StatusDesk:
             timer.cancel()
         self._plain.clear()
         self._with_digest.clear()
+        self._particular.clear()
 
     def _at(self, when: float, callback: Callable[[], None]) -> None:
         def due() -> None:
@@ -125,6 +189,19 @@ class StatusDesk:
         for done in waiting:
             done(facts)
         self._plain_at = self._loop.time() + _pause_after(time.thread_time() - began)
+
+    def _look_up(self) -> None:
+        batch = [self._particular.popleft() for _ in range(min(READS_AT_ONCE, len(self._particular)))]
+
+        def answered(answers: list[Facts], cost: float) -> None:
+            for (_, done), answer in zip(batch, answers, strict=True):
+                done(answer)
+            self._look_at = self._loop.time() + max(STATUS_INTERVAL_SECONDS, cost * (1 / MAX_READ_SHARE - 1))
+            self._looking = bool(self._particular)
+            if self._looking:
+                self._at(self._look_at, self._look_up)
+
+        self._look([question for question, _ in batch], answered)
 
     def _digest(self) -> None:
         self._digest_began = self._loop.time()

@@ -170,6 +170,14 @@ class BatchStateMachine(Protocol):
         """32 bytes that name the state: BLAKE3-256 of the snapshot."""
         return blake3(self.snapshot()).digest()
 
+    def read(self, query: bytes) -> bytes | None:
+        """What `query` would give if it were executed next, where that changes nothing; None: it has to be ordered.
+
+        Asked between two batches, by anybody, so it must be cheap. A client believes an answer only if `Q` replicas
+        give the same after the same instance (`smartbft.runtime.reading`).
+        """
+        return None
+
     def facts(self) -> dict[str, int]:
         """Figures about the state that an operator may want to see; asked between two batches."""
         return {}
