@@ -10,12 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from smartbft.apps.coin import Coin
-from smartbft.cli.coin import select_coins
 from smartbft.cli.logs import JsonFormatter, TextFormatter, configure_logging
 from smartbft.cli.sim import ATTACK_NAMES
 from smartbft.cli.status import differing
-from smartbft.errors import Rejected
 from smartbft.testnet import create_testnet, load_testnet
 
 
@@ -130,30 +127,6 @@ def test_a_folder_in_use_or_a_wrong_replica_is_refused(cli, tmp_path: Path) -> N
     outcome = cli("start", "--home", network.homes[0])
     assert outcome.code == 3
     assert "is not in the genesis" in outcome.err
-
-
-def coins(*values: int) -> list[Coin]:
-    return [Coin(bytes([number]) * 32, value) for number, value in enumerate(values)]
-
-
-@pytest.mark.parametrize(
-    ("amount", "chosen", "expected"),
-    [(7, [], [10]), (10, [], [10]), (12, [], [10, 5]), (15, [], [10, 5]), (1, [2], [1]), (6, [1, 2], [5, 1])],
-)
-def test_coins_are_chosen(amount: int, chosen: list[int], expected: list[int]) -> None:
-    selected = select_coins(coins(10, 5, 1), amount, [bytes([number]) * 32 for number in chosen])
-    assert [coin.value for coin in selected] == expected
-
-
-@pytest.mark.parametrize(("amount", "chosen"), [(17, []), (2, [2]), (1, [7])])
-def test_too_few_coins_are_refused(amount: int, chosen: list[int]) -> None:
-    with pytest.raises(Rejected):
-        select_coins(coins(10, 5, 1), amount, [bytes([number]) * 32 for number in chosen])
-
-
-def test_a_chosen_coin_counts_once() -> None:
-    with pytest.raises(Rejected, match="not enough"):
-        select_coins(coins(10), 20, [bytes(32), bytes(32)])
 
 
 def facts(digest: str, instance: int) -> dict[str, object]:

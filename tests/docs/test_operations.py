@@ -118,6 +118,8 @@ def test_limits() -> None:
     assert numbers == [
         limits.MAX_MEMBERS,
         limits.MAX_OPERATION_BYTES,
+        limits.COMMANDS_AT_ONCE,
+        limits.MAX_WALLET_COINS,
         limits.MAX_CLIENT_CONNECTIONS,
         limits.MAX_POOL_REQUESTS,
         limits.MAX_UNVERIFIED_PER_SOURCE,

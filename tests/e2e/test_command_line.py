@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -12,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from smartbft import AsyncClient
+from smartbft.apps import coin
+from smartbft.limits import MAX_SESSIONS_PER_KEY
 from smartbft.testnet import Testnet, create_testnet
 from smartbft.types import Parameters
 
@@ -85,11 +89,15 @@ def test_a_session_with_the_coin(cluster: Cluster) -> None:
     client = cluster.network.signer().public_key.hex()
     paid = cluster.call("coin", "spend", client, 120, "--key", "minter")
     assert [coin["value"] for coin in paid] == [120, 30]
+    assert [coin["value"] for coin in cluster.call("coin", "mint", 5)] == [5]
     assert cluster.call("coin", "balance") == {"address": client, "amount": 120, "coins": 1}
     assert cluster.call("coin", "balance", ADDRESS)["amount"] == 0
     assert cluster.call("coin", "coins") == paid[:1]
     assert "not authorised" in cluster.call("coin", "mint", 5, "--key", "client", code=6)
     assert "not enough" in cluster.call("coin", "spend", ADDRESS, 121, code=6)
+    assert cluster.call("coin", "coins", "--largest", "--most", 1, "--key", "minter") == paid[1:]
+    assert cluster.call("coin", "coins", "--after", paid[0]["coin"]) == []
+    assert [coin["value"] for coin in cluster.call("coin", "consolidate")] == [120]
     assert "no such coin" in cluster.call("coin", "spend", ADDRESS, 1, "--coin", minted[0]["coin"], code=6)
     assert "there is no key" in cluster.call("coin", "balance", "--key", "nobody", code=3)
 
@@ -108,6 +116,41 @@ def test_a_session_with_the_coin(cluster: Cluster) -> None:
     cluster.call("coin", "balance", "--timeout", "500ms", code=4)
     cluster.stop(0, 1)
     _logs_hold_the_session(cluster.network)
+
+
+def test_commands_of_one_key_do_not_use_up_its_sessions(cluster: Cluster) -> None:
+    """More commands than a key may have sessions, in a row, at once, and killed: each finds a session."""
+    for _ in range(MAX_SESSIONS_PER_KEY + 2):
+        cluster.call("coin", "mint", 1)
+    command = [sys.executable, "-m", "smartbft", "coin", "mint", "1", "--profile", str(cluster.network.profile.path)]
+    killed = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(4)]
+    for process in killed:
+        process.kill()
+    for process in killed:
+        process.wait(PATIENCE_SECONDS)
+    together = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(MAX_SESSIONS_PER_KEY + 4)]
+    for process in together:
+        process.communicate(timeout=PATIENCE_SECONDS)
+    assert {process.returncode for process in together} == {0}
+    found = cluster.call("coin", "balance", "--key", "minter")
+    assert 2 * MAX_SESSIONS_PER_KEY + 6 <= found["amount"] <= 2 * MAX_SESSIONS_PER_KEY + 10
+    cluster.stop(0, 1, 2, 3)
+
+
+def test_a_key_says_which_limit_it_has_reached(cluster: Cluster) -> None:
+    async def exhaust() -> None:
+        for _ in range(MAX_SESSIONS_PER_KEY):
+            async with AsyncClient.from_profile(cluster.network.profile, "minter") as client:
+                await client.invoke(coin.mint([1]), PATIENCE_SECONDS)
+
+    asyncio.run(exhaust())
+    for command in (("balance",), ("coins",)):
+        cluster.call("coin", *command, "--key", "minter")
+    said = cluster.complaint("coin", "mint", 1, code=4)
+    assert "the key 'minter' has 16 sessions open" in said
+    assert "max_sessions_per_key" in said
+    assert "UTC" in said
+    cluster.stop(0, 1, 2, 3)
 
 
 def _level(cluster: Cluster) -> list[dict[str, Any]]:

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from smartbft.cli.output import examples, json_option, print_json, print_table
+from smartbft.cli.output import examples, json_option, print_json, print_table, say
 from smartbft.cli.parameters import HEX_KEY, profile_option, timeout_option
 from smartbft.cli.patience import patience
 from smartbft.cli.run import run
 from smartbft.config import ClientProfile
-from smartbft.errors import Rejected
+from smartbft.limits import MAX_WALLET_COINS
 from smartbft.runtime.problems import name_problems
 
 if TYPE_CHECKING:
-    from smartbft.apps.coin import Coin
+    from smartbft.apps.coin import Balance, Coin
+    from smartbft.cli.wallet import Wallet
     from smartbft.runtime.client import AsyncClient
 
 Result = TypeVar("Result")
@@ -35,8 +36,13 @@ key_option = click.option(
 def coin() -> None:
     """Mint, spend and list coins. A coin belongs to an address, which is an Ed25519 public key.
 
+    The profile names two keys: 'mint' uses 'minter' and pays to it, the other commands use 'client', unless --key says
+    otherwise.
+
     A transaction that the coin rejects gives exit code 6; one whose outcome is not known, because no quorum answered in
     time, gives 5: look at the balance before you repeat it.
+
+    Commands of one key share sessions, which are kept below $XDG_STATE_HOME/smartbft (~/.local/state/smartbft).
     """
 
 
@@ -47,14 +53,17 @@ def coin() -> None:
 @timeout_option("30s")
 @json_option
 def mint(values: tuple[int, ...], key_name: str, profile: Path, timeout: int, as_json: bool) -> None:
-    """Make new coins, one for each of VALUES. They belong to the minter; only authorised minters may."""
-    from smartbft.apps import coin as coins
+    """Make new coins, one for each of VALUES. They belong to the minter; only authorised minters may.
 
-    async def invoke(client: AsyncClient) -> tuple[bytes, ...]:
-        return coins.decode_created(await client.invoke(coins.mint(values), timeout / 1_000_000)).coin_ids
+    The minter is the key 'minter' unless --key names another: see them with 'smartbft coin balance --key minter'.
+    """
 
-    created = _with_client(profile, key_name, timeout, invoke)
-    _print_coins([coins.Coin(id, value) for id, value in zip(created, values, strict=True)], as_json)
+    async def invoke(wallet: Wallet) -> tuple[bytes, list[Coin]]:
+        return wallet.address, await wallet.mint(values)
+
+    address, made = _with_wallet(profile, key_name, timeout, invoke)
+    _print_coins(made, as_json)
+    say(f"paid to the key '{key_name}', address {address.hex()}")
 
 
 @coin.command(
@@ -64,7 +73,9 @@ def mint(values: tuple[int, ...], key_name: str, profile: Path, timeout: int, as
 )
 @click.argument("address", type=HEX_KEY)
 @click.argument("amount", type=_AMOUNT)
-@click.option("--coin", "chosen", type=HEX_KEY, multiple=True, help="Spend this coin (again for more); else enough.")
+@click.option(
+    "--coin", "chosen", type=HEX_KEY, multiple=True, help="Spend this coin (again for more); else the largest."
+)
 @key_option
 @profile_option
 @timeout_option("30s")
@@ -78,20 +89,15 @@ def spend(
     timeout: int,
     as_json: bool,
 ) -> None:
-    """Pay AMOUNT to ADDRESS. What the spent coins are worth beyond it comes back as a new coin."""
-    from smartbft.apps import coin as coins
+    """Pay AMOUNT to ADDRESS. What the spent coins are worth beyond it comes back as a new coin.
 
-    async def invoke(client: AsyncClient) -> list[Coin]:
-        seconds = timeout / 1_000_000
-        owned = coins.decode_coins(await client.invoke(coins.coins(client.key), seconds))
-        inputs = select_coins(owned, amount, chosen)
-        change = sum(coin.value for coin in inputs) - amount
-        outputs = [(address, amount)] + ([(client.key, change)] if change else [])
-        operation = coins.spend([coin.id for coin in inputs], outputs)
-        created = coins.decode_created(await client.invoke(operation, seconds)).coin_ids
-        return [coins.Coin(id, value) for id, (_, value) in zip(created, outputs, strict=True)]
+    Where a payment takes more than 255 coins, some of them are merged first, in transactions of their own.
+    """
 
-    _print_coins(_with_client(profile, key_name, timeout, invoke), as_json, ("paid", "change"))
+    async def invoke(wallet: Wallet) -> list[Coin]:
+        return await wallet.pay(address, amount, chosen)
+
+    _print_coins(_with_wallet(profile, key_name, timeout, invoke), as_json, ("paid", "change"))
 
 
 @coin.command(
@@ -104,75 +110,108 @@ def spend(
 @json_option
 def balance(address: bytes | None, key_name: str, profile: Path, timeout: int, as_json: bool) -> None:
     """Show what ADDRESS has (or the key's own address)."""
-    from smartbft.apps import coin as coins
 
-    async def invoke(client: AsyncClient) -> tuple[bytes, coins.Balance]:
-        asked = address or client.key
-        return asked, coins.decode_balance(await client.invoke(coins.balance(asked), timeout / 1_000_000))
+    async def invoke(wallet: Wallet) -> tuple[bytes, Balance]:
+        asked = address or wallet.address
+        return asked, await wallet.balance(asked)
 
-    asked, found = _with_client(profile, key_name, timeout, invoke)
+    asked, found = _with_wallet(profile, key_name, timeout, invoke)
     if as_json:
         print_json({"address": asked, "amount": found.amount, "coins": found.coins})
-    else:
-        click.echo(f"{found.amount} in {found.coins} {'coin' if found.coins == 1 else 'coins'}")
+        return
+    click.echo(f"{found.amount} in {found.coins} {'coin' if found.coins == 1 else 'coins'}")
+    if address is None:
+        say(f"this is the key '{key_name}', address {asked.hex()}{_others(profile, key_name)}")
+
+
+def _others(profile: Path, key_name: str) -> str:
+    """Which other keys of the profile have balances of their own."""
+    others = [f"--key {name}" for name in sorted(ClientProfile.load(profile).keys) if name != key_name]
+    return f"; other keys of the profile: {', '.join(others)}" if others else ""
 
 
 @coin.command(
     "coins",
-    epilog=examples("smartbft coin coins --profile net/client.toml", "smartbft coin coins ADDRESS --most 5 --json"),
+    epilog=examples(
+        "smartbft coin coins --profile net/client.toml",
+        "smartbft coin coins ADDRESS --most 5 --json",
+        "smartbft coin coins --largest --most 10",
+    ),
 )
 @click.argument("address", type=HEX_KEY, required=False)
-@click.option("--most", type=click.IntRange(1, 1024), default=100, show_default=True, help="List at most so many.")
+@click.option(
+    "--most", type=click.IntRange(1, MAX_WALLET_COINS), default=100, show_default=True, help="List at most so many."
+)
+@click.option("--after", type=HEX_KEY, help="List only coins whose ids come after this one: the next page.")
+@click.option("--largest", is_flag=True, help="List the largest coins, largest first.")
 @key_option
 @profile_option
 @timeout_option("30s")
 @json_option
-def list_coins(address: bytes | None, most: int, key_name: str, profile: Path, timeout: int, as_json: bool) -> None:
+def list_coins(
+    address: bytes | None,
+    most: int,
+    after: bytes | None,
+    largest: bool,
+    key_name: str,
+    profile: Path,
+    timeout: int,
+    as_json: bool,
+) -> None:
     """List the coins of ADDRESS or of the key. They come in the order of their ids."""
-    from smartbft.apps import coin as coins
+    if largest and after is not None:
+        raise click.UsageError("--largest looks at all coins: it does not go with --after")
 
-    async def invoke(client: AsyncClient) -> tuple[Coin, ...]:
-        operation = coins.coins(address or client.key, most)
-        return coins.decode_coins(await client.invoke(operation, timeout / 1_000_000))
+    async def invoke(wallet: Wallet) -> tuple[list[Coin], bool]:
+        asked = address or wallet.address
+        return await (wallet.largest_coins(asked, most) if largest else wallet.first_coins(asked, most, after or b""))
 
-    _print_coins(_with_client(profile, key_name, timeout, invoke), as_json)
+    found, more = _with_wallet(profile, key_name, timeout, invoke)
+    _print_coins(found, as_json)
+    if more:
+        how = "--most shows more" if largest else f"--most shows more, --after {found[-1].id.hex()} the next ones"
+        say(f"these are {len(found):,} coins, and there are others: {how}")
 
 
-def select_coins(owned: Sequence[Coin], amount: int, chosen: Sequence[bytes]) -> list[Coin]:
-    """The coins to spend: the chosen ones, or the largest until they suffice.
+@coin.command(
+    epilog=examples(
+        "smartbft coin consolidate --profile net/client.toml", "smartbft coin consolidate --up-to 10 --key minter"
+    )
+)
+@click.option("--up-to", type=_AMOUNT, show_default="all", help="Merge only coins that are worth so much or less.")
+@key_option
+@profile_option
+@timeout_option("30s")
+@json_option
+def consolidate(up_to: int | None, key_name: str, profile: Path, timeout: int, as_json: bool) -> None:
+    """Merge the coins of the key into one, or into as few as a value of 64 bits allows.
 
-    Raises:
-        Rejected: a chosen coin is not there, or there is not enough; nothing was sent.
+    One transaction merges up to 255 coins; as many as it takes are sent, one after the other. To be interrupted does no
+    harm: what was merged stays so.
     """
-    if chosen:
-        found = {coin.id: coin for coin in owned}
-        missing = [id.hex() for id in chosen if id not in found]
-        if missing:
-            raise Rejected(f"this key has no such coin (among its first {len(owned)}): {', '.join(missing)}")
-        selected = [found[id] for id in dict.fromkeys(chosen)]
-    else:
-        selected = []
-        for coin in sorted(owned, key=lambda coin: (-coin.value, coin.id)):
-            if sum(coin.value for coin in selected) >= amount:
-                break
-            selected.append(coin)
-    total = sum(coin.value for coin in selected)
-    if total < amount:
-        raise Rejected(f"{total} is not enough to pay {amount}: see 'smartbft coin coins'")
-    return selected
+
+    async def invoke(wallet: Wallet) -> tuple[int, list[Coin]]:
+        return await wallet.consolidate(up_to or 2**64 - 1)
+
+    number, left = _with_wallet(profile, key_name, timeout, invoke)
+    _print_coins(left, as_json)
+    say(f"{number:,} coins looked at, {len(left):,} left of them")
 
 
-def _with_client(
-    profile_path: Path, key_name: str, timeout: int, invoke: Callable[[AsyncClient], Awaitable[Result]]
+def _with_wallet(
+    profile_path: Path, key_name: str, timeout: int, invoke: Callable[[Wallet], Awaitable[Result]]
 ) -> Result:
+    from smartbft.cli.wallet import Wallet
     from smartbft.runtime.client import AsyncClient
 
     async def main() -> Result:
         client = AsyncClient.from_profile(ClientProfile.load(profile_path), key_name)
+        seconds = timeout / 1_000_000
         try:
             async with patience(lambda: _waiting_for(client)):
-                await client.connect(timeout / 1_000_000)
-                return await invoke(client)
+                await client.connect(seconds)
+                async with Wallet(client, key_name, seconds) as wallet:
+                    return await invoke(wallet)
         finally:
             await client.aclose()
 
