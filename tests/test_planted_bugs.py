@@ -140,6 +140,13 @@ FOUND_BY = {
     "replicas that missed each other's checkpoint never meet": [
         "core/test_uneven_disks.py::test_planted_bug_nobody_meets"
     ],
+    "a liar's state taken for a divergence": [
+        SIMULATOR("one-liar-is-a-divergence"),
+        "core/test_divergence.py::test_planted_bug_one_liar_is_believed",
+    ],
+    "nobody is told where all states differ": [
+        "core/test_divergence.py::test_planted_bug_only_an_agreement_of_others_counts"
+    ],
     "a snapshot of one installed without rehearsal": [SEQUENTIAL("installing_without_a_rehearsal_is_found")],
     "a seeder counted twice": [SEQUENTIAL("counting_the_seeder_twice_is_found")],
     "new keys forgotten in a rehearsal": [SEQUENTIAL("a_rehearsal_that_forgets_new_keys_is_found")],

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from smartbft.cli import patience
-from smartbft.cli.status import Answers, _look, explanations
+from smartbft.cli.status import Answers, _diverged, _look, _state, explanations
+from smartbft.config import ClientProfile
 from smartbft.errors import HandshakeError, NotEnoughReplies
 from smartbft.testnet import create_testnet
 
@@ -24,6 +26,45 @@ def test_who_waits_for_what_and_why_others_do_not_answer() -> None:
         "replica 4: no answer yet",
     ]
     assert explanations(Answers({0: {"waiting_for": "room"}}, {})) == ["replica 0 waits for room"]
+
+
+def diverged(digests: dict[str, list[int]], certain: bool = True) -> dict[str, Any]:
+    """What a replica that is well says of itself, but for its state."""
+    waiting = "agreement on a checkpoint" if certain else ""
+    divergence = {"instance": 4, "certain": certain, "digests": digests}
+    return {"waiting_for": waiting, "takes_part": True, "learns": "", "divergence": divergence}
+
+
+SPLIT = {"aa" * 32: [0], "bb" * 32: [1, 3], "cc" * 32: [2]}
+LIAR = {"aa" * 32: [0, 1, 2], "bb" * 32: [3]}
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> ClientProfile:
+    return create_testnet(tmp_path / "net", 4).profile
+
+
+@pytest.mark.parametrize(
+    ("saying", "told"),
+    [
+        ((0, 1, 2, 3), r"^replicas 0, 1, 2 and 3 say that correct replicas .* after instance 4: the application"),
+        ((2,), r"^replica 2 says .* \(no more than f say so: they may be wrong\): .* run 'smartbft check-app"),
+    ],
+)
+def test_replicas_that_cannot_agree_are_told_loudly(profile: ClientProfile, saying: tuple[int, ...], told: str) -> None:
+    well = {"waiting_for": "", "takes_part": True, "learns": "", "divergence": None}
+    facts: dict[int, Any] = {replica: diverged(SPLIT) if replica in saying else well for replica in range(4)}
+    assert re.search(told, _diverged(profile, Answers(facts, {})))
+    assert [_state(facts[replica]) == "diverged" for replica in range(4)] == [id in saying for id in range(4)]
+
+
+def test_whoever_may_lie_is_named_and_no_check_fails(profile: ClientProfile) -> None:
+    facts: dict[int, Any] = {replica: diverged(LIAR, certain=False) for replica in range(3)}
+    answers = Answers(facts, {})
+    assert _diverged(profile, answers) == ""
+    (line,) = explanations(answers)
+    assert line.startswith("different states after instance 4 (replicas 0, 1 and 2: aaaaaaaaaaaaaaaa, replica 3: bb")
+    assert {_state(one) for one in facts.values()} == {"up"}
 
 
 class Client:

@@ -17,6 +17,7 @@ from smartbft.cli.parameters import DURATION, profile_option, timeout_option
 from smartbft.cli.patience import patience
 from smartbft.cli.run import run
 from smartbft.config import ClientProfile
+from smartbft.core.divergence import TOOL, name_states
 from smartbft.core.naming import name_members
 from smartbft.errors import HandshakeError, NotEnoughReplies
 from smartbft.measurement.status import Facts, all_well, ask_all, connect_to_any, level
@@ -78,8 +79,9 @@ def status(profile: Path, timeout: int, digest: bool, watch: bool, wait: int | N
     """Ask every replica where it stands, and what it is waiting for.
 
     A replica that does not answer is shown as unreachable. Exit code 4 when fewer than a quorum answer, or not all are
-    well after --wait; 9 when they refuse this client, being on another chain; with --digest, 7 when two replicas have
-    different states after the same instance.
+    well after --wait; 9 when they refuse this client, being on another chain; 7 when replicas have diverged: when one
+    says that correct replicas do not agree on a checkpoint, or, with --digest, when two have different states after the
+    same instance.
     """
     loaded = ClientProfile.load(profile)
     within = timeout / 1_000_000
@@ -90,7 +92,9 @@ def status(profile: Path, timeout: int, digest: bool, watch: bool, wait: int | N
     _print(loaded, answers, digest, as_json)
     different = differing(answers.facts)
     if different:
-        raise CheckFailed(f"replicas have different states after the same instance: {different}")
+        raise CheckFailed(f"replicas have different states after the same instance: {different}; run '{TOOL}'")
+    if diverged := _diverged(loaded, answers):
+        raise CheckFailed(diverged)
     if answers.refusal is not None:
         raise answers.refusal
     few = _too_few(loaded, answers)
@@ -131,6 +135,25 @@ def differing(facts: dict[int, Facts]) -> str:
         for instance, found in sorted(by_instance.items())
         if len(set(found.values())) > 1
     )
+
+
+def _diverged(profile: ClientProfile, answers: Answers) -> str:
+    """What to say when replicas report that correct ones have diverged; empty if none does."""
+    found = {replica: facts["divergence"] for replica, facts in answers.facts.items() if _is_diverged(facts)}
+    if not found:
+        return ""
+    instance = max(divergence["instance"] for divergence in found.values())
+    doubt = "" if len(found) > profile.genesis.view.f else " (no more than f say so: they may be wrong)"
+    return (
+        f"{name_members(found)} {'says' if len(found) == 1 else 'say'} that correct replicas have different states "
+        f"after instance {instance}{doubt}: the application is not deterministic, or not the same everywhere; "
+        f"run '{TOOL}'"
+    )
+
+
+def _is_diverged(facts: Facts) -> bool:
+    divergence = facts.get("divergence")
+    return divergence is not None and bool(divergence["certain"])
 
 
 async def _ask(profile: ClientProfile, within: float, digest: bool, wait: float | None) -> tuple[Answers, bool]:
@@ -217,7 +240,19 @@ def explanations(answers: Answers) -> list[str]:
         f"{name_members(replicas)} {'waits' if len(replicas) == 1 else 'wait'} for {what}"
         for what, replicas in together.items()
     ]
-    return lines + problem_lines(answers.problems)
+    return lines + _suspicions(answers) + problem_lines(answers.problems)
+
+
+def _suspicions(answers: Answers) -> list[str]:
+    """One line for each state that so few replicas have that they may lie about it."""
+    found = [facts.get("divergence") for facts in answers.facts.values()]
+    suspected = [divergence for divergence in found if divergence is not None and not divergence["certain"]]
+    lines = [
+        f"different states after instance {one['instance']} ({name_states(one['digests'])}): those that differ from "
+        f"most lie or are damaged, unless the application is not deterministic ('{TOOL}' tells)"
+        for one in suspected
+    ]
+    return list(dict.fromkeys(lines))
 
 
 def _most_decided(answers: Answers) -> int:
@@ -250,7 +285,11 @@ def _row(replica: int, facts: Facts | None, most: int, digest: bool) -> Sequence
 
 
 def _state(facts: Facts) -> str:
-    """Up, starting (asks the others what it may have forgotten), or learning (takes part, but does not vote)."""
+    """Up, diverged (correct replicas have other states than it), starting (asks the others what it may have forgotten),
+    or learning (takes part, but does not vote).
+    """
+    if _is_diverged(facts):
+        return "diverged"
     if facts["takes_part"]:
         return "up"
     return "learns" if facts["learns"] else "starting"

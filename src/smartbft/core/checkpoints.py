@@ -3,7 +3,8 @@ be forgotten.
 
 The application is captured between two batches: what is decided after a checkpoint's instance waits for the capture,
 which is short; writing goes on in the background. Digests of one instance are compared: a replica that differs from
-`f + 1` others has diverged and stops.
+`f + 1` others that agree has diverged and stops; where more than `f` others differ from it in any way, correct replicas
+have diverged, which is reported (`smartbft.core.divergence`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from smartbft.core.effects import Execute, ForgetDecisions, ServeSnapshot, TakeSnapshot
+from smartbft.core.divergence import TOOL, Divergence, compare
+from smartbft.core.effects import Execute, ForgetDecisions, ReportDivergence, ServeSnapshot, TakeSnapshot
 from smartbft.core.inputs import SnapshotTaken
 from smartbft.core.naming import name_members
 from smartbft.errors import StateDiverged
@@ -71,6 +73,7 @@ class Checkpoints:
         self._fetching: dict[int, tuple[int, int]] = {}  # peer -> the snapshot it fetches, and when it asked last
         self._kept: tuple[int, ...] = ()  # instances of older snapshots that stay beside the one being written
         self._forgetting: tuple[int, int] | None = None  # a token, and the instance that may be forgotten with it
+        self._reported: dict[int, Divergence] = {}  # by instance: what was reported last
 
     @property
     def newest(self) -> int:
@@ -111,11 +114,14 @@ class Checkpoints:
         """Whether it is time for another checkpoint: only when `Q` members have the last one, so that a replica whose
         disk is quick does not run ahead of those that it needs.
 
-        Those that have missed each other meet: where nobody waits who has waited for long.
+        Those that have missed each other meet: where nobody waits who has waited for long. But not once correct
+        replicas have diverged: more snapshots would only push out the last one that a quorum has agreed on.
         """
         schedule = self._replica.schedule
         if schedule.sequential or not self.taken or self._is_stable(self.taken[-1]):
             return True
+        if (found := self.divergence()) is not None and found.certain:
+            return False
         between = CHECKPOINTS_PER_MEETING * schedule.interval
         return instance % between == 0 and instance - self.newest >= between // 2
 
@@ -217,11 +223,9 @@ class Checkpoints:
     # The others'
 
     def on_checkpoint(self, sender: int, message: Checkpoint) -> None:
-        """A member has a snapshot; two different ones of one instance contradict each other."""
-        known = self._heard[sender].get(message.instance)
-        if known is not None and (known.digest, known.size) != (message.digest, message.size):
-            self._replica.penalise(sender, f"signed two different CHECKPOINTs for instance {message.instance}")
-            return
+        """A member has a snapshot. Its last word counts: one that has lost its state, and has it from others, says of
+        the same instance something else than before.
+        """
         self._hear(sender, message)
         self._compare(message.instance)
         self._advance()
@@ -250,11 +254,52 @@ class Checkpoints:
                 theirs = trusted.mark.digest
                 raise StateDiverged(
                     f"the state after instance {instance} has digest {ours.digest.hex()} here, but {theirs.hex()} at "
-                    f"{name_members(trusted.signers)}: this replica has diverged (is the application deterministic?)",
+                    f"{name_members(trusted.signers)}: this replica has diverged: the application is not "
+                    f"deterministic, or not the same here, or memory or disk is damaged; run '{TOOL}'",
                     instance,
                     ours.digest,
                     theirs,
                 )
+        self._report(ours)
+
+    # Those that differ
+
+    def divergence(self) -> Divergence | None:
+        """The members that differ since the last state that a quorum has agreed on: for certain, or perhaps."""
+        suspected: Divergence | None = None
+        for mark in reversed(self.taken):
+            found = self._differing(mark)
+            if found is not None and found.certain:
+                return found
+            suspected = suspected or found
+            if self._is_stable(mark):
+                break
+        return suspected
+
+    def waiting_for(self) -> str:
+        """That the replicas cannot agree on a state any more, in words; empty: they can, as far as it is known here."""
+        found = self.divergence()
+        return f"agreement on a checkpoint: {found}" if found is not None and found.certain else ""
+
+    def _differing(self, ours: Mark) -> Divergence | None:
+        replica = self._replica
+        at = ours.instance
+        others = [(id, said[at].digest) for id, said in self._heard.items() if id != replica.id and at in said]
+        return compare(at, replica.id, [(replica.id, ours.digest), *others], replica.view.f)
+
+    def _report(self, ours: Mark) -> None:
+        """Say that members differ: once that it may be so, for each of them, and once that it is certain."""
+        found = self._differing(ours)
+        if found is None:
+            return
+        before = self._reported.get(ours.instance)
+        known = before.differing if before is not None else ()
+        if before is not None and (before.certain or set(found.differing) <= set(known)):
+            return
+        kept = [mark.instance for mark in self.taken]
+        self._reported = {at: reported for at, reported in self._reported.items() if at in kept}
+        self._reported[ours.instance] = found
+        self._replica.emit(ReportDivergence(found))
 
     def trusted(self, after: int) -> list[Trusted]:
         """Snapshots of instances later than `after` that `f + 1` other members vouch for, newest first."""

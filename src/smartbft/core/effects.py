@@ -12,6 +12,7 @@ from typing import Union
 import msgspec
 
 from smartbft._fastpath.pool import SessionCapture
+from smartbft.core.divergence import Divergence
 from smartbft.core.evidence import Statement
 from smartbft.core.inputs import Timer
 from smartbft.messages import Message
@@ -226,6 +227,12 @@ class ReportEvidence(msgspec.Struct, frozen=True, gc=False):
     key: bytes = b""
 
 
+class ReportDivergence(msgspec.Struct, frozen=True, gc=False):
+    """Members have different states after the same instance: tell the operator, loudly where that is certain."""
+
+    divergence: Divergence
+
+
 class MakeConsensusKey(msgspec.Struct, frozen=True, gc=False):
     """The replica has lost the record of its votes and needs a new consensus key: make one that nobody has seen, have
     it on disk beside the log, and feed `ConsensusKeyMade` back.
@@ -260,6 +267,7 @@ Effect = Union[  # noqa: UP007
     KeepSnapshot,
     Penalise,
     ReportEvidence,
+    ReportDivergence,
     MakeConsensusKey,
     VotesOnRecord,
 ]

@@ -265,6 +265,7 @@ class Replica(Outbox):
     def status(self) -> dict[str, Any]:
         """Where this replica stands, for operators."""
         last = self.changes.last
+        divergence = self.checkpoints.divergence()
         return {
             "view": self.view.number,
             "regency": self.regency,
@@ -279,10 +280,11 @@ class Replica(Outbox):
             "learns": self.learns,
             "regency_changes": self.changes.count,
             "last_regency_change": last.as_dict() if last is not None else None,
-            "waiting_for": self._waiting_for(),
+            "divergence": divergence.as_dict() if divergence is not None else None,
+            "waiting_for": "; ".join(filter(None, (self.waiting_for(), self.checkpoints.waiting_for()))),
         }
 
-    def _waiting_for(self) -> str:
+    def waiting_for(self) -> str:
         """What the next decision or execution waits for, and from whom; empty while there is nothing to do."""
         return (
             self._taking_part.waiting_for()

@@ -407,15 +407,15 @@ class RunningReplica:
             raise LocalProtocolError("the replica is not started")
         self._lookups.answer(self._executor, questions, done)
 
-    def _waiting_for(self, waiting: str) -> str:
+    def _waiting_for(self) -> str:
         """What the core waits for, and what keeps it from coming."""
         view, connected = self._genesis.view, self._peers.connected()
         missing = [id for id in view.ids if id != self._id and id not in connected]
         silent = self._peers.silent(_SILENT_INTERVALS * self._genesis.parameters.progress_interval / 1_000_000)
-        waiting = with_absent(waiting, view.n - view.quorum, missing, silent)
+        waiting = with_absent(self._core.waiting_for(), view.n - view.quorum, missing, silent)
         if self._refusing:
             waiting = f"{waiting}; room on the disk" if waiting else "room on the disk: new requests are refused"
-        return waiting
+        return "; ".join(filter(None, (waiting, self._core.checkpoints.waiting_for())))
 
     def _facts(self) -> dict[str, Any]:
         config, core = self._config, self._core.status()
@@ -423,7 +423,7 @@ class RunningReplica:
             "replica": self._id,
             "chain": self._genesis.chain_id.hex(),
             **core,
-            "waiting_for": self._waiting_for(core["waiting_for"]),
+            "waiting_for": self._waiting_for(),
             "persistence": config.persistence,
             "transport": config.transport,
             "signature_check": config.signature_check,

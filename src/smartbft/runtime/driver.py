@@ -25,6 +25,7 @@ from smartbft.core.effects import (
     Persist,
     RehearseBatch,
     Reply,
+    ReportDivergence,
     ReportEvidence,
     Send,
     ServeDecisions,
@@ -173,6 +174,7 @@ class Driver:
             ServeDecisions: serve,
             Penalise: self._penalise,
             ReportEvidence: report,
+            ReportDivergence: _report_divergence,
             MakeConsensusKey: keys.make,
             VotesOnRecord: keys.on_record,
             **snapshots.actions(),
@@ -360,3 +362,9 @@ class Driver:
         self._changes_seen = self._changes.count
         if self._changes.last is not None:
             logger.warning("the leader was replaced", extra=self._changes.last.as_dict())
+
+
+def _report_divergence(effect: ReportDivergence) -> None:
+    """Whether correct replicas have diverged is certain or not; the log says which."""
+    found = effect.divergence
+    logger.log(logging.CRITICAL if found.certain else logging.WARNING, "%s", found)

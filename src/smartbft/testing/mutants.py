@@ -15,6 +15,7 @@ from msgspec import structs
 from smartbft import types
 from smartbft._fastpath.pool import VALID, RequestPool
 from smartbft.core.checkpoints import Checkpoints
+from smartbft.core.divergence import Divergence
 from smartbft.core.effects import Effect, Execute, Record, Reply
 from smartbft.core.inputs import Input
 from smartbft.core.records import ACCEPT
@@ -234,6 +235,10 @@ def _captured_late() -> AbstractContextManager[None]:
     return replaced(Checkpoints, "execute", execute_at_once)
 
 
+def _one_liar_is_a_divergence() -> AbstractContextManager[None]:
+    return replaced(Divergence, "certain", property(lambda divergence: bool(divergence.differing)))
+
+
 MUTANTS: Sequence[Mutant] = (
     Mutant(
         "lock-released",
@@ -335,6 +340,14 @@ MUTANTS: Sequence[Mutant] = (
         ("equal state", "StateDiverged"),
         10,
         _captured_late,
+    ),
+    Mutant(
+        "one-liar-is-a-divergence",
+        "one member that tells another state makes a divergence certain (with --byzantine lie-snapshots)",
+        ("equal state",),
+        20,
+        _one_liar_is_a_divergence,
+        byzantine="lie-snapshots",
     ),
     Mutant(
         "first-keys-for-ever",

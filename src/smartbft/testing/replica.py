@@ -19,6 +19,7 @@ from smartbft.core.effects import (
     Persist,
     Record,
     Reply,
+    ReportDivergence,
     ReportEvidence,
     Send,
     ServeDecisions,
@@ -136,6 +137,7 @@ class SimulatedReplica:
             ServeDecisions: self._serve_decisions,
             Penalise: self._penalise,
             ReportEvidence: self._report,
+            ReportDivergence: self._report_divergence,
             MakeConsensusKey: self._make_key,
             VotesOnRecord: self._on_record,
             **self._snapshots.actions(),
@@ -337,6 +339,12 @@ class SimulatedReplica:
     def _report(self, effect: ReportEvidence) -> None:
         if self.judged:
             self._world.checkers.accused(self.id, effect)
+
+    def _report_divergence(self, effect: ReportDivergence) -> None:
+        """Replicas run the same deterministic application: only a liar says that its state is another."""
+        found = effect.divergence
+        if self.judged and (found.certain or not self._world.byzantine.issuperset(found.differing)):
+            raise PropertyViolation("equal state", f"replica {self.id}: {found}")
 
     # Consensus keys
 
