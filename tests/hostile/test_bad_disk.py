@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from kit.patience import PATIENCE_SECONDS, reach
+from kit.patience import PATIENCE_SECONDS, reach, until
 
 from smartbft import (
     AsyncClient,
@@ -197,6 +197,32 @@ def test_a_log_that_is_damaged_in_the_middle_is_named_and_its_replica_does_not_s
             for number in range(60, 70):
                 await put(client, number)
             await assert_all_there(client, range(70))
+
+    run(scenario)
+
+
+def test_a_replica_whose_newest_segment_reads_as_zeros_does_not_start(run: Run, tmp_path: Path) -> None:
+    """Its newest votes were in there: as if it had never cast them, it would vote again."""
+
+    async def scenario() -> None:
+        cluster = LocalCluster(
+            4, key_value.KeyValueStore, "sync", folder=tmp_path, segment_bytes=SEGMENT, parameters=QUICK
+        )
+        async with cluster, cluster.client() as client:
+            for number in range(60):
+                await put(client, number)
+            data = tmp_path / "replica-2" / "data"
+            await until(lambda: not any(max(data.glob("segment-*.log")).read_bytes()))  # the next one is prepared
+            await cluster.stop(2)
+            *_, newest, prepared = sorted(data.glob("segment-*.log"))
+            assert any(newest.read_bytes())
+            assert not any(prepared.read_bytes())
+            newest.write_bytes(bytes(SEGMENT))
+            with pytest.raises(CorruptLog, match="nothing but zeros") as caught:
+                await cluster.start(2)
+            assert caught.value.segment == newest.name
+            await put(client, 60)
+            await assert_all_there(client, range(61))
 
     run(scenario)
 

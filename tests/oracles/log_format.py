@@ -62,6 +62,15 @@ def decode_segment_header(data: bytes) -> Segment | None:
     return Segment(chain_id, replica, number, size, previous, nonce)
 
 
+def has_lost_segments(numbers: Sequence[int], blank: Sequence[bool]) -> bool:
+    """Whether a log with these segments, some of them nothing but zeros, has lost what it held ("Files")."""
+    begun = [number for number, zeros in zip(numbers, blank, strict=True) if not zeros]
+    after = [number for number in numbers if not begun or number > begun[-1]]
+    if any(zeros and number not in after for number, zeros in zip(numbers, blank, strict=True)):
+        return True
+    return len(after) > 1 or (not begun and after[:1] > [0])
+
+
 @dataclass
 class Header:
     kind: int

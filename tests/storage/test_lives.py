@@ -24,7 +24,7 @@ class Home:
         lives = Lives(self.root, self.root / "data", self.root / "run")
         intact = lives.intact(mode, record_votes)
         if mode != "memory":
-            (self.root / "data" / segment_name(0)).touch()
+            (self.root / "data" / segment_name(0)).write_bytes(b"a segment that has been begun")
         lives.begin(mode, record_votes)
         if not intact:
             lives.lose()
@@ -70,6 +70,13 @@ def test_a_wiped_log_has_none(home: Home) -> None:
     mark_never_started(home.root)
     home.life()
     home.wipe()
+    assert not home.life()
+
+
+def test_a_log_that_reads_as_zeros_has_none(home: Home) -> None:
+    mark_never_started(home.root)
+    home.life()
+    (home.root / "data" / segment_name(0)).write_bytes(bytes(4096))
     assert not home.life()
 
 

@@ -46,14 +46,29 @@ def test_the_log_goes_on_where_it_ended() -> None:
 
 
 def test_an_empty_log() -> None:
-    for segments in ([], [bytes(4096)], [bytes(4096), bytes(4096)]):
+    for segments in ([], [bytes(4096)]):
         assert parse_segments(segments, CHAIN, 1) == ([], "complete", 0, -1, bytes(16))
 
 
-def test_prepared_segments_at_the_end_are_left_out() -> None:
+def test_the_prepared_segment_at_the_end_is_left_out() -> None:
     segments, records = make_segments(2)
     found = parse_segments([*segments, bytes(4096)], CHAIN, 1)
     assert (found.records, found.segment) == (records, 1)
+
+
+@pytest.mark.parametrize(("kept", "blanks"), [(2, 2), (2, 3), (1, 2), (0, 2)])
+def test_more_zeros_than_one_prepared_segment_are_damage(kept: int, blanks: int) -> None:
+    segments, _ = make_segments(2)
+    with pytest.raises(CorruptLog, match=f"{blanks} segments at the end hold nothing but zeros") as caught:
+        parse_segments([*segments[:kept], *[bytes(4096)] * blanks], CHAIN, 1)
+    assert (caught.value.segment, caught.value.offset) == (segment_name(kept), 0)
+
+
+def test_the_numbers_of_blank_segments_follow_the_first_header() -> None:
+    segments, _ = make_segments(3)
+    with pytest.raises(CorruptLog) as caught:
+        parse_segments([segments[2], bytes(4096), bytes(4096)], CHAIN, 1)
+    assert caught.value.segment == segment_name(3)
 
 
 def test_a_torn_tail_is_told_and_where_to_cut() -> None:

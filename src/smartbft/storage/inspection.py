@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from smartbft._fastpath.log import SEGMENT_HEADER_SIZE, LogParser, read_segment_header
+from smartbft._fastpath.log import LogParser, read_segment_header
 from smartbft.errors import CorruptLog, StorageError
-from smartbft.storage.recovery import is_blank, segment_name, segment_number
+from smartbft.storage.reading import begun_segments, read_segment, segment_numbers
+from smartbft.storage.recovery import segment_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +113,18 @@ class _Reader:
             CorruptLog: after the last record that is whole: the log is damaged there; or a segment is missing.
             StorageError: there is no log.
         """
-        names = self._begun_segments()
+        if not segment_numbers(self._folder):
+            raise StorageError(f"{self._folder} holds no log: expected files like {segment_name(0)}")
+        names, damage = begun_segments(self._folder)
         parser: LogParser | None = None
         for index, name in enumerate(names):
-            data = (self._folder / name).read_bytes()
-            if len(data) < SEGMENT_HEADER_SIZE:
-                raise CorruptLog(f"{name}: the file was cut to {len(data)} bytes", len(data), name)
+            data = read_segment(self._folder / name)
             if parser is None:
                 parser = self._parser_for(name, data)
-            yield from self._records_of(parser, name, data, index == len(names) - 1)
+            yield from self._records_of(parser, name, data, damage is None and index == len(names) - 1)
+        if damage is not None:
+            self.report.verdict = "corrupt"
+            raise damage
 
     def _records_of(self, parser: LogParser, name: str, data: bytes, last: bool) -> Iterator[RecordSummary]:
         problem: CorruptLog | None = None
@@ -148,24 +150,3 @@ class _Reader:
             raise CorruptLog(f"{name}: the segment header is damaged", 0, name)
         self.report.chain_id, self.report.replica = header["chain_id"], header["replica"]
         return LogParser(header["chain_id"], header["replica"])
-
-    def _begun_segments(self) -> list[str]:
-        """The segment files in order, without the prepared ones at the end."""
-        if not self._folder.is_dir():
-            raise StorageError(f"{self._folder} is not a folder")
-        numbers = sorted(number for name in os.listdir(self._folder) if (number := segment_number(name)) is not None)
-        if not numbers:
-            raise StorageError(f"{self._folder} holds no log: expected files like {segment_name(0)}")
-        for number, following in itertools.pairwise(numbers):
-            if following != number + 1:
-                missing = segment_name(number + 1)
-                raise CorruptLog(f"{missing} is missing", 0, missing)
-        names = [segment_name(number) for number in numbers]
-        while names and self._is_blank(names[-1]):
-            names.pop()
-        return names
-
-    def _is_blank(self, name: str) -> bool:
-        """A segment that was prepared and never begun; a file without room for a header is a damaged one."""
-        data = (self._folder / name).read_bytes()
-        return len(data) >= SEGMENT_HEADER_SIZE and is_blank(data)

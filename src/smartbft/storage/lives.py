@@ -13,13 +13,14 @@ import os
 from pathlib import Path
 
 from smartbft.disk import sync_folder, write_file
-from smartbft.storage.recovery import segment_number
+from smartbft.storage.recovery import is_blank, segment_number
 
 NEVER_STARTED = "never-started"
 VOTES_LOST = "votes-lost"
 VOTES_AT_RISK = "votes-at-risk"
 _UNRECORDED = "unrecorded"
 _BOOT = "boot"
+_PART = 1 << 20  # bytes of a segment looked at in one piece: the first one tells, unless all of them are zeros
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -40,7 +41,7 @@ class Lives:
         # How the life before ran, if its votes may be gone; that the marker cannot be read is no comfort.
         self._risk = _read(self._at_risk) or (_UNRECORDED if self._at_risk.exists() else "")
         self._fresh = self._marker.exists()
-        self._had_log = data.is_dir() and any(segment_number(name) is not None for name in os.listdir(data))
+        self._had_log = data.is_dir() and any(_is_begun(data / name) for name in sorted(os.listdir(data)))
         self._same_boot = bool(_boot_id()) and _read(self._boot) == _boot_id()
 
     def intact(self, mode: str, record_votes: bool = True) -> bool:
@@ -96,6 +97,14 @@ class Lives:
 def mark_never_started(home: Path) -> None:
     """Leave the marker in a new home; the first start removes it."""
     (home / NEVER_STARTED).touch(mode=0o600)
+
+
+def _is_begun(path: Path) -> bool:
+    """Whether a file is a segment with something in it; one that reads as zeros has no votes, whatever it had."""
+    if segment_number(path.name) is None:
+        return False
+    with path.open("rb") as file:
+        return not all(is_blank(part) for part in iter(lambda: file.read(_PART), b""))
 
 
 def _boot_id() -> str:

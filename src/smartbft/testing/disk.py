@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from smartbft._fastpath.log import LogParser
 from smartbft.errors import invariant
+from smartbft.storage.recovery import count_begun, is_blank
 from smartbft.testing.files import SECTOR_BYTES, SimulatedFiles
 
 # What can fail: a write (EIO), a write that ends where the disk is full (ENOSPC), a sync (EIO; what was not synced may
@@ -98,6 +99,12 @@ class SimulatedDisk:
         self._stable[file][at] ^= 1 << bit
         self._cached[file][at] = self._stable[file][at]
 
+    def zero(self) -> None:
+        """The newest file with something in it reads as zeros from now on."""
+        newest = max(file for file, content in enumerate(self._stable) if not is_blank(content))
+        self._stable[newest] = bytearray(len(self._stable[newest]))
+        self._cached[newest] = bytearray(len(self._stable[newest]))
+
     def unsynced(self) -> int:
         """How many writes are not on the medium for certain."""
         return len(self._unsynced)
@@ -127,6 +134,17 @@ class SimulatedDisk:
         self.snapshots.lose_power(draw)
 
 
+def begun_files(disk: SimulatedDisk) -> list[bytearray]:
+    """The files of the log, without the one that is prepared ahead; not to be changed.
+
+    Raises:
+        CorruptLog: a file that had been begun reads as zeros.
+    """
+    files = disk.files()
+    numbers = range(disk.first, disk.first + len(files))
+    return files[: count_begun(numbers, lambda number: is_blank(files[number - disk.first]))]
+
+
 def read_log(disk: SimulatedDisk, chain_id: bytes, replica: int) -> list[tuple[int, int, bytes]]:
     """The records `(kind, instance, body)` that the log on `disk` holds now.
 
@@ -134,7 +152,7 @@ def read_log(disk: SimulatedDisk, chain_id: bytes, replica: int) -> list[tuple[i
         CorruptLog: the bytes are damaged other than by a torn tail.
     """
     parser = LogParser(chain_id, replica)
-    files = disk.files()
+    files = begun_files(disk)
     records: list[tuple[int, int, bytes]] = []
     for number, content in enumerate(files):
         records += parser.parse(content, number == len(files) - 1)

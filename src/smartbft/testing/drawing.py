@@ -226,7 +226,10 @@ def _rot(
         return ()
     if draw.random() >= 0.15:
         return ()
-    return (BitRot(draw.choice(correct), draw.randrange(options.instances), _log_uniform(draw, 100, 500_000)),)
+    replica, after, downtime = draw.choice(correct), draw.randrange(options.instances), _log_uniform(draw, 100, 500_000)
+    # A stream of its own: other draws stay as they are.
+    zeros = random.Random(f"smartbft zeros {options.seed}").random() < 0.5  # noqa: S311 - schedules, not secrets
+    return (BitRot(replica, after, downtime, zeros),)
 
 
 def _wipes(options: SimulationOptions, scenario: Scenario, correct: list[int], budget: int) -> tuple[Wipe, ...]:

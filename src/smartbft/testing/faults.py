@@ -145,7 +145,11 @@ class Faults:
         host = self._world.hosts[fault.replica]
         if host.replica is not None:
             self._stop(host, True, fault.downtime)
-            self._flip_a_bit(host)
+            if fault.zeros:
+                host.disk.zero()
+                host.refuses = True
+            else:
+                self._flip_a_bit(host)
             host.rotten = True
         self._is_over()
 

@@ -40,6 +40,7 @@ class Host:
         self.deaf_to: list[type[Message]] = []  # what is lost on its way to here
         self.signers: list[Signer] = []  # of consensus keys that were made here, on the disk
         self.rotten = False
+        self.refuses = False  # records are missing in the log for certain: the replica must not start from it
         self.clock_offset = world.scenario.clock_offsets[id]
         self._world = world
         self._scheduler = world.scheduler
@@ -55,6 +56,8 @@ class Host:
             if not self.rotten:
                 raise PropertyViolation("durability", f"replica {self.id} finds its log corrupt: {error}") from None
             return
+        if self.refuses:
+            raise PropertyViolation("durability", f"replica {self.id} starts, and its newest segment reads as zeros")
         world.trace.note(world.scheduler.now, Kind.STARTED, self.endpoint, self.lives)
         self.replica.start()
 
@@ -74,7 +77,7 @@ class Host:
         """
         self.disk = SimulatedDisk()
         self.signers.clear()
-        self.votes_lost, self.rotten = True, False
+        self.votes_lost, self.rotten, self.refuses = True, False, False
         self._note(self._scheduler.now, Kind.WIPED, self.id, self.lives)
 
     def make_key(self) -> Signer:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from smartbft._fastpath.log import HEADER_SIZE, SEGMENT_HEADER_SIZE, LogEncoder, LogParser
 from smartbft.core.effects import Record
-from smartbft.testing.disk import DiskOptions, SimulatedDisk
+from smartbft.testing.disk import DiskOptions, SimulatedDisk, begun_files
 from smartbft.testing.files import SECTOR_BYTES
 from smartbft.testing.scheduler import Scheduler
 
@@ -126,6 +126,7 @@ class DiskLog:
         self._group_last = 0
         self._writes = 0
         self._written = False
+        self._prepared: int | None = None  # the file that the next segment goes into
         self._last_instance: dict[int, int] = {}  # segment -> instance of its last record
         self._records = self._open()
 
@@ -134,7 +135,8 @@ class DiskLog:
     def _open(self) -> list[ParsedRecord]:
         """Read everything back, cut a torn tail, and go on in a new segment: what is handed over is on the medium."""
         parser = LogParser(*self._identity)
-        files = self._disk.files()
+        files = begun_files(self._disk)
+        self._prepared = self._disk.first + len(files) if len(self._disk.files()) > len(files) else None
         first, last = self._disk.first, self._disk.first + len(files) - 1
         records: list[ParsedRecord] = []
         for number, content in enumerate(files, first):
@@ -147,14 +149,14 @@ class DiskLog:
         return records
 
     def _begin_segment(self, previous: bytes) -> None:
-        self._file = self._disk.create(self._options.segment_bytes)
+        size = self._options.segment_bytes
+        self._file = self._disk.create(size) if self._prepared is None else self._prepared
         self._offset = SEGMENT_HEADER_SIZE
         chain_id, replica = self._identity
-        self._encoder = LogEncoder(
-            chain_id, replica, segment=self._file, previous=previous, size=self._options.segment_bytes
-        )
+        self._encoder = LogEncoder(chain_id, replica, segment=self._file, previous=previous, size=size)
         self._disk.write(self._file, 0, self._encoder.segment_header())
         self._disk.sync()
+        self._prepared = self._disk.create(size)
 
     def recovered(self) -> list[ParsedRecord]:
         """The records found when the log was opened."""

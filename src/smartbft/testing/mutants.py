@@ -26,7 +26,7 @@ from smartbft.core.vouching import Vouching
 from smartbft.messages import FetchHeld, HeldRequests, Hold, Message, Proof
 from smartbft.protocols.vp_consensus import VPConsensus
 from smartbft.quorum import quorum
-from smartbft.testing import key_mutants, regency_mutants
+from smartbft.testing import disk, key_mutants, regency_mutants
 from smartbft.testing.campaign import Failure, run_seed
 from smartbft.testing.options import SimulationOptions
 from smartbft.testing.planting import replaced
@@ -91,6 +91,13 @@ def _execution_out_of_order() -> Iterator[None]:
 
     with replaced(Replica, "step", step_out_of_order):
         yield
+
+
+def _zeros_are_prepared() -> AbstractContextManager[None]:
+    def count_begun(numbers: Sequence[int], blank: Callable[[int], bool]) -> int:
+        return max((at for at, number in enumerate(numbers, 1) if not blank(number)), default=0)
+
+    return replaced(disk, "count_begun", count_begun)
 
 
 class _ForgetfulPool:
@@ -348,6 +355,13 @@ MUTANTS: Sequence[Mutant] = (
         20,
         _one_liar_is_a_divergence,
         byzantine="lie-snapshots",
+    ),
+    Mutant(
+        "zeros-are-prepared",
+        "however many segments at the end of a log read as zeros, all of them count as prepared ahead",
+        ("durability",),
+        60,
+        _zeros_are_prepared,
     ),
     Mutant(
         "first-keys-for-ever",

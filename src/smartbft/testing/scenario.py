@@ -134,17 +134,20 @@ class DiskFailure:
 
 @dataclass(frozen=True, slots=True)
 class BitRot:
-    """The power fails at a replica, and then one bit of its log is another: it must not start, and counts as faulty.
+    """The power fails at a replica, and then one bit of its log is another, or the newest segment of it reads as zeros:
+    it must not start, and counts as faulty.
 
     Attributes:
         replica: whose disk.
         after_instance: the crash follows the first decision of this instance.
         downtime: microseconds until it tries to start again.
+        zeros: whether it is a segment, else a bit.
     """
 
     replica: int
     after_instance: int
     downtime: int
+    zeros: bool = False
 
 
 @dataclass(frozen=True, slots=True)

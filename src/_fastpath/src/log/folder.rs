@@ -231,7 +231,7 @@ impl<'a> Folder<'a> {
         Ok(numbers)
     }
 
-    /// The numbers of the segments that have been begun; the first one that has not is kept as the spare.
+    /// The numbers of the segments that have been begun. The prepared one at the end, if there is one, becomes the spare.
     fn set_unused_aside(
         &self,
         numbers: &[u64],
@@ -253,8 +253,9 @@ impl<'a> Folder<'a> {
             used.pop();
             unused.push((number, file, bytes.len() as u64));
         }
-        while let Some((number, file, size)) = unused.pop() {
-            if size == segment_bytes && recovered.spare.is_none() {
+        check_unused(&used, &unused.iter().rev().map(|(number, ..)| *number).collect::<Vec<_>>())?;
+        if let Some((number, file, size)) = unused.pop() {
+            if size == segment_bytes {
                 recovered.spare = Some((number, file));
             } else {
                 self.remove(&self.path.join(segment_name(number)))?;
@@ -290,6 +291,22 @@ impl<'a> Folder<'a> {
     fn remove(&self, path: &Path) -> Result<(), LogError> {
         self.device.remove(path).map_err(|error| LogError::storage("remove", path, &error))
     }
+}
+
+/// Refuses zeros that nobody wrote: only one segment is prepared ahead, and the first ones are dropped only while a later
+/// one has been begun.
+fn check_unused(used: &[u64], unused: &[u64]) -> Result<(), LogError> {
+    let message = match (used, unused) {
+        (_, [_, _, ..]) => format!(
+            "{} segments at the end hold nothing but zeros, and no more than one is prepared ahead: records are missing",
+            unused.len()
+        ),
+        ([], [first]) if *first > 0 => {
+            "the only segment holds nothing but zeros, and the ones before it were dropped: records are missing".into()
+        }
+        _ => return Ok(()),
+    };
+    Err(LogError::Corrupt { message, offset: 0, segment: Some(unused[0]) })
 }
 
 /// Adds the segment's number to an error that has none yet.
