@@ -132,6 +132,23 @@ REQUEST_LOOKS_PER_TIMEOUT = 8
 RECENT_DECISIONS_IN_MEMORY_MODE = 4096
 RECENT_DECISIONS_BYTES = 64 * 1024 * 1024
 
+# Answers to other replicas: what one peer gets of one kind at once, and after that; core/answer_rates.py has the table
+# of all of them, with what honest peers ask for. Each counts for so many bytes at least: the work of making it.
+ANSWER_COST_BYTES = 4096
+# Small ones, and large ones that are needed once: asked for once per resend interval. Twice as many, because intervals
+# of two replicas do not tally; at once enough for a few restarts and for a channel that comes and goes.
+REPEATED_ANSWERS_AT_ONCE = 8
+REPEATED_ANSWERS_PER_RESEND = 2
+# Decisions and bodies: half of what a gigabit link carries, and more than the highest measured load (some 47 MB/s); at
+# once several of the largest batches that a chain has by default.
+BULK_ANSWER_BYTES_AT_ONCE = 8 * 1024 * 1024
+BULK_ANSWER_BYTES_PER_SECOND = 64_000_000
+# Requests that members vouch for: four full messages.
+HELD_ANSWER_BYTES_AT_ONCE = 4 * MAX_FORWARD_BYTES
+# Proposed values: four of the largest, and as many a second as there are instances with a leader that fails.
+VALUE_ANSWER_BYTES_AT_ONCE = 4 * MAX_VALUE_BYTES
+VALUE_ANSWER_BYTES_PER_SECOND = 16 * MAX_VALUE_BYTES
+
 # Regency changes. Each failed one doubles the timeout, up to the genesis's cap; so many decisions in a row halve it.
 DECISIONS_PER_TIMEOUT_DECAY = 16
 # A STOP counts while its sender repeats it (every resend interval); after so many intervals of silence it is void, so
@@ -177,6 +194,9 @@ CHECKPOINTS_PER_MEETING = 8
 
 # State transfer. Chunks on their way from one peer: enough to hide the way there and back, little to lose.
 TRANSFER_CHUNKS_IN_FLIGHT = 4
+# Bytes of chunks that one peer is sent at once, and of their lists: those on their way, and as many for a transfer that
+# begins again.
+SNAPSHOT_ANSWER_BYTES_AT_ONCE = 2 * TRANSFER_CHUNKS_IN_FLIGHT * SNAPSHOT_CHUNK_BYTES
 # A peer that sent nothing for so many resend intervals is passed over.
 TRANSFER_PATIENCE_RESENDS = 8
 # What one replica sends of its snapshots: a fifth of a gigabit link, so that whoever catches up costs the live cluster

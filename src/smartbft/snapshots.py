@@ -121,7 +121,7 @@ class Manifest:
 
     def length(self, index: int) -> int:
         """The bytes of a chunk: all have the same, but for the last."""
-        return min(SNAPSHOT_CHUNK_BYTES, self.size - index * SNAPSHOT_CHUNK_BYTES)
+        return chunk_length(self.size, index)
 
     def matches(self, chain_id: bytes, index: int, chunk: bytes) -> bool:
         """Whether `chunk` is the chunk `index` of the snapshot."""
@@ -161,6 +161,11 @@ class FoundSnapshots:
 def chunk_count(size: int) -> int:
     """How many chunks a snapshot of so many bytes has."""
     return -(-size // SNAPSHOT_CHUNK_BYTES)
+
+
+def chunk_length(size: int, index: int) -> int:
+    """The bytes of a chunk of a snapshot of `size` bytes; not positive: it has no such chunk."""
+    return min(SNAPSHOT_CHUNK_BYTES, size - index * SNAPSHOT_CHUNK_BYTES)
 
 
 def chunk_hash(chain_id: bytes, chunk: bytes) -> bytes:

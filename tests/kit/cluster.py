@@ -28,6 +28,7 @@ from smartbft.core.effects import (
 )
 from smartbft.core.inputs import (
     ConsensusKeyMade,
+    DecisionsServed,
     Executed,
     Input,
     MessageReceived,
@@ -178,6 +179,9 @@ class Node:
             self.wants_key = True
         elif isinstance(effect, VotesOnRecord):
             self.on_record = True
+        elif isinstance(effect, ServeDecisions):
+            wanted = (one for one in self.log if effect.first <= one.instance <= effect.last)
+            self.step(DecisionsServed(effect, sum(len(part) for one in wanted for part in one.parts)))
         elif isinstance(effect, Reply):
             self.replies.append(effect)
             self.pool.release(effect.digests, effect.data)

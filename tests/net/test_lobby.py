@@ -19,9 +19,9 @@ from smartbft.limits import FRAME_HEADER_BYTES, KNOCKS_AT_ONCE, LOOP_TICK_SECOND
 from smartbft.net.handshake import NO_CHANNEL, ClientDialer
 from smartbft.net.knock import KNOCK_BYTES, KNOCK_HEADER, Door, knock
 from smartbft.net.lobby import Guest, Lobby, address_group
-from smartbft.net.token_bucket import TokenBucket
 from smartbft.net.transport import Listener
 from smartbft.net.watch import ConnectionLimits
+from smartbft.token_bucket import TokenBucket
 from tests.net.test_transport import CHAIN, PATIENT, SIGNERS, Pair, client_of, hung_up, run, tls
 
 assert tls  # a fixture

@@ -12,6 +12,7 @@ from kit.requests import CHAIN, TestClient
 
 from smartbft._fastpath.frames import MESSAGE, FrameReader
 from smartbft.core.effects import ServeDecisions
+from smartbft.core.inputs import DecisionsServed, Input
 from smartbft.crypto.domains import Domains
 from smartbft.errors import CorruptLog, StorageError
 from smartbft.limits import MAX_MESSAGE_BYTES
@@ -28,6 +29,7 @@ class Peers:
 
     def __init__(self) -> None:
         self.sent: list[tuple[int, bytes]] = []
+        self.served: list[Input] = []  # what the core is told
         self.arrived = asyncio.Semaphore(0)
 
     async def writable(self, peer: int) -> bool:
@@ -60,7 +62,7 @@ class Log:
 
 
 def server(log: Log, peers: Peers, failures: list[BaseException]) -> DecisionServer:
-    return DecisionServer(log, Domains(CHAIN), 0, lambda: 0, peers, failures.append)  # type: ignore[arg-type]
+    return DecisionServer(log, Domains(CHAIN), 0, lambda: 0, peers, peers.served.append, failures.append)  # type: ignore[arg-type]
 
 
 def instances(frames: list[tuple[int, bytes]]) -> list[tuple[int, int]]:
@@ -90,6 +92,33 @@ async def check_one_reads_and_one_does_not() -> None:
 
 def test_a_peer_that_does_not_read_holds_no_other_up() -> None:
     asyncio.run(check_one_reads_and_one_does_not())
+
+
+def test_the_core_is_told_what_each_range_has_cost() -> None:
+    """What is not sent costs nothing: a range that waits already, one too many, one of a peer that is gone."""
+
+    async def scenario() -> None:
+        peers = Peers()
+        serves = server(Log(), peers, [])
+        for first in range(1, 8):
+            serves.serve(ServeDecisions(STUCK, first, first))
+        dropped = [event.served.first for event in peers.served if isinstance(event, DecisionsServed)]
+        assert dropped == [5, 6, 7]
+        serves.serve(ServeDecisions(READER, 2, 3))
+        serves.serve(ServeDecisions(READER, 2, 3))
+        serves.serve(ServeDecisions(READER, COUNT + 1, COUNT + 1))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while len(peers.served) < 6:
+                await asyncio.sleep(0)
+        sent = sum(len(frame) for _, frame in peers.sent)
+        assert peers.served[3:] == [
+            DecisionsServed(ServeDecisions(READER, 2, 3), 0),
+            DecisionsServed(ServeDecisions(READER, 2, 3), sent),
+            DecisionsServed(ServeDecisions(READER, COUNT + 1, COUNT + 1), 0),
+        ]
+        await serves.close()
+
+    asyncio.run(scenario())
 
 
 def test_planted_bug_one_queue_for_all_peers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,6 @@ from smartbft._fastpath.pool import join_results
 from smartbft.core.effects import Execute, Persist
 from smartbft.limits import MAX_MEMBERS, USELESS_SECONDS_AT_ONCE, USELESS_SHARE
 from smartbft.messages import Message, Propose, Write, encode
-from smartbft.net.token_bucket import TokenBucket
 from smartbft.quorum import max_faulty
 from smartbft.runtime import driver, throttle
 from smartbft.runtime import peers as peers_module
@@ -24,6 +23,7 @@ from smartbft.runtime.driver import Driver
 from smartbft.runtime.journal import Journal
 from smartbft.runtime.peers import PeerChannels
 from smartbft.runtime.throttle import peer_budget
+from smartbft.token_bucket import TokenBucket
 from smartbft.types import Parameters
 
 LIAR = 3

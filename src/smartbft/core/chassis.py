@@ -54,6 +54,12 @@ class Chassis(Protocol):
     def tell(self, to: int | None, message: Message) -> None:
         """Send something that does not bind to one member, or (None) to every other one."""
 
+    def may_answer(self, to: int, answer: type[Message]) -> bool:
+        """Whether a peer may get another answer of this kind now: each has a rate (`smartbft.core.answer_rates`)."""
+
+    def answer(self, to: int, message: Message, size: int = 0) -> None:
+        """Send an answer, at the expense of the peer's budget. `size`: its bytes, where bytes are counted."""
+
     def set_timer(self, timer: Timer, delay: int) -> None:
         """Start or restart a timer; `delay` in microseconds."""
 

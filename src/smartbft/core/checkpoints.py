@@ -23,12 +23,23 @@ from smartbft.errors import StateDiverged
 from smartbft.limits import (
     CHECKPOINTS_PER_MEETING,
     CHECKPOINTS_PER_MEMBER,
+    DIGEST_BYTES,
     FETCHING_RESENDS,
     MOST_SNAPSHOTS_KEPT,
     SNAPSHOTS_KEPT,
 )
-from smartbft.messages import Checkpoint, FetchCheckpoints, FetchChunk, FetchManifest, Proof, encode_proof
+from smartbft.messages import (
+    Checkpoint,
+    FetchCheckpoints,
+    FetchChunk,
+    FetchManifest,
+    Proof,
+    SnapshotChunk,
+    SnapshotManifest,
+    encode_proof,
+)
 from smartbft.quorum import weak_quorum
+from smartbft.snapshots import chunk_count, chunk_length
 
 if TYPE_CHECKING:
     from smartbft.core.replica import Replica
@@ -211,6 +222,12 @@ class Checkpoints:
                 if self._is_ours_to_say(mark):
                     self._replica.send(to, self._statement(mark))
 
+    def answer(self, to: int) -> None:
+        """A peer asks which snapshots are here."""
+        if self._replica.rates.may(to, Checkpoint):
+            self._replica.rates.charge(to, Checkpoint)
+            self.resend(to)
+
     def insist(self) -> None:
         """While the newest checkpoint lacks the word of others: repeat ours, and ask for theirs."""
         if not self.taken or self._is_settled(self.taken[-1]):
@@ -387,12 +404,21 @@ class Checkpoints:
 
     def on_fetch(self, sender: int, message: FetchManifest | FetchChunk) -> None:
         """A peer asks for a part of a snapshot; if that is gone, it hears which ones there are."""
-        chunk = message.index if isinstance(message, FetchChunk) else -1
-        if any((mark.instance, mark.digest) == (message.instance, message.digest) for mark in self.taken):
-            self._fetching[sender] = (message.instance, self._replica.now)
-            self._replica.emit(ServeSnapshot(sender, message.instance, message.digest, chunk))
+        wanted = (message.instance, message.digest)
+        mark = next((mark for mark in self.taken if (mark.instance, mark.digest) == wanted), None)
+        if mark is None:
+            self.answer(sender)
+            return
+        self._fetching[sender] = (message.instance, self._replica.now)
+        if isinstance(message, FetchChunk):
+            self._serve(sender, mark, SnapshotChunk, message.index, chunk_length(mark.size, message.index))
         else:
-            self.resend(sender)
+            self._serve(sender, mark, SnapshotManifest, -1, DIGEST_BYTES * chunk_count(mark.size))
+
+    def _serve(self, to: int, mark: Mark, answer: type, chunk: int, size: int) -> None:
+        if self._replica.rates.may(to, answer):
+            self._replica.rates.charge(to, answer, size)
+            self._replica.emit(ServeSnapshot(to, mark.instance, mark.digest, chunk))
 
     def on_decisions_fetched(self, sender: int) -> None:
         """Whoever rehearses a snapshot of ours goes on to need the decisions after it: they stay as long."""

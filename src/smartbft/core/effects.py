@@ -90,7 +90,9 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
 
 
 class ServeDecisions(msgspec.Struct, frozen=True, gc=False):
-    """Read the decisions `first` to `last` from the log and send them to a peer that lacks them."""
+    """Read the decisions `first` to `last` from the log and send them to a peer that lacks them; feed `DecisionsServed`
+    back, also if the peer is gone or has too many waiting for it.
+    """
 
     to: int
     first: int

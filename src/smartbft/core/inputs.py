@@ -14,6 +14,7 @@ import msgspec
 from smartbft.snapshots import Manifest, Snapshot
 
 if TYPE_CHECKING:
+    from smartbft.core.effects import ServeDecisions
     from smartbft.core.recovery import RecoveredState
     from smartbft.core.validation import Verified
     from smartbft.crypto.signatures import Signer
@@ -75,6 +76,13 @@ class Executed(msgspec.Struct, frozen=True, gc=False):
 
     instance: int
     results: bytes
+
+
+class DecisionsServed(msgspec.Struct, frozen=True, gc=False):
+    """`ServeDecisions` was carried out, as far as it could be: so many bytes were sent; 0: nothing was."""
+
+    served: ServeDecisions
+    size: int
 
 
 class SnapshotTaken(msgspec.Struct, frozen=True, gc=False):
@@ -150,6 +158,7 @@ Input = Union[  # noqa: UP007
     TimerFired,
     Persisted,
     Executed,
+    DecisionsServed,
     SnapshotTaken,
     SnapshotSkipped,
     SnapshotLoaded,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from smartbft.core.inputs import Timer
+from smartbft.core.inputs import PeerConnected, Timer
 from smartbft.messages import Progress
 
 if TYPE_CHECKING:
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 class Repetition:
     """When one replica repeats itself, and in which order."""
 
-    __slots__ = ("_replica", "_seen", "_taking_part", "_vouching")
+    __slots__ = ("_connected", "_replica", "_seen", "_taking_part", "_vouching")
 
     def __init__(self, replica: Replica, taking_part: TakingPart, vouching: Vouching) -> None:
         self._replica = replica
         self._taking_part = taking_part
         self._vouching = vouching
+        self._connected: dict[int, None] = {}  # peers whose channel is new, and that were told nothing yet
         self._seen = (0, False)  # at the last look: the last decided instance, and whether the next one was running
 
     def begin(self) -> None:
@@ -40,6 +41,8 @@ class Repetition:
             self._repeat(None)
         self._seen = now_at
         self._vouching.repeat(None)
+        for peer in list(self._connected):
+            self.to_connected(peer)
         replica.key_changes.repeat()
         replica.set_timer(Timer.RESEND, replica.parameters.resend_interval)
 
@@ -51,9 +54,14 @@ class Repetition:
         replica.set_timer(Timer.PROGRESS, replica.parameters.progress_interval)
 
     def to_connected(self, peer: int) -> None:
-        """The channel to a peer is up (again)."""
-        self._repeat(peer)
-        self._vouching.repeat(peer)
+        """The channel to a peer is up (again): tell it, at once or, if it comes and goes, in a while."""
+        rates = self._replica.rates
+        self._connected[peer] = None
+        if rates.may(peer, PeerConnected):
+            rates.charge(peer, PeerConnected)
+            del self._connected[peer]
+            self._repeat(peer)
+            self._vouching.repeat(peer)
 
     def _repeat(self, to: int | None) -> None:
         """Say how far we are, then again what binds us: in this order, so that nobody sends us what we have."""

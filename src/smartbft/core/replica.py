@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 from smartbft._fastpath.pool import FROM_MEMBER, RequestPool
+from smartbft.core.answer_rates import AnswerRates
 from smartbft.core.catch_up import CatchUp
 from smartbft.core.chassis import Chassis, Ordering
 from smartbft.core.checkpoint_schedule import CheckpointSchedule
@@ -22,6 +23,7 @@ from smartbft.core.evidence import Statement
 from smartbft.core.forwarding import Forwarding
 from smartbft.core.inputs import (
     ConsensusKeyMade,
+    DecisionsServed,
     Executed,
     Input,
     MessageReceived,
@@ -135,6 +137,7 @@ class Replica(Outbox):
         self.keys = MemberKeys(view)
         self.validator = Validator(view, domains, verifier, parameters, self.keys)
         self.now = 0
+        self.rates = AnswerRates(self)
         self.decided = 0
         self.executed = 0
         self.agreed_time = 0
@@ -242,8 +245,15 @@ class Replica(Outbox):
         elif type(event) is Start:
             self._start(event.recovered)
         else:
-            self.transfer.on_event(event)
+            self._on_served(event)
         return self._taken()
+
+    def _on_served(self, event: Input) -> None:
+        """The host has read something for a peer, or has done something with a snapshot."""
+        if type(event) is DecisionsServed:
+            self._serving.served(event)
+        else:
+            self.transfer.on_event(event)
 
     def _on_room(self) -> None:
         """There may be room for decisions that wait, or for a proposal."""
@@ -388,6 +398,17 @@ class Replica(Outbox):
     def _on_request_timer(self) -> None:
         self._forwarding.on_timer()
         self.key_changes.on_timer()
+
+    # Answers
+
+    def may_answer(self, to: int, answer: type[Message]) -> bool:
+        """Whether a peer may get another answer of this kind now (`smartbft.core.answer_rates`)."""
+        return self.rates.may(to, answer)
+
+    def answer(self, to: int, message: Message, size: int = 0) -> None:
+        """Send an answer, at the expense of the peer's budget. `size`: its bytes, where bytes are counted."""
+        self.rates.charge(to, type(message), size)
+        self.send(to, message)
 
     # The chassis: what the ordering protocol asks for, beside the effects
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from smartbft.core.decisions import RecentDecisions
 from smartbft.core.effects import ServeDecisions
+from smartbft.core.inputs import DecisionsServed
 from smartbft.messages import Decision, Gone
 
 if TYPE_CHECKING:
@@ -47,26 +48,40 @@ class Serving:
         return self._replica.checkpoints.first if self._has_log else self._recent.first() or self._replica.decided + 1
 
     def serve(self, to: int, first: int, last: int) -> None:
-        """Send decisions `first` to `last`, as far as they are durable here. If they are not here any more, say where
-        ours begin.
+        """Send decisions `first` to `last`, as far as they are durable here and the peer's budget lasts. If they are
+        not here any more, say where ours begin.
         """
         replica = self._replica
         view, regency, begin = replica.view.number, replica.regency, self.first()
         if first < begin:
-            replica.send(to, Gone(view, regency, begin))
+            if replica.may_answer(to, Gone):
+                replica.answer(to, Gone(view, regency, begin))
             return
         first = max(first, self._got(to) + 1)
         for instance in range(first, last + 1):
             known = self._recent.get(instance)
+            if not replica.may_answer(to, Decision):
+                return
             if known is None:
                 if self._has_log and 1 <= instance <= replica.decided:
-                    replica.emit(ServeDecisions(to, instance, min(last, replica.decided)))
+                    self._serve_from_log(to, instance, min(last, replica.decided))
                     self._note(to, last)
                     return
             elif known[1] <= replica.durable:
                 decision = known[0]
-                replica.send(to, Decision(view, regency, instance, decision.value, decision.data, decision.proof))
+                answer = Decision(view, regency, instance, decision.value, decision.data, decision.proof)
+                replica.answer(to, answer, len(decision.value) + len(decision.data))
                 self._note(to, instance)
+
+    def _serve_from_log(self, to: int, first: int, last: int) -> None:
+        """How large they are is known once they have been read."""
+        self._replica.rates.reserve(to, last - first + 1)
+        self._replica.emit(ServeDecisions(to, first, last))
+
+    def served(self, event: DecisionsServed) -> None:
+        """Decisions from the log have left, or were not sent after all."""
+        served = event.served
+        self._replica.rates.settle(served.to, served.last - served.first + 1, event.size)
 
     def _got(self, peer: int) -> int:
         """The last decision that a peer was given a moment ago: it does not get that again, as often as it may ask.

@@ -58,7 +58,10 @@ class StateTransfer:
         self._partial: Partial | None = None
         self._chunks = bytearray()  # what is known of each chunk
         self._left = 0
-        self._asked: dict[int, dict[int, None]] = {}  # peer -> chunks on their way from it
+        self._asked: dict[
+            int, dict[int, int]
+        ] = {}  # peer -> chunks on their way from it, and the tick they were asked at
+        self._ticks = 0  # resend intervals of this transfer
         self._quiet: dict[int, int] = {}  # peer -> resend intervals without anything from it
         self._slow: dict[int, None] = {}
         self._liars: dict[int, None] = {}
@@ -76,7 +79,7 @@ class StateTransfer:
             replica.checkpoints.on_checkpoint(sender, message)
             self.choose()
         elif isinstance(message, FetchCheckpoints):
-            replica.checkpoints.resend(sender)
+            replica.checkpoints.answer(sender)
         elif isinstance(message, Gone):
             replica.catch_up.on_gone(sender, message)
         elif isinstance(message, SnapshotManifest):
@@ -258,7 +261,7 @@ class StateTransfer:
             if index < 0:
                 return
             self._chunks[index] = _ASKED
-            asked[index] = None
+            asked[index] = self._ticks
             view, regency = replica.view.number, replica.regency
             replica.send(seeder, FetchChunk(view, regency, manifest.instance, manifest.digest, index))
 
@@ -331,7 +334,9 @@ class StateTransfer:
             self._ask_for_manifest()
 
     def _lose_patience(self) -> None:
+        self._ticks += 1
         for peer in list(self._asked):
+            self._forget_lost(peer)
             self._quiet[peer] = self._quiet.get(peer, 0) + 1 if self._asked[peer] else 0
             if self._quiet[peer] >= TRANSFER_PATIENCE_RESENDS:
                 self._pass_over(peer)
@@ -340,6 +345,14 @@ class StateTransfer:
         if not self._seeders():
             self._start_over()
         self._fill()
+
+    def _forget_lost(self, peer: int) -> None:
+        """A peer that sends chunks may drop a question: what it has not sent for that long is asked for again."""
+        asked = self._asked[peer]
+        for index in [at for at, tick in asked.items() if self._ticks - tick >= 2 * TRANSFER_PATIENCE_RESENDS]:
+            del asked[index]
+            if self._chunks[index] == _ASKED:
+                self._chunks[index] = _MISSING
 
     def _start_over(self) -> None:
         """Look around again. What has arrived counts if the choice falls on the same snapshot."""

@@ -110,8 +110,11 @@ class TakingPart:
     def on_fetch_standing(self, sender: int, message: FetchStanding) -> None:
         """A replica has started: tell it where we are and what we saw of it, whether or not we take part."""
         replica = self._replica
+        if not replica.may_answer(sender, Standing):
+            return
         seen = replica.ordering.seen_of(sender)
-        replica.send(sender, Standing(replica.view.number, replica.regency, message.token, replica.last_proof(), *seen))
+        standing = Standing(replica.view.number, replica.regency, message.token, replica.last_proof(), *seen)
+        replica.answer(sender, standing)
 
     def on_standing(self, sender: int, message: Standing) -> None:
         """An answer; only those to the question of this life count."""

@@ -75,9 +75,11 @@ class Vouching:
                 replica.ordering.on_requests()
             self._watch()
         elif isinstance(message, FetchHeld):
+            if not replica.may_answer(sender, HeldRequests):
+                return
             data = replica.pool.holds.requests(message.digests, MAX_FORWARD_BYTES)
             if data:
-                replica.send(sender, HeldRequests(replica.view.number, replica.regency, data))
+                replica.answer(sender, HeldRequests(replica.view.number, replica.regency, data), len(data))
         else:
             replica.adopt(sender, message.data)
 

@@ -20,7 +20,7 @@ from smartbft.limits import (
     MEMBER_KNOCKS_AT_ONCE,
     MEMBER_KNOCKS_PER_SECOND,
 )
-from smartbft.net.token_bucket import TokenBucket
+from smartbft.token_bucket import TokenBucket
 
 KNOCK = 7  # the kind of the frame
 _FRAME = struct.Struct("<IBHQ64s")  # length, kind, the replica that knocks, time in microseconds, signature

@@ -27,8 +27,8 @@ from smartbft.limits import (
     PLAIN_HANDSHAKES_PER_TLS_HANDSHAKE,
 )
 from smartbft.net.knock import KNOCK_BYTES, KNOCK_HEADER, Door
-from smartbft.net.token_bucket import TokenBucket
 from smartbft.net.watch import ConnectionLimits
+from smartbft.token_bucket import TokenBucket
 
 logger = logging.getLogger(__name__)
 

@@ -212,6 +212,7 @@ class RunningReplica:
             self._genesis.view.number,
             lambda: self._core.regency,
             self._peers,
+            lambda event: self._driving().take(event),
             self._fail,
         )
         return state

@@ -11,8 +11,8 @@ from smartbft.errors import RemoteProtocolError
 from smartbft.limits import MAX_MEMBERS, MAX_MESSAGE_BYTES, RECONNECT_INITIAL_SECONDS, RECONNECT_MAX_SECONDS
 from smartbft.net.connection import Connection
 from smartbft.net.penalties import Penalties
-from smartbft.net.token_bucket import TokenBucket
 from smartbft.runtime.throttle import peer_budget
+from smartbft.token_bucket import TokenBucket
 
 logger = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from smartbft._fastpath.frames import MESSAGE, frame
 from smartbft.core.effects import ServeDecisions
+from smartbft.core.inputs import DecisionsServed, Input
 from smartbft.core.recovery import decisions_in
 from smartbft.crypto.domains import Domains
 from smartbft.errors import SmartBFTError
@@ -40,6 +41,7 @@ class DecisionServer:
         view: number of the view in force.
         regency: tells the current regency.
         peers: the channels.
+        take: feeds an input to the core.
         failed: called with an error that ends the replica (a corrupt log).
     """
 
@@ -50,6 +52,7 @@ class DecisionServer:
         view: int,
         regency: Callable[[], int],
         peers: Channels,
+        take: Callable[[Input], None],
         failed: Callable[[BaseException], None],
     ) -> None:
         self._log = log
@@ -57,6 +60,7 @@ class DecisionServer:
         self._view = view
         self._regency = regency
         self._peers = peers
+        self._take = take
         self._failed = failed
         self._queues: dict[int, asyncio.Queue[ServeDecisions]] = {}
         self._queued: set[ServeDecisions] = set()
@@ -68,9 +72,11 @@ class DecisionServer:
         if queue is None:
             queue = self._queues[effect.to] = asyncio.Queue(_MAX_QUEUED)
             self._tasks.append(asyncio.get_running_loop().create_task(self._run(queue)))
-        if effect not in self._queued and not queue.full():
-            self._queued.add(effect)
-            queue.put_nowait(effect)
+        if effect in self._queued or queue.full():
+            self._take(DecisionsServed(effect, 0))
+            return
+        self._queued.add(effect)
+        queue.put_nowait(effect)
 
     async def close(self) -> None:
         """Stop serving."""
@@ -84,21 +90,25 @@ class DecisionServer:
             effect = await queue.get()
             self._queued.discard(effect)
             try:
-                await self._serve(effect)
+                self._take(DecisionsServed(effect, await self._serve(effect)))
             except (SmartBFTError, OSError) as error:
                 logger.error("decisions %d to %d cannot be read from the log: %s", effect.first, effect.last, error)
                 self._failed(error)
                 return
 
-    async def _serve(self, effect: ServeDecisions) -> None:
+    async def _serve(self, effect: ServeDecisions) -> int:
+        """Returns the bytes that were sent."""
+        sent = 0
         for instance in range(effect.first, effect.last + 1):
             # One decision in memory at a time: batches are large, and the peer may be slow.
             if not await self._peers.writable(effect.to):
-                return
+                break
             payload = await asyncio.to_thread(self._load, instance)
             if payload is None:
-                return
+                break
             self._peers.send(effect.to, payload)
+            sent += len(payload)
+        return sent
 
     def _load(self, instance: int) -> bytes | None:
         """The MESSAGE frame of a decision, read on a thread of its own; None if it is not in the log."""

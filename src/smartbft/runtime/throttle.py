@@ -18,7 +18,7 @@ from smartbft.limits import (
     WASTED_REQUESTS_AT_ONCE,
     WASTED_REQUESTS_PER_SECOND,
 )
-from smartbft.net.token_bucket import TokenBucket
+from smartbft.token_bucket import TokenBucket
 
 
 def peer_budget(f: int) -> TokenBucket:

@@ -29,6 +29,7 @@ from smartbft.core.effects import (
 )
 from smartbft.core.inputs import (
     ConsensusKeyMade,
+    DecisionsServed,
     Executed,
     Input,
     MessageReceived,
@@ -319,8 +320,9 @@ class SimulatedReplica:
             self._host.transmit(to, message)
 
     def _serve_decisions(self, effect: ServeDecisions) -> None:
-        world = self._world
+        world, size = self._world, 0
         for decided in decisions_in(self.log.written(), world.domains, effect.first, effect.last):
+            size += len(decided.value) + len(decided.data)
             self.send_to(
                 effect.to,
                 Decision(
@@ -332,6 +334,7 @@ class SimulatedReplica:
                     decided.proof,
                 ),
             )
+        self.step(DecisionsServed(effect, size))
 
     def _penalise(self, effect: Penalise) -> None:
         self._accuse(effect.peer, f"penalised: {effect.reason}")

@@ -137,8 +137,11 @@ class Collecting:
         chassis, current = self._chassis, self._ordering.current
         if message.instance < current.instance:
             chassis.answer_with_decision(sender, message.instance)
-        elif message.instance == current.instance and (value := current.value_of(message.digest)):
-            chassis.send(sender, ProposedValue(chassis.view.number, self._phase.regency, message.instance, value))
+            return
+        value = current.value_of(message.digest) if message.instance == current.instance else b""
+        if value and chassis.may_answer(sender, ProposedValue):
+            answer = ProposedValue(chassis.view.number, self._phase.regency, message.instance, value)
+            chassis.answer(sender, answer, len(value))
 
     def on_proposed_value(self, _: int, message: ProposedValue) -> None:
         """A value is what its digest says, whoever sends it."""

@@ -128,6 +128,7 @@ class LeaderWatch:
         self._since, self._due = min(self._since, chassis.now), chassis.now + half
         if self._asked:
             self._waited = chassis.now - self._since
+            self._ordering.current.ask_for_proposal()  # again: what was asked may be lost, or had no answer
         else:
             self._asked = True
             self._ask()

@@ -158,21 +158,23 @@ class ModSmart:
         if message.instance < self.current.instance:
             chassis.answer_with_decision(sender, message.instance)
             return
-        if message.instance == self.current.instance and self._may_ask_again(sender):
+        if message.instance == self.current.instance and self._may_have_bodies(sender):
             data = self.current.bodies(message.digests)
             if data:
                 self._bodies_sent[sender] = (message.instance, chassis.now)
-                chassis.send(sender, RequestBodies(chassis.view.number, self.regency, message.instance, data))
+                bodies = RequestBodies(chassis.view.number, self.regency, message.instance, data)
+                chassis.answer(sender, bodies, len(data))
 
     def _on_request_bodies(self, sender: int, message: RequestBodies) -> None:
         if message.instance == self.current.instance:
             self.current.on_bodies(sender, message)
 
-    def _may_ask_again(self, peer: int) -> bool:
+    def _may_have_bodies(self, peer: int) -> bool:
         """Whether a peer has not had bodies of this instance a moment ago: whoever misses some asks others in turn."""
         instance, at = self._bodies_sent.get(peer, (0, 0))
         pause = self._chassis.parameters.resend_interval // 2
-        return instance != self.current.instance or abs(self._chassis.now - at) >= pause
+        again = instance != self.current.instance or abs(self._chassis.now - at) >= pause
+        return again and self._chassis.may_answer(peer, RequestBodies)
 
     # Algorithm 2
 

@@ -320,9 +320,9 @@ class Synchronization:
             return
         if chassis.guard.suspended and chassis.view.leader(self._sync.regency) == chassis.id:
             return  # it is one of an earlier life of ours, and not on record here
-        if abs(chassis.now - self._answered.get(to, -interval)) >= interval:
+        if abs(chassis.now - self._answered.get(to, -interval)) >= interval and chassis.may_answer(to, Sync):
             self._answered[to] = chassis.now
-            chassis.send(to, self._sync)
+            chassis.answer(to, self._sync)
 
     def running(self) -> bool:
         """Whether a regency change is under way."""

@@ -214,6 +214,12 @@ class Bench:
     def tell(self, to: int | None, message: Message) -> None:
         self.said.append(message)
 
+    def may_answer(self, to: int, answer: type[Message]) -> bool:
+        return True
+
+    def answer(self, to: int, message: Message, size: int = 0) -> None:
+        self.said.append(message)
+
     def decide(self, instance: int, value: bytes, data: bytes, proof: Proof, logged: bool) -> None:
         self._settle(instance, value, proof)
         self.decision = self._last

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from smartbft.net.token_bucket import TokenBucket
+from smartbft.token_bucket import TokenBucket
 
 
 def test_tokens_are_taken_at_once_and_filled_slowly() -> None:

@@ -30,9 +30,12 @@ class TokenBucket:
         return True
 
     def charge(self, tokens: float, now: float) -> float:
-        """Take so many tokens for what has happened already, there or not; returns the seconds until none is owed."""
+        """Take so many tokens for what has happened already, there or not; returns the seconds until none is owed.
+
+        A negative number gives tokens back: no more than fit into the bucket.
+        """
         self._fill(now)
-        self._left -= tokens
+        self._left = min(self._at_once, self._left - tokens)
         return max(0.0, -self._left / self._per_second)
 
     def _fill(self, now: float) -> None:
