@@ -55,6 +55,9 @@ MAX_WRITTEN_VALUES = 65_536
 # oldest go, but for those that somebody accepted; they are in the logs still.
 MAX_WRITTEN_VALUE_BYTES = 64 * 1024 * 1024
 _WRITTEN_BYTES = DIGEST_BYTES + 2 + 9 + 1
+# Votes of regencies that are over, which an instance keeps of each member, of either kind: ACCEPTs decide if a quorum
+# comes together late. What they decide binds in later regencies and is accepted there again, so none needs to be older.
+MAX_OLD_VOTES_PER_MEMBER = 4
 MAX_STOP_DATA_BYTES = MAX_WRITE_SET_ENTRIES * _WRITTEN_BYTES + MAX_PROOF_BYTES + SIGNATURE_BYTES + 128
 MAX_SYNC_BYTES = MAX_MEMBERS * MAX_STOP_DATA_BYTES + MAX_VALUE_BYTES + 256
 

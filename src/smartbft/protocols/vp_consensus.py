@@ -28,6 +28,7 @@ from smartbft.messages import (
     Write,
     Written,
 )
+from smartbft.protocols.old_votes import Votes, forget_old_votes
 from smartbft.protocols.written import WrittenValues
 from smartbft.types import Value
 
@@ -88,6 +89,8 @@ class VPConsensus:
         self.refused = ""
         self._binds = self._turned = False
         self._missing, self._fetches = b"", 0
+        for member in self._chassis.view.ids:
+            self._forget_old_votes(member, Write, Accept)
         # What was said in regencies that are over has no use but for the newest ACCEPT: it tells what may bind.
         self._sent = [entry for entry in self._sent if self._is_newest_accept(entry[1])]
 
@@ -153,6 +156,8 @@ class VPConsensus:
             return False
         self._writes.setdefault((message.regency, message.digest), {})[sender] = None
         self._try_accept(message.regency, message.digest)
+        if message.regency < self.regency:
+            self._forget_old_votes(sender, Write)
         return True
 
     def on_accept(self, sender: int, message: Accept) -> bool:
@@ -161,6 +166,8 @@ class VPConsensus:
             return False
         self._accepts.setdefault((message.regency, message.digest), {})[sender] = message.signature
         self._try_decide(message.regency, message.digest)
+        if message.regency < self.regency:
+            self._forget_old_votes(sender, Accept)
         return True
 
     def consider(self) -> None:
@@ -445,6 +452,7 @@ class VPConsensus:
         for accept in votes.accepts:
             guard.restore(self.instance, accept.regency, accept.digest, proposed=False, written=False, accepted=True)
             self._recover_accept(accept.regency, accept.digest)
+        self._forget_old_votes(chassis.id, Write, Accept)
         self._go_on()
 
     def _go_on(self) -> None:
@@ -493,6 +501,13 @@ class VPConsensus:
         if self.accepted is not None:
             votes, kind = self._accepts.get((self.regency, self.digest), {}), "ACCEPT"
         return f"{kind} of instance {self.instance} from {name_some(view.quorum - len(votes), view.ids, votes)}"
+
+    def _forget_old_votes(self, member: int, *kinds: type) -> None:
+        """Votes of regencies that are over must not pile up. A quorum of ACCEPTs that waits for its value stays."""
+        for kind in kinds:
+            votes: Votes = self._writes if kind is Write else self._accepts
+            needed = self._chassis.view.quorum if kind is Accept else self._chassis.view.n + 1
+            forget_old_votes(self._voters, votes, kind, member, self.regency, needed)
 
     def _written_now(self) -> tuple[bytes, ...]:
         return tuple(digest for digest, regency in self.written.regencies.items() if regency == self.regency)

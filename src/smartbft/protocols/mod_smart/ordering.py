@@ -133,9 +133,9 @@ class ModSmart:
                 self._early.put(sender, message.instance, message)
         elif self.previous is None or message.instance < self.previous.instance:
             self._chassis.answer_with_decision(sender, message.instance)
-        elif message.regency > self.regency or not self._deliver(self.previous, sender, message):
+        elif message.regency > self.previous.regency or not self._deliver(self.previous, sender, message):
             # A vote of i - 1 that was here before: its sender repeats itself because it could not decide. Or one of a
-            # regency to come: votes are kept per regency, so these would have no end.
+            # later regency than it was decided in here: votes are kept per regency, so these would have no end.
             self._chassis.answer_with_decision(sender, message.instance)
 
     def _in_time(self, message: ConsensusMessage) -> bool:
