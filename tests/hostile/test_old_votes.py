@@ -11,7 +11,7 @@ from kit.requests import TestClient
 from kit.statements import DOMAINS, V, accept
 
 from smartbft.core.inputs import MessageReceived
-from smartbft.limits import MAX_OLD_VOTES_PER_MEMBER, MAX_WRITE_SET_ENTRIES
+from smartbft.limits import MAX_OLD_VOTES_PER_MEMBER
 from smartbft.messages import Decision, ProposedValue, Write
 from smartbft.protocols.vp_consensus import VPConsensus
 
@@ -92,11 +92,13 @@ def test_an_accept_that_comes_late_still_decides() -> None:
     assert operations(node) == [b"x"]
 
 
-def test_what_is_said_again_has_an_end_too() -> None:
+def test_of_what_was_said_the_newest_accept_alone_is_said_again() -> None:
     consensus = flooded().ordering.current
-    consensus._sent = [(0, Write(0, regency, 1, V)) for regency in range(REGENCY)]
+    accepts = [accept(0, regency) for regency in range(REGENCY)]
+    consensus._sent = [(0, vote) for own in accepts for vote in (Write(0, own.regency, 1, V), own)]
+    consensus.accepted = (REGENCY - 1, V)
     consensus.enter(REGENCY + 1)
-    assert [message.regency for message in consensus.sent_messages()] == [*range(REGENCY)][-MAX_WRITE_SET_ENTRIES:]
+    assert consensus.sent_messages() == accepts[-1:]
 
 
 def test_a_vote_of_a_later_regency_for_what_is_decided_is_answered_and_not_kept() -> None:
