@@ -306,6 +306,8 @@ WRITE_LIMIT_BYTES = 64 * 1024 * 1024
 # And to all clients of a replica together: beyond it those that most waits for are closed. Each of them may be as slow
 # as it likes, but not all.
 MAX_BYTES_WAITING_FOR_CLIENTS = 512 * 1024 * 1024
+# How long the end of TLS on the other side is waited for when we close: many times the way there and back.
+GOODBYE_SECONDS = 0.5
 RECONNECT_INITIAL_SECONDS = 0.05
 RECONNECT_MAX_SECONDS = 2.0
 

@@ -9,7 +9,7 @@ from typing import Protocol, cast
 
 from smartbft.crypto.certificates import fingerprint_of
 from smartbft.errors import HandshakeError, RemoteProtocolError
-from smartbft.limits import READ_BUFFER_BYTES
+from smartbft.limits import GOODBYE_SECONDS, READ_BUFFER_BYTES
 from smartbft.net.handshake import Handshake, Peer
 from smartbft.net.watch import ConnectionLimits, ConnectionWatch
 
@@ -269,6 +269,17 @@ class Connection(asyncio.BufferedProtocol):
         self._flush()
         if self._transport is not None:
             self._transport.close()
+
+    async def aclose(self) -> None:
+        """As `close`, and wait until nothing is left of it: the loop may end then, and a socket that is left open is
+        told as a warning. Who does not answer TLS's goodbye soon is not waited for.
+        """
+        self.close()
+        if self._transport is None:
+            return
+        await asyncio.wait([self.done], timeout=GOODBYE_SECONDS)
+        self.abort()
+        await self.done
 
     # --- inside ---
 

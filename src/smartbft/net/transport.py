@@ -302,7 +302,9 @@ class Dialer:
                     self._task.result()
         finally:
             if self._connection is not None:
-                self._connection.close()
+                await self._connection.aclose()
+            else:
+                await asyncio.sleep(0)  # a connection that was being made is taken down in the next turn
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
