@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from smartbft.config import ClientProfile, Genesis, ReplicaConfig
     from smartbft.crypto.signatures import Ed25519Signer
     from smartbft.errors import (
+        ApplicationFailed,
         ClientError,
         ConfigError,
         CorruptLog,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from smartbft.types import Parameters
 
 __all__ = [
+    "ApplicationFailed",
     "AsyncClient",
     "BatchStateMachine",
     "Client",

@@ -7,6 +7,7 @@
     ``StorageError``           the log or the disk: ``CorruptLog``, ``CorruptSnapshot``, ``DurabilityLost``
     ``ClientError``            an outcome: ``Indeterminate``, ``Rejected``, ``Overloaded``, ``NotEnoughReplies``
     ``InvariantViolation``     a bug of ours (``StateDiverged``: or of the application); never caught
+        ``ApplicationFailed``  a bug of the application
 """
 
 from __future__ import annotations
@@ -128,6 +129,31 @@ class StateDiverged(InvariantViolation):
         self.instance = instance
         self.ours = ours
         self.theirs = theirs
+        super().__init__(message)
+
+
+#: What to do about an application that cannot execute what is decided; docs/operations.md has more.
+POISON_ADVICE = (
+    "every replica that runs this code fails here, also when it is started again: install corrected code on all of "
+    "them, start them, and they execute it from their logs (docs/operations.md, 'An application that fails')"
+)
+
+
+class ApplicationFailed(InvariantViolation):
+    """The application raised something other than `Rejected`, or returned what is no result: its state is not known any
+    more, and the replica stops. The cause is chained.
+
+    Every replica that runs the same code fails at the same operation, also when it is started again, because the
+    operation is decided: corrected code on all of them executes it from the logs.
+
+    Attributes:
+        instance: the instance that was being executed; 0: none was.
+        operation: what `StateMachine.execute` was given; empty where that is not known.
+    """
+
+    def __init__(self, message: str, instance: int = 0, operation: bytes = b"") -> None:
+        self.instance = instance
+        self.operation = operation
         super().__init__(message)
 
 

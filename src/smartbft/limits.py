@@ -223,6 +223,16 @@ REHEARSAL_PATIENCE_DOUBLINGS = 10
 REHEARSAL_SIZE_FACTOR = 2
 REHEARSAL_SIZE_SLACK_BYTES = 16 * 1024 * 1024
 
+# Applications. One that is slow is warned about when a call takes this many times as long as the slowest one before:
+# a slow application is named, and does not fill the log.
+APPLICATION_WARNING_FACTOR = 4.0
+# One that fails ends its replica after so many resend intervals: by then the others have its votes, decide as well, and
+# meet the same operation. No longer than this, whatever the interval.
+FAILURE_PAUSE_RESENDS = 2
+MAX_FAILURE_PAUSE_SECONDS = 2.0
+# A `check` that raises is logged at the first operation, and whenever so many times as many have made it raise.
+CHECK_FAILURE_FACTOR = 16
+
 # The log.
 DEFAULT_SEGMENT_BYTES = 16 * 1024 * 1024
 MIN_SEGMENT_BYTES = 64 * 1024

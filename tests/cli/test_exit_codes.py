@@ -34,6 +34,7 @@ from smartbft.testnet import create_testnet
         (errors.CorruptLog("x"), 8),
         (errors.DurabilityLost("x"), 8),
         (errors.HandshakeError("x"), 9),
+        (errors.ApplicationFailed("x"), 10),
         (KeyboardInterrupt(), 130),
         (click.Abort(), 130),
         (errors.InvariantViolation("x"), 1),
@@ -52,7 +53,8 @@ def test_every_error_class_has_a_meaning_but_bugs() -> None:
     for kind in children(errors.SmartBFTError) - {errors.SmartBFTError}:
         if not kind.__module__.startswith("smartbft.errors"):
             continue
-        expected = not issubclass(kind, errors.InvariantViolation) or kind is errors.StateDiverged
+        named = (errors.StateDiverged, errors.ApplicationFailed)
+        expected = not issubclass(kind, errors.InvariantViolation) or kind in named
         assert is_expected(kind("x")) is expected
         assert (exit_code(kind("x")) is not ExitCode.INTERNAL) is expected
 

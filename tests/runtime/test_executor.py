@@ -12,7 +12,7 @@ from kit.requests import TestClient
 
 from smartbft._fastpath.pool import split_requests
 from smartbft.core.effects import Execute
-from smartbft.errors import InvariantViolation
+from smartbft.errors import ApplicationFailed
 from smartbft.runtime import executor as module
 from smartbft.runtime.executor import SliceExecutor, ThreadExecutor
 from smartbft.smr.application import BatchStateMachine, ExecutionContext, StateMachine
@@ -121,8 +121,13 @@ def test_a_bug_of_the_application_is_reported_and_nothing_more_is_executed(run: 
         runner.execute(batch(1, b"fine", b"bug"))
         runner.execute(batch(2, b"never"))
         await world.until(lambda: bool(world.failures))
-        await asyncio.sleep(0)
-        assert [type(error) for error in world.failures] == [InvariantViolation]
+        runner.execute(batch(3, b"never either"))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        (error,) = world.failures
+        assert isinstance(error, ApplicationFailed)
+        assert isinstance(error.__cause__, KeyError)
+        assert error.operation == b"bug"
         assert not world.executed
         await runner.close()
 

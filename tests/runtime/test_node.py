@@ -13,9 +13,12 @@ from typing import Any
 
 import pytest
 from kit.hostile import client_of, client_of_all, peer_of
+from kit.patience import PATIENCE_SECONDS
 from kit.requests import TestClient
 
 from smartbft import (
+    ApplicationFailed,
+    AsyncClient,
     ConfigError,
     CorruptLog,
     InvariantViolation,
@@ -66,18 +69,36 @@ def test_a_replica_lives_inside_the_callers_program(run: Run, testnet: Testnet) 
     run(scenario)
 
 
-def test_an_application_that_fails_ends_the_replica_and_its_block(run: Run) -> None:
+def test_an_application_that_fails_ends_the_replica_and_its_block(run: Run, testnet: Testnet) -> None:
     class Broken(counter.Counter):
         def execute(self, operation: bytes, context: ExecutionContext) -> bytes:
             raise KeyError("a bug")
 
+    async def serve(replica: Replica) -> None:
+        async with replica, AsyncClient.from_profile(testnet.profile) as client:
+            await client.invoke(counter.add(1), PATIENCE_SECONDS)
+
     async def scenario() -> None:
-        async with LocalCluster(1, Broken) as cluster, cluster.client() as client:
-            asked = asyncio.create_task(client.invoke(counter.add(1)))
-            with pytest.raises(InvariantViolation, match="the application failed"):
-                await cluster.replicas[0].wait()
-            asked.cancel()
-            await asyncio.gather(asked, return_exceptions=True)
+        replica = Replica(testnet.homes[0], Broken())
+        with pytest.raises(ApplicationFailed, match=r"the application failed at request 0 .* KeyError\('a bug'\)"):
+            await serve(replica)
+        with pytest.raises(ApplicationFailed):
+            await replica.wait()
+
+    run(scenario)
+
+
+def test_a_body_that_ends_before_a_failed_replica_does_hears_of_it(run: Run, testnet: Testnet) -> None:
+    """It stops a moment later, so that the others get its votes."""
+
+    async def serve() -> None:
+        async with Replica(testnet.homes[0], counter.Counter()) as replica:
+            assert replica._parts is not None
+            replica._parts._application_failed(ApplicationFailed("planted"))
+
+    async def scenario() -> None:
+        with pytest.raises(ApplicationFailed, match="planted"):
+            await serve()
 
     run(scenario)
 

@@ -7,6 +7,7 @@ import enum
 import click
 
 from smartbft.errors import (
+    ApplicationFailed,
     ClientError,
     ConfigError,
     HandshakeError,
@@ -32,6 +33,7 @@ class ExitCode(enum.IntEnum):
     DIVERGENCE = 7
     STORAGE = 8
     INCOMPATIBLE = 9
+    APPLICATION = 10
     INTERRUPTED = 130
 
 
@@ -46,6 +48,7 @@ MEANINGS = {
     ExitCode.DIVERGENCE: "a check failed: replicas diverge, or a proof is invalid",
     ExitCode.STORAGE: "storage damaged or unusable",
     ExitCode.INCOMPATIBLE: "incompatible: another chain or protocol version",
+    ExitCode.APPLICATION: "the application failed: it raised an error, or returned no result",
     ExitCode.INTERRUPTED: "interrupted",
 }
 
@@ -65,6 +68,7 @@ _BY_CLASS: tuple[tuple[type[BaseException], ExitCode], ...] = (
     (StorageError, ExitCode.STORAGE),
     (CheckFailed, ExitCode.DIVERGENCE),
     (StateDiverged, ExitCode.DIVERGENCE),
+    (ApplicationFailed, ExitCode.APPLICATION),
     (HandshakeError, ExitCode.INCOMPATIBLE),
     (RemoteProtocolError, ExitCode.UNREACHABLE),
     (click.Abort, ExitCode.INTERRUPTED),
@@ -73,6 +77,7 @@ _BY_CLASS: tuple[tuple[type[BaseException], ExitCode], ...] = (
 
 # Errors that mean something to the user; anything else is a bug and keeps its traceback.
 EXPECTED = (
+    ApplicationFailed,
     ClientError,
     ConfigError,
     LocalProtocolError,

@@ -5,13 +5,14 @@ leave when the decision is durable, and a snapshot may stand for the beginning.
 from __future__ import annotations
 
 from collections import deque
+from struct import Struct
 from typing import TYPE_CHECKING
 
 from smartbft.core.decisions import RecentDecisions
 from smartbft.core.effects import Execute, Reply
 from smartbft.core.recovery import Decided
-from smartbft.errors import invariant
-from smartbft.limits import MAX_UNEXECUTED_BYTES, MAX_UNLOGGED_BYTES, UNEXECUTED_BATCH_BYTES
+from smartbft.errors import POISON_ADVICE, ApplicationFailed, LocalProtocolError, invariant
+from smartbft.limits import DIGEST_BYTES, MAX_UNEXECUTED_BYTES, MAX_UNLOGGED_BYTES, UNEXECUTED_BATCH_BYTES
 from smartbft.messages import Proof, decode_proof
 from smartbft.snapshots import Manifest, Snapshot
 from smartbft.types import Value
@@ -131,6 +132,7 @@ class Delivery:
 
         Raises:
             InvariantViolation: it is not the instance after the last executed one.
+            ApplicationFailed: these are not the results of its requests.
         """
         replica = self._replica
         if instance <= replica.executed and instance not in self._executing:
@@ -138,9 +140,17 @@ class Delivery:
         invariant(instance == replica.executed + 1, f"instance {instance} executed after instance {replica.executed}")
         decision, value, token = self._executing.pop(instance)
         self._unexecuted -= _weight(decision, token)
-        replica.pool.executed(
-            value.digests, decision.data, results, instance, replica.view.number, value.timestamp, self._level
-        )
+        try:
+            replica.pool.executed(
+                value.digests, decision.data, results, instance, replica.view.number, value.timestamp, self._level
+            )
+        except LocalProtocolError as error:
+            wrong = what_is_wrong(results, len(value.digests) // DIGEST_BYTES)
+            if not wrong:
+                raise
+            raise ApplicationFailed(
+                f"the application failed at instance {instance}: {wrong}: {POISON_ADVICE}", instance
+            ) from error
         replica.executed = instance
         replica.checkpoints.executed(instance, value.timestamp, decision.proof)
         replica.emit(Reply(instance, value.digests, decision.data, token))
@@ -170,5 +180,22 @@ class Delivery:
         return changed
 
 
+_LENGTH = Struct("<I")
+
+
 def _weight(decision: Decided, token: int) -> int:
     return UNEXECUTED_BATCH_BYTES + len(decision.value) + len(decision.data) if token else 0
+
+
+def what_is_wrong(results: bytes, requests: int) -> str:
+    """What keeps a result list from being that of so many requests, in words; empty: nothing. (The pool has checked it
+    already, and says less: this is for the message.)
+    """
+    count = at = 0
+    while at < len(results):
+        (length,) = _LENGTH.unpack_from(results.ljust(at + _LENGTH.size, b"\0"), at)
+        at += _LENGTH.size + length
+        count += 1
+    if at != len(results):
+        return "its result list breaks off: an item is 'u32 length | result' (smartbft.join_results makes the list)"
+    return f"it returned {count} results for {requests} requests" if count != requests else ""

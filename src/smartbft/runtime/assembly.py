@@ -26,6 +26,7 @@ from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import Ed25519KeyVerifier
 from smartbft.errors import ConfigError, LocalProtocolError
 from smartbft.protocols.mod_smart import ModSmart
+from smartbft.runtime.application_watch import ApplicationWatch
 from smartbft.runtime.clients import ClientGate
 from smartbft.runtime.driver import Driver
 from smartbft.runtime.evidence import EvidenceDesk
@@ -34,6 +35,7 @@ from smartbft.runtime.journal import Journal, Log
 from smartbft.runtime.lookups import Lookups
 from smartbft.runtime.network import Network, Secrets
 from smartbft.runtime.new_key import KeyDesk
+from smartbft.runtime.operation_checks import OperationChecks
 from smartbft.runtime.peers import PeerChannels
 from smartbft.runtime.problems import with_absent
 from smartbft.runtime.serving import DecisionServer
@@ -93,6 +95,8 @@ class RunningReplica:
         _check_authentication(config, genesis, application)
         check_schedule(config.persistence, genesis.parameters, str(config.config_path))
         self._readers: list[int] = []
+        self._failure: BaseException | None = None  # of the application, which ends the replica soon
+        self._end: asyncio.TimerHandle | None = None
         self._refusing = False
         self._log: ReplicaLog | None = None
         self._verifier: Verifier | None = None
@@ -153,14 +157,15 @@ class RunningReplica:
         state = await self._recover()
         application = self._application
         make = ThreadExecutor if application.native else SliceExecutor
-        self._executor = make(application, self._executed, self._fail)
+        watch = ApplicationWatch(self._genesis.parameters.request_timeout / 2_000_000)
+        self._executor = make(application, self._executed, self._application_failed, watch)
         self._keeper = self._make_keeper(self._executor)
         if state.snapshots.newest is not None:
             self._executor.restore(state.snapshots.newest.state, state.base)
         if not self._sequential:
             self._verifier = Verifier(self._verify_threads(), _VERIFY_NICE)
             self._pump = VerificationPump(
-                self._pool, self._verifier, application.check_batch, self._clients.punish, self._loop
+                self._pool, self._verifier, OperationChecks(application), self._clients.punish, self._loop
             )
         self._driver = self._make_driver(self._executor, self._keeper)
         self._watch()
@@ -299,6 +304,8 @@ class RunningReplica:
     def halt(self) -> None:
         """Say nothing more: whatever is not on its way by now must not leave."""
         self._desk.close()
+        if self._end is not None:
+            self._end.cancel()
         if self._pump is not None:
             self._pump.close()
         if self._driver is not None:
@@ -308,11 +315,15 @@ class RunningReplica:
         self._readers.clear()
 
     async def close(self) -> None:
-        """Take everything down, whatever goes wrong meanwhile. Raises DurabilityLost: what was queued could not be
-        written.
+        """Take everything down, whatever goes wrong meanwhile.
+
+        Raises:
+            DurabilityLost: what was queued could not be written.
+            ApplicationFailed: the application did, and the replica was about to stop for it.
         """
         self.halt()
         async with contextlib.AsyncExitStack() as last_first:
+            last_first.callback(self._raise_failure)
             if self._log is not None:
                 last_first.push_async_callback(asyncio.to_thread, self._log.close)
             if self._verifier is not None:
@@ -339,6 +350,19 @@ class RunningReplica:
     def _note_recovered(self) -> None:
         if self._core.executed >= self._replay_until:
             self.recovered.set()
+
+    def _application_failed(self, error: BaseException) -> None:
+        """Nothing more is executed, and the replica stops; but not before its votes have left. Otherwise those that are
+        a moment behind would lack a quorum and wait, instead of meeting the same operation and saying so.
+        """
+        self._failure = error
+        pause = limits.FAILURE_PAUSE_RESENDS * self._genesis.parameters.resend_interval / 1_000_000
+        pause = min(pause, limits.MAX_FAILURE_PAUSE_SECONDS)
+        self._end = self._loop.call_later(pause, self._fail, error)
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
 
     def _forget(self, source: int) -> None:
         if self._pump is not None:

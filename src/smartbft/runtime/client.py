@@ -337,10 +337,15 @@ class AsyncClient:
                 _fail(question, NotEnoughReplies(f"replica {replica} closed the connection"))
 
     def failed(self, error: BaseException) -> None:
-        """A bug of ours: every invocation ends with it."""
+        """Nothing can be answered any more, for example because of a bug of ours: every call ends with `error`."""
         self._error = error
         for pending in self._pending.values():
             _fail(pending.future, error)
+        for turn in self._waiting:
+            _fail(turn, error)
+        for question in chain(*self._questions.values()):
+            _fail(question, error)
+        self._changed.set()
 
     # --- connections ---
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import tempfile
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from smartbft.config import PERSISTENCE_MODES, TRANSPORTS, Address, Genesis, GenesisMember, ReplicaConfig
 from smartbft.config.replica import Persistence, SignatureCheck, Transport
 from smartbft.crypto.certificates import fingerprint, make_certificate
 from smartbft.crypto.signatures import Ed25519Signer, Signer
-from smartbft.errors import LocalProtocolError
+from smartbft.errors import ApplicationFailed, LocalProtocolError
 from smartbft.limits import DEFAULT_SEGMENT_BYTES, MAX_MEMBERS
 from smartbft.runtime.client import AsyncClient
 from smartbft.runtime.network import Secrets
@@ -26,10 +29,16 @@ from smartbft.storage import mark_never_started
 from smartbft.types import Parameters
 
 _HOST = "127.0.0.1"
+# How long the body of an `async with` has for the errors of its own calls, before it is cancelled.
+_LAST_WORDS_SECONDS = 0.1
 
 
 class LocalCluster:
     """`n` replicas and their clients in this process.
+
+    It goes on while no more than `f` replicas have failed. Once more have, nothing can be ordered any more: pending and
+    later calls of its clients raise the error that ended the replicas (an application's, for example), the body of the
+    ``async with`` is cancelled, and the error comes out of it.
 
     Args:
         n: how many replicas.
@@ -79,6 +88,12 @@ class LocalCluster:
         self.replicas: dict[int, Replica] = {}
         self._started: set[int] = set()
         self._closed = False
+        self._clients: weakref.WeakSet[AsyncClient] = weakref.WeakSet()
+        self._watchers: dict[int, asyncio.Task[None]] = {}
+        self._failures: dict[int, BaseException] = {}  # by replica, of those that were not stopped since
+        self._fatal: BaseException | None = None
+        self._task: asyncio.Task[Any] | None = None  # in the body of the `async with`
+        self._cancelled = False
         try:
             self._secrets = [self._make_secrets(replica) for replica in range(n)]
             members = tuple(self._member(replica) for replica in range(n))
@@ -97,15 +112,47 @@ class LocalCluster:
                 await self.start(replica)
             for running in self.replicas.values():
                 await running.ready()
+            if self._fatal is not None:
+                raise self._fatal
         except BaseException:
             await self.aclose()
             raise
+        self._task = asyncio.current_task()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        task, self._task = self._task, None
+        if self._cancelled and task is not None and isinstance(error, asyncio.CancelledError):
+            task.uncancel()
         await self.aclose()
+        if self._fatal is not None and (error is None or self._cancelled):
+            raise self._fatal from None
+
+    # --- replicas that fail ---
+
+    async def _watch(self, replica: int, running: Replica) -> None:
+        """Wait for the end of a replica: if it has failed, the cluster may have."""
+        try:
+            await running.wait()
+        except Exception as error:
+            self._failures[replica] = error
+        if self._fatal is None and len(self._failures) > self.genesis.view.f:
+            failures = sorted(self._failures.values(), key=lambda error: not isinstance(error, ApplicationFailed))
+            self._end(failures[0])
+
+    def _end(self, error: BaseException) -> None:
+        """Too many replicas have failed for anything to be ordered."""
+        self._fatal = error
+        for client in list(self._clients):
+            client.failed(error)
+        asyncio.get_running_loop().call_later(_LAST_WORDS_SECONDS, self._cancel)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._cancelled = True
+            self._task.cancel()
 
     async def aclose(self) -> None:
         """Stop every replica. Idempotent."""
@@ -160,6 +207,7 @@ class LocalCluster:
         )
         await running.start()
         self.replicas[replica] = running
+        self._watchers[replica] = asyncio.create_task(self._watch(replica, running))
         return running
 
     async def stop(self, replica: int) -> None:
@@ -171,6 +219,8 @@ class LocalCluster:
         if replica not in self.replicas:
             raise LocalProtocolError(f"replica {replica} is not running")
         await self.replicas.pop(replica).aclose()
+        await self._watchers.pop(replica)
+        self._failures.pop(replica, None)
 
     # --- use ---
 
@@ -181,14 +231,21 @@ class LocalCluster:
             signer: for a client that keeps its key: ``Ed25519Signer(seed)``, or what
                 `smartbft.crypto.keys.load_signer` reads.
             retransmit: seconds until the first retransmission.
+
+        Raises:
+            SmartBFTError: more than `f` replicas have failed; this is why.
         """
-        return AsyncClient(
+        if self._fatal is not None:
+            raise self._fatal
+        client = AsyncClient(
             self.genesis,
             signer or Ed25519Signer(os.urandom(32)),
             transport=self.transport,
             persistence=self.persistence,
             retransmit=retransmit,
         )
+        self._clients.add(client)
+        return client
 
     # --- making it ---
 

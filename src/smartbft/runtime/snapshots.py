@@ -24,7 +24,7 @@ from smartbft.core.effects import (
     TakeSnapshot,
 )
 from smartbft.core.inputs import Input, SnapshotLoaded, SnapshotLost, SnapshotSkipped, SnapshotTaken
-from smartbft.errors import CorruptSnapshot, DurabilityLost, LocalProtocolError, StorageError
+from smartbft.errors import ApplicationFailed, CorruptSnapshot, DurabilityLost, LocalProtocolError, StorageError
 from smartbft.limits import MAX_TRANSFER_QUEUE, TRANSFER_BYTES_PER_SECOND
 from smartbft.messages import SnapshotChunk, SnapshotManifest, decode_proof, encode
 from smartbft.runtime.rehearsals import RehearsalStage
@@ -138,7 +138,7 @@ class SnapshotKeeper:
 
     def _write(self, effect: TakeSnapshot, render: Callable[[], bytes]) -> Input:
         try:
-            snapshot = effect.snapshot(render())
+            snapshot = effect.snapshot(_rendered(render, effect.instance))
         except LocalProtocolError as error:
             logger.info("no snapshot after instance %d: %s", effect.instance, error)
             return SnapshotSkipped(effect.instance)
@@ -271,6 +271,23 @@ class SnapshotKeeper:
             return None
         chunk = SnapshotChunk(self._view, regency, effect.instance, effect.digest, effect.chunk, data)
         return frame(MESSAGE, encode(chunk))
+
+
+def _rendered(render: Callable[[], bytes], instance: int) -> bytes:
+    """The application's state, captured after an instance. Raises ApplicationFailed: it cannot be written down."""
+    try:
+        state = render()
+    except BaseException as error:
+        raise ApplicationFailed(
+            f"the application failed at writing down its state after instance {instance}: {error!r}: correct it on all "
+            "replicas, and start this one again"
+        ) from error
+    if not isinstance(state, bytes):
+        raise ApplicationFailed(
+            f"the application's snapshot after instance {instance} is {type(state).__name__}, not bytes: correct it on "
+            "all replicas, and start this one again"
+        )
+    return state
 
 
 def _arriving(job: Callable[[], Input | None]) -> Callable[[], Input | None]:

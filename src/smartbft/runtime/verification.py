@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from smartbft._fastpath.pool import FROM_MEMBER, RequestPool, Verifier, VerifyJob
-from smartbft.errors import invariant
+from smartbft.errors import ApplicationFailed
 from smartbft.limits import (
     LOOP_TICK_SECONDS,
     MAX_BAD_SIGNATURES_PER_SOURCE,
@@ -29,7 +29,11 @@ def combine(mask: bytes, checks: bytes) -> bytes:
         mask: the verifier's bytes, 1 for a good signature, else 0.
         checks: the application's bytes, 1 if the operation passes, else 0.
     """
-    invariant(len(mask) == len(checks), f"{len(checks)} verdicts of the application for {len(mask)} requests")
+    if len(mask) != len(checks):
+        raise ApplicationFailed(
+            f"{len(checks)} verdicts of the application for {len(mask)} requests: correct its check_batch on all "
+            "replicas, and start this one again"
+        )
     if 0 not in checks:
         return mask
     size = len(mask)

@@ -26,6 +26,7 @@ OK = 0
 UNSPECIFIED = 255
 #: Code of an operation that was carried out, but whose result is too long to be kept and sent.
 RESULT_TOO_LARGE = 254
+_SHOWN_OPERATION_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +182,17 @@ class BatchStateMachine(Protocol):
     def facts(self) -> dict[str, int]:
         """Figures about the state that an operator may want to see; asked between two batches."""
         return {}
+
+
+def name_operation(operation: bytes) -> str:
+    """An operation in a message: its first bytes in hexadecimal, and how long it is.
+
+    Example:
+        >>> name_operation(b"put")
+        '0x707574 (3 bytes)'
+    """
+    shown = operation[:_SHOWN_OPERATION_BYTES].hex()
+    return f"0x{shown}{'...' if len(operation) > _SHOWN_OPERATION_BYTES else ''} ({len(operation)} bytes)"
 
 
 def execute_decided(application: BatchStateMachine, data: bytes, context: ExecutionContext) -> bytes:

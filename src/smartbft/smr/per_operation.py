@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from smartbft import limits
 from smartbft._fastpath.pool import join_results, split_requests
-from smartbft.errors import InvariantViolation, LocalProtocolError, Rejected
+from smartbft.errors import POISON_ADVICE, ApplicationFailed, InvariantViolation, LocalProtocolError, Rejected
 from smartbft.smr.application import (
     OK,
     RESULT_TOO_LARGE,
@@ -14,6 +14,7 @@ from smartbft.smr.application import (
     BatchStateMachine,
     ExecutionContext,
     StateMachine,
+    name_operation,
 )
 
 
@@ -22,19 +23,26 @@ class PerOperation(BatchStateMachine):
 
     Args:
         machine: the application.
+
+    Attributes:
+        operation: the one that is executed now, or was executed last.
+        check_failed: called with an operation and what `StateMachine.check` raised at it other than `Rejected`; None:
+            nobody wants to know.
     """
 
     native = False
 
     def __init__(self, machine: StateMachine) -> None:
         self.machine = machine
+        self.operation = b""
+        self.check_failed: Callable[[bytes, BaseException], None] | None = None
         self.needs_signatures = machine.needs_signatures
 
     def execute_batch(self, data: bytes, context: ExecutionContext) -> bytes:
         """Execute a request list in order; returns the result list.
 
         Raises:
-            InvariantViolation: the application raised something other than `Rejected`, or returned something other than
+            ApplicationFailed: the application raised something other than `Rejected`, or returned something other than
                 bytes. The replica must stop.
         """
         return join_results(list(self.slices(data, context)))
@@ -46,7 +54,7 @@ class PerOperation(BatchStateMachine):
         application until the iterator is exhausted. The results, joined, are what `execute_batch` returns.
 
         Raises:
-            InvariantViolation: as `execute_batch`.
+            ApplicationFailed: as `execute_batch`.
         """
         instance, timestamp, seed = context.instance, context.timestamp, context.seed
         for position, (client, _, _, operation, _) in enumerate(split_requests(data)):
@@ -60,10 +68,10 @@ class PerOperation(BatchStateMachine):
         return bytes(self._passes(operation) for _, _, _, operation, _ in split_requests(data))
 
     def snapshot(self) -> bytes:
-        """The application's snapshot. Raises InvariantViolation: it is no bytes."""
+        """The application's snapshot. Raises ApplicationFailed: it is no bytes."""
         made = self.machine.snapshot()
         if not isinstance(made, bytes):
-            raise InvariantViolation(f"the application's snapshot is {type(made).__name__}, not bytes")
+            raise ApplicationFailed(f"the application's snapshot is {type(made).__name__}, not bytes")
         return made
 
     def restore(self, snapshot: bytes) -> None:
@@ -71,21 +79,17 @@ class PerOperation(BatchStateMachine):
         self.machine.restore(snapshot)
 
     def _execute(self, operation: bytes, context: ExecutionContext, position: int) -> bytes:
+        self.operation = operation
         try:
             answer = self.machine.execute(operation, context)
         except Rejected as rejection:
             return bytes([self._code(rejection)])
-        except InvariantViolation:
+        except KeyboardInterrupt:  # somebody wants the program to end
             raise
-        except Exception as error:
-            raise InvariantViolation(
-                f"the application failed at request {position} of instance {context.instance}: {error!r}"
-            ) from error
+        except BaseException as error:  # sys.exit() in an operation must not end a replica as if all were well
+            raise _failure(repr(error), operation, context, position) from error
         if not isinstance(answer, bytes):
-            raise InvariantViolation(
-                f"the application returned {type(answer).__name__}, not bytes, at request {position} of instance "
-                f"{context.instance}"
-            )
+            raise _failure(f"it returned {type(answer).__name__}, not bytes", operation, context, position)
         if len(answer) >= limits.MAX_RESULT_BYTES:
             return bytes([RESULT_TOO_LARGE])
         return bytes([OK]) + answer
@@ -94,7 +98,9 @@ class PerOperation(BatchStateMachine):
     def _code(rejection: Rejected) -> int:
         code = rejection.code or UNSPECIFIED
         if not isinstance(code, int) or not 1 <= code <= 255:
-            raise InvariantViolation(f"the application rejected with code {code!r}; codes go from 1 to 255")
+            raise ApplicationFailed(
+                f"the application rejected with code {code!r}; codes go from 1 to 255: {POISON_ADVICE}"
+            ) from rejection
         return code
 
     def _passes(self, operation: bytes) -> bool:
@@ -103,11 +109,24 @@ class PerOperation(BatchStateMachine):
             return True
         try:
             self.machine.check(operation)
-        except InvariantViolation:
+        except Rejected:
+            return False
+        except (InvariantViolation, KeyboardInterrupt):
             raise
-        except Exception:
+        except BaseException as error:
+            if self.check_failed is not None:
+                self.check_failed(operation, error)
             return False
         return True
+
+
+def _failure(what: str, operation: bytes, context: ExecutionContext, position: int) -> ApplicationFailed:
+    return ApplicationFailed(
+        f"the application failed at request {position} of instance {context.instance}: {what}; operation "
+        f"{name_operation(operation)} of client {context.client.hex()}: {POISON_ADVICE}",
+        context.instance,
+        operation,
+    )
 
 
 def as_batch(machine: StateMachine | BatchStateMachine) -> BatchStateMachine:
