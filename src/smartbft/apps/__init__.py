@@ -14,16 +14,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from smartbft.errors import ConfigError
+from smartbft.runtime.application_names import BUILT_IN, mark_made
 from smartbft.smr.application import BatchStateMachine, LocalOptions, StateMachine
 from smartbft.smr.per_operation import as_batch
 
-#: Names that a genesis may use, and the class that each stands for.
-BUILT_IN: Mapping[str, str] = {
-    "coin": "smartbft.apps.coin:CoinApplication",
-    "coin_ledger": "smartbft.apps.coin_ledger:CoinLedgerApplication",
-    "counter": "smartbft.apps.counter:Counter",
-    "key_value": "smartbft.apps.key_value:KeyValueStore",
-}
 _FIELD = "application.name"
 
 
@@ -55,7 +49,9 @@ def create_application(
         ) from error
     if not isinstance(made, StateMachine) and not callable(getattr(made, "execute_batch", None)):
         raise ConfigError(f'"{name}" makes a {type(made).__name__}, which is no StateMachine', field=_FIELD)
-    return as_batch(made)
+    application = as_batch(made)
+    mark_made(application, name)
+    return application
 
 
 def _find(name: str) -> Any:

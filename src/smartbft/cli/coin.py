@@ -13,7 +13,9 @@ from smartbft.cli.parameters import HEX_KEY, profile_option, timeout_option
 from smartbft.cli.patience import patience
 from smartbft.cli.run import run
 from smartbft.config import ClientProfile
+from smartbft.errors import ConfigError
 from smartbft.limits import MAX_WALLET_COINS
+from smartbft.runtime.application_names import BUILT_IN
 from smartbft.runtime.problems import name_problems
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ def coin() -> None:
     otherwise.
 
     A transaction that the coin rejects gives exit code 6; one whose outcome is not known, because no quorum answered in
-    time, gives 5: look at the balance before you repeat it.
+    time, gives 5: look at the balance before you repeat it. On a chain of another application nothing is sent: 3.
 
     Commands of one key share sessions, which are kept below $XDG_STATE_HOME/smartbft (~/.local/state/smartbft).
     """
@@ -204,8 +206,11 @@ def _with_wallet(
     from smartbft.cli.wallet import Wallet
     from smartbft.runtime.client import AsyncClient
 
+    loaded = ClientProfile.load(profile_path)
+    _check_chain(loaded)
+
     async def main() -> Result:
-        client = AsyncClient.from_profile(ClientProfile.load(profile_path), key_name)
+        client = AsyncClient.from_profile(loaded, key_name)
         seconds = timeout / 1_000_000
         try:
             async with patience(lambda: _waiting_for(client)):
@@ -216,6 +221,20 @@ def _with_wallet(
             await client.aclose()
 
     return run(main())
+
+
+def _check_chain(profile: ClientProfile) -> None:
+    """Refuse a chain of another application before anything is sent: what it would make of a coin's bytes is its own
+    business, and it may well carry them out.
+    """
+    application = profile.genesis.application
+    if BUILT_IN.get(application, application) not in (BUILT_IN["coin"], BUILT_IN["coin_ledger"]):
+        raise ConfigError(
+            f'the application of this chain is "{application}", and not "coin": nothing was sent. Choose a profile of '
+            "a chain with coins (--profile), or use the client of that application",
+            file=str(profile.path),
+            field="genesis",
+        )
 
 
 def _waiting_for(client: AsyncClient) -> str:

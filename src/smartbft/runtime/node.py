@@ -11,6 +11,7 @@ from typing import Any
 
 from smartbft.config import Genesis, ReplicaConfig
 from smartbft.errors import LocalProtocolError, SmartBFTError
+from smartbft.runtime.application_names import check_named
 from smartbft.runtime.assembly import RunningReplica
 from smartbft.runtime.network import Secrets, check_loopback, load_secrets
 from smartbft.smr.application import BatchStateMachine, StateMachine
@@ -34,6 +35,9 @@ class Replica:
         sockets: listeners that are bound already, for replicas and for clients; the replica closes them.
         force_plain: allow plain TCP on other addresses than loopback.
 
+    Raises:
+        ConfigError: a file is wrong, or the genesis names another application.
+
     Example:
         >>> async def serve(home: str, application: StateMachine) -> None:
         ...     async with Replica(home, application) as replica:
@@ -55,6 +59,8 @@ class Replica:
         self.genesis = genesis or Genesis.load(self.config.genesis_path)
         self.id = self.config.replica
         self.application = as_batch(application)
+        file = None if genesis is not None else str(self.config.genesis_path)
+        check_named(self.application, self.genesis.application, file)
         self._sockets = sockets
         self._secrets = secrets or load_secrets(self.config, self.genesis)
         if self.config.transport == "plain" and not force_plain:
