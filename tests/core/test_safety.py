@@ -136,3 +136,30 @@ def test_a_restored_regency_holds_while_suspended() -> None:
     assert not guard.approve_write(1, 1, A)
     assert not guard.approve_write(1, 2, B)
     assert guard.approve_write(1, 2, A)
+
+
+def test_an_accept_is_known_after_its_regency_until_its_instance_is_decided() -> None:
+    """What it was for may be decided by now; a read that is not ordered asks."""
+    guard = VoteGuard()
+    assert guard.approve_accept(1, 0, A, writes=3, quorum=3)
+    for regency in range(1, 5):
+        guard.install(regency)
+        assert guard.accepts(1)
+    again = VoteGuard()
+    again.restore_regency(4)
+    again.restore(1, 0, A, proposed=True, written=True, accepted=True)
+    assert again.accepts(1)
+    assert again._accepted == guard._accepted
+    again.decided(1)
+    assert not again.accepts(1)
+
+
+def test_promises_of_regencies_that_are_over_do_not_pile_up() -> None:
+    guard = VoteGuard()
+    for regency in range(100):
+        guard.install(regency)
+        guard.synchronize(regency, 1, b"")
+        assert guard.approve_propose(1, regency, A, leader=True)
+        assert guard.approve_write(1, regency, A)
+        assert guard.approve_accept(1, regency, A, writes=3, quorum=3)
+    assert [len(guard._proposed), len(guard._written), len(guard._accepted)] == [1, 1, 2]

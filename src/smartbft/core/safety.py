@@ -88,9 +88,16 @@ class VoteGuard:
         self.regency = regency
         self.synchronized = self.ended = False
         self._bound.clear()
-        for promises in (self._proposed, self._written, self._accepted):
+        for promises in (self._proposed, self._written):
             for key in [key for key in promises if key[1] < regency]:
                 del promises[key]  # nothing is voted there any more, so nothing can contradict it
+        self._forget_older_accepts()
+
+    def _forget_older_accepts(self) -> None:
+        """Of regencies that are over the newest ACCEPT alone matters: its instance may be decided (`accepts`)."""
+        for key in sorted(self._accepted)[:-1]:
+            if key[1] < self.regency:
+                del self._accepted[key]
 
     def synchronize(self, regency: int, instance: int, digest: bytes) -> bool:
         """Whether a valid SYNC of `regency` is taken up: the first one of the installed regency.
@@ -179,12 +186,13 @@ class VoteGuard:
         self, instance: int, regency: int, digest: bytes, *, proposed: bool, written: bool, accepted: bool
     ) -> None:
         """A promise found in the log after a restart, when the installed regency has been restored."""
-        if regency < self.regency:
-            return
-        for made, promises in ((proposed, self._proposed), (written, self._written), (accepted, self._accepted)):
+        over = regency < self.regency
+        kinds = ((proposed and not over, self._proposed), (written and not over, self._written))
+        for made, promises in (*kinds, (accepted, self._accepted)):
             if made:
                 kept = promises.setdefault((instance, regency), digest)
                 invariant(kept == digest, f"the log holds two votes for instance {instance}, regency {regency}")
+        self._forget_older_accepts()
 
     def _may_follow(self) -> bool:
         return not self.suspended or self.follows
