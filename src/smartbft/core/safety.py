@@ -149,7 +149,9 @@ class VoteGuard:
         """
         if writes < quorum or not self._may_vote(instance, regency):
             return False
-        return self._promise(self._accepted, instance, regency, digest)
+        approved = self._promise(self._accepted, instance, regency, digest)
+        self._forget_older_accepts()
+        return approved
 
     def accepts(self, instance: int) -> bool:
         """Whether an ACCEPT for this instance was approved, in any regency."""
