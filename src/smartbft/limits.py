@@ -137,7 +137,7 @@ RECENT_DECISIONS_BYTES = 64 * 1024 * 1024
 
 # Answers to other replicas: what one peer gets of one kind at once, and after that; core/answer_rates.py has the table
 # of all of them, with what honest peers ask for. Each counts for so many bytes at least: the work of making it.
-ANSWER_COST_BYTES = 4096
+ANSWER_COST_BYTES = 16 * 1024
 # Small ones, and large ones that are needed once: asked for once per resend interval. Twice as many, because intervals
 # of two replicas do not tally; at once enough for a few restarts and for a channel that comes and goes.
 REPEATED_ANSWERS_AT_ONCE = 8
@@ -211,6 +211,8 @@ MAX_TRANSFER_QUEUE = 64
 # once; so many blocks are on their way or waiting for their turn: some 150 MB with the largest batches.
 REHEARSAL_BLOCK = 8
 REHEARSAL_BLOCKS = 4
+# Decisions count for so many bytes while they are read from the log for a peer: all those blocks may be asked of one.
+RESERVED_DECISION_BYTES = BULK_ANSWER_BYTES_AT_ONCE // (REHEARSAL_BLOCK * REHEARSAL_BLOCKS)
 # A block that has not come whole after so many resend intervals is asked of another peer.
 REHEARSAL_BLOCK_RESENDS = 2
 # It comes from one seeder alone: whoever sends it more slowly than this is passed over for another, and allowed twice

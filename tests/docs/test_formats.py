@@ -15,7 +15,9 @@ from kit.requests import TestClient
 from smartbft import limits, messages
 from smartbft._fastpath.pool import RequestPool, join_requests, join_results, request_digests
 from smartbft.core import records
+from smartbft.core.answer_rates import RATES
 from smartbft.core.evidence import make_evidence
+from smartbft.core.inputs import PeerConnected
 from smartbft.crypto.domains import Domains
 from smartbft.messages import Proof, encode_proof
 from smartbft.storage import ReplicaLog
@@ -185,8 +187,7 @@ def spelled_out(value: Any) -> Any:
 
 
 def test_the_bounds_of_messages() -> None:
-    page = WIRE.replace("Every message names the view", "# bounds\n\nEvery message names the view")
-    found = {row[0]: row[2] for row in table(page, "bounds")}
+    found = {row[0]: row[2] for row in table(WIRE, "Bounds of the fields")}
     assert f"8 to {limits.MAX_VALUE_BYTES:,}:" in found["value"]
     assert found["digests"] == f"a digest list of 32 to {32 * limits.MAX_BATCH_REQUESTS:,}"
     assert found["view, regency, instance, first, last, decided, target, token"] == "0 to 2^62"
@@ -199,6 +200,20 @@ def test_the_bounds_of_messages() -> None:
     assert limits.MAX_FORWARD_BYTES == 1 << 20
     assert f"at most {limits.FETCH_DECISIONS_AT_ONCE} are served" in WIRE
     assert f"announced; at most {limits.MAX_FETCH_HELD_DIGESTS} |" in WIRE
+
+
+def test_how_much_is_answered() -> None:
+    names = {PeerConnected: "what is said on a new channel"}
+    assert [row[:4] for row in table(WIRE, "How much is answered")] == [
+        [
+            names.get(answer, answer.__name__),
+            f"{rate.at_once:,}",
+            f"{rate.refill:,} {rate.unit.value}",
+            rate.reason.replace("`", ""),
+        ]
+        for answer, rate in RATES.items()
+    ]
+    assert f"at least {limits.ANSWER_COST_BYTES:,} for each answer" in WIRE
 
 
 def test_values_votes_and_seeds() -> None:

@@ -15,7 +15,7 @@ from smartbft.core.effects import Send
 from smartbft.core.inputs import PeerConnected, Timer
 from smartbft.core.repetition import Repetition
 from smartbft.core.serving import Serving
-from smartbft.limits import SNAPSHOTS_KEPT
+from smartbft.limits import REHEARSAL_BLOCK, REHEARSAL_BLOCKS, SNAPSHOTS_KEPT
 from smartbft.messages import (
     Checkpoint,
     Decision,
@@ -149,15 +149,21 @@ def test_a_clock_that_is_set_back_costs_nobody_the_answer(rich: Rich) -> None:
     assert Standing in rich.ask(LIAR, rich.questions(FetchStanding), TIMES)
 
 
-def test_decisions_from_the_log_are_counted_as_large_as_they_are(rich: Rich, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before they are read each may be as large as one can be; small ones leave room for more of them."""
-    settle = AnswerRates.settle
-    small = [1]
-    monkeypatch.setattr(AnswerRates, "settle", lambda rates, peer, count, _: settle(rates, peer, count, small[0]))
+def test_decisions_from_the_log_count_as_large_as_they_are(rich: Rich, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before they are read nobody knows; then small ones leave room for more, and large ones do not."""
+    settle, size = AnswerRates.settle, [1]
+    monkeypatch.setattr(AnswerRates, "settle", lambda rates, peer, count, _: settle(rates, peer, count, size[0]))
     monkeypatch.setattr(Serving, "_got", lambda *_: 0)
     for _ in range(20):
-        assert Decision in rich.ask(LIAR, rich.questions(FetchDecisions), 4)
-    small[0] = 2**30  # more than there can be is not charged
-    for _ in range(20):
-        rich.ask(LIAR, rich.questions(FetchDecisions), 4)
-    assert Decision not in rich.ask(LIAR, rich.questions(FetchDecisions), 4)
+        assert Decision in rich.ask(LIAR, rich.questions(FetchDecisions), 8)
+    size[0] = RATES[Decision].at_once
+    assert Decision in rich.ask(LIAR, rich.questions(FetchDecisions), 8)
+    assert Decision not in rich.ask(LIAR, rich.questions(FetchDecisions), 8)
+
+
+def test_all_blocks_of_a_rehearsal_may_be_asked_of_one_peer(rich: Rich, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While they are read, and more of them than that are not."""
+    monkeypatch.setattr(AnswerRates, "settle", lambda *_: None)
+    monkeypatch.setattr(Serving, "_got", lambda *_: 0)
+    blocks = [FetchDecisions(0, 1, 4, 3 + REHEARSAL_BLOCK)] * (3 * REHEARSAL_BLOCKS)
+    assert len(rich.ask(LIAR, iter(blocks), len(blocks))[Decision]) == REHEARSAL_BLOCK * REHEARSAL_BLOCKS

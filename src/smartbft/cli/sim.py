@@ -40,6 +40,7 @@ ATTACK_NAMES = (
     "lie-clients",
     "lie-snapshots",
     "flood-early",
+    "ask-all-the-time",
     "change-keys",
     "lie-keys",
     "propose-keys",

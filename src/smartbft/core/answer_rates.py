@@ -19,10 +19,10 @@ from smartbft.limits import (
     ANSWER_COST_BYTES,
     BULK_ANSWER_BYTES_AT_ONCE,
     BULK_ANSWER_BYTES_PER_SECOND,
-    DIGEST_BYTES,
     HELD_ANSWER_BYTES_AT_ONCE,
     REPEATED_ANSWERS_AT_ONCE,
     REPEATED_ANSWERS_PER_RESEND,
+    RESERVED_DECISION_BYTES,
     SNAPSHOT_ANSWER_BYTES_AT_ONCE,
     TRANSFER_BYTES_PER_SECOND,
     VALUE_ANSWER_BYTES_AT_ONCE,
@@ -63,7 +63,6 @@ from smartbft.token_bucket import TokenBucket
 
 if TYPE_CHECKING:
     from smartbft.core.replica import Replica
-    from smartbft.types import Parameters
 
 
 class Unit(enum.Enum):
@@ -170,11 +169,6 @@ ANSWERS: dict[type[Message], tuple[type, ...]] = {
 }
 
 
-def largest_decision(parameters: Parameters) -> int:
-    """Bytes of a decision with the chain's largest batch, but for its proof."""
-    return parameters.max_batch_bytes + (4 + DIGEST_BYTES) * parameters.max_batch_requests
-
-
 class AnswerRates:
     """What is left of each peer's budgets at one replica.
 
@@ -200,13 +194,13 @@ class AnswerRates:
         self._budget(peer, answer).charge(1 if per_answer else max(size, ANSWER_COST_BYTES), self._now())
 
     def reserve(self, peer: int, count: int) -> None:
-        """`count` decisions are about to be read from the log for a peer: each may be as large as one can be."""
-        self._budget(peer, Decision).charge(count * largest_decision(self._replica.parameters), self._now())
+        """`count` decisions are about to be read from the log for a peer, and nobody knows yet how large they are."""
+        self._budget(peer, Decision).charge(count * RESERVED_DECISION_BYTES, self._now())
 
     def settle(self, peer: int, count: int, size: int) -> None:
-        """They were `size` bytes together: what was reserved beyond that is free again."""
-        reserved = count * largest_decision(self._replica.parameters)
-        self._budget(peer, Decision).charge(min(0, max(size, ANSWER_COST_BYTES) - reserved), self._now())
+        """They were `size` bytes together, and that is what counts, whatever was reserved."""
+        reserved = count * RESERVED_DECISION_BYTES
+        self._budget(peer, Decision).charge(max(size, ANSWER_COST_BYTES) - reserved, self._now())
 
     def _budget(self, peer: int, answer: type) -> TokenBucket:
         budget = self._budgets.get((peer, answer))

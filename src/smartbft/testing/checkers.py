@@ -16,6 +16,7 @@ from smartbft.crypto.signatures import KeyVerifier
 from smartbft.limits import DIGEST_BYTES
 from smartbft.messages import Message, Proof, decode_proof
 from smartbft.testing.accusations import Accusations
+from smartbft.testing.answers import AnswersChecker
 from smartbft.testing.clients import Reply
 from smartbft.testing.promises import Durability, PropertyViolation, Votes, dissemination_quorum
 from smartbft.testing.regency_starts import RegencyStarts
@@ -277,6 +278,7 @@ class Checkers:
         "_spoke",
         "accusations",
         "agreement",
+        "answers",
         "channel",
         "domains",
         "durability",
@@ -298,6 +300,7 @@ class Checkers:
         persistence: str,
         byzantine: frozenset[int] = frozenset(),
         channel: bool = False,
+        resend_interval: int = 250_000,
     ) -> None:
         n = len(view.ids)
         holders = {"memory": 0, "async": (n - 1) // 3 + 1, "sync": dissemination_quorum(n)}[persistence]
@@ -315,6 +318,7 @@ class Checkers:
         self.replies = Replies(self.validity)
         self.accusations = Accusations(view, domains, verifier, byzantine)
         self.vouching = VouchingChecker(n, domains)
+        self.answers = AnswersChecker(resend_interval)
         self._spoke: dict[int, int] = {}  # replica -> instance of its last vote, or SYNC
 
     def recorded(self, replica: int, record: Record) -> None:
@@ -347,6 +351,12 @@ class Checkers:
         self.durability.sent(replica, message)
         if self.channel and (wrong := self.vouching.sent(replica, message)):
             raise PropertyViolation("vouching", wrong)
+
+    def sent_to(self, replica: int, to: int, message: Message, now: int) -> None:
+        """A replica lets a message out to one of its peers, at this time in microseconds."""
+        self.sent(replica, message)
+        if wrong := self.answers.sent(replica, to, message, now):
+            raise PropertyViolation("bounded answers", wrong)
 
     def accused(self, replica: int, effect: ReportEvidence) -> None:
         """A replica reports evidence."""
@@ -391,6 +401,7 @@ class Checkers:
         values = [parse_value(body).value for kind, _, body in records if kind == VALUE]
         self.vouching.restarted(replica, values)
         self.durability.restarted(replica, records, base)
+        self.answers.restarted(replica)
 
 
 __all__ = [

@@ -14,6 +14,7 @@ from msgspec import structs
 
 from smartbft import types
 from smartbft._fastpath.pool import VALID, RequestPool
+from smartbft.core.answer_rates import AnswerRates
 from smartbft.core.checkpoints import Checkpoints
 from smartbft.core.divergence import Divergence
 from smartbft.core.effects import Effect, Execute, Record, Reply
@@ -244,6 +245,10 @@ def _captured_late() -> AbstractContextManager[None]:
 
 def _one_liar_is_a_divergence() -> AbstractContextManager[None]:
     return replaced(Divergence, "certain", property(lambda divergence: bool(divergence.differing)))
+
+
+def _answers_without_end() -> AbstractContextManager[None]:
+    return replaced(AnswerRates, "may", lambda rates, peer, answer: True)
 
 
 MUTANTS: Sequence[Mutant] = (
@@ -490,6 +495,15 @@ MUTANTS: Sequence[Mutant] = (
         60,
         regency_mutants.decisions_without_proof,
         byzantine="forged-collects,slow",
+    ),
+    Mutant(
+        "answers-without-end",
+        "a replica answers its peers as often as they ask (with --byzantine ask-all-the-time)",
+        ("bounded answers",),
+        20,
+        _answers_without_end,
+        byzantine="ask-all-the-time",
+        instances=20,
     ),
 )
 

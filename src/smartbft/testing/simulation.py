@@ -187,6 +187,7 @@ class Simulation:
             persistence=self.scenario.persistence,
             byzantine=self.byzantine,
             channel=self.scenario.channel,
+            resend_interval=self.scenario.parameters.resend_interval,
         )
 
     def _make_machines(self) -> None:

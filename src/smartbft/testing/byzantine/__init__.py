@@ -27,6 +27,7 @@ from smartbft.testing.byzantine.normal_phase import (
     WithholdAccept,
     WrongDigest,
 )
+from smartbft.testing.byzantine.questions import AskAllTheTime
 from smartbft.testing.byzantine.synchronization import BadSync, ForgedCollects, StaleCollects, StopStorm, TwoSyncs
 from smartbft.testing.byzantine.transfer import LieAboutSnapshots
 
@@ -56,6 +57,7 @@ ATTACKS: dict[str, type[Attack]] = {
     "lie-clients": LieToClients,
     "lie-snapshots": LieAboutSnapshots,
     "flood-early": FloodEarly,
+    "ask-all-the-time": AskAllTheTime,
     "change-keys": ChangeKeys,
     "lie-keys": LieAboutKeys,
     "propose-keys": ProposeKeys,
