@@ -6,6 +6,7 @@ import json
 import logging
 import shlex
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,110 @@ def test_an_application_that_only_the_replicas_have_is_left_to_them(cli, tmp_pat
     outcome = cli("testnet", tmp_path / "net", "-n", 1, "--application", application)
     assert outcome.code == 0
     assert f"there is no module '{application.partition(':')[0]}' here" in outcome.err
+
+
+def test_an_application_in_the_working_folder_is_looked_at(cli, tmp_path: Path, monkeypatch) -> None:
+    """Also by an installed command, on whose path the working folder is not."""
+    (tmp_path / "own_locks.py").write_text(
+        "from smartbft.apps.counter import Counter\n"
+        "class Locks(Counter):\n"
+        "    def __init__(self, limit=1):\n"
+        "        super().__init__()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", str(tmp_path))])
+    monkeypatch.delitem(sys.modules, "own_locks", raising=False)
+    made = cli("testnet", "net", "-n", 1, "--application", "own_locks:Locks", "--application-parameter", "limit=3")
+    assert made.code == 0, made.err
+    assert "note:" not in made.err
+    wrong = cli("testnet", "other", "-n", 1, "--application", "own_locks:Locks", "--application-parameter", "size=3")
+    assert wrong.code == 3
+    assert "does not take these parameters" in wrong.err
+    assert cli("testnet", "other", "--application", "own_locks:Keys").code == 3
+
+
+GIVEN = [
+    (("--application-parameter", "max_bytes=10"), {"max_bytes": 10}),
+    (("--parameters", '{"max_bytes": 10}'), {"max_bytes": 10}),
+    ((), {}),
+]
+
+
+@pytest.mark.parametrize(("options", "expected"), GIVEN)
+def test_testnet_and_check_application_take_parameters_alike(cli, tmp_path: Path, options, expected) -> None:
+    assert cli("testnet", tmp_path / "net", "-n", 1, "--application", "key_value", *options).code == 0
+    assert load_testnet(tmp_path / "net").genesis.application_parameters == expected
+    checked = cli("check-application", "key_value", "--count", 30, "--hash-seed", 1, *options, "--json")
+    assert checked.code == 0, checked.err
+    assert (checked.json()["rejected"] > 10) == bool(expected), "so small a store is soon full"
+
+
+@pytest.mark.parametrize("command", [("testnet", "net", "--application"), ("check-application",)])
+@pytest.mark.parametrize(
+    ("options", "code", "why"),
+    [
+        (("--application-parameter", "max_bytes=red"), 2, "is no TOML value"),
+        (("--application-parameter", "max_bytes=1.5"), 2, "max_bytes is a float"),
+        (("--application-parameter", "max_bytes=1", "--application-parameter", "max_bytes=2"), 2, "is given twice"),
+        (("--application-parameter", "max_bytes=1", "--parameters", '{"max_bytes": 1}'), 2, "is given twice"),
+        (("--parameters", "{"), 2, "is no JSON"),
+        (("--parameters", "[1]"), 2, "is no JSON object"),
+        (("--parameters", '{"max_bytes": null}'), 2, "max_bytes is a NoneType"),
+        (("--parameters", '{"colour": 1}'), 3, "does not take these parameters"),
+    ],
+)
+def test_wrong_parameters_are_refused_alike(cli, tmp_path: Path, monkeypatch, command, options, code, why) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = cli(*command, "key_value", *options)
+    assert (outcome.code, why in outcome.err) == (code, True), outcome.err
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("coim",), "Did you mean 'smartbft coin'?"),
+        (("statsu", "--profile", "x"), "Did you mean 'smartbft status'"),
+        (("check_application",), "Did you mean 'smartbft check-application'?"),
+        (("check",), "Did you mean 'smartbft check-application' or 'smartbft genesis check'?"),
+        (("spend", "5"), "Did you mean 'smartbft coin spend'?"),
+        (("coin", "balnce"), "Did you mean 'smartbft coin balance'?"),
+        (("log", "verfy", "x"), "Did you mean 'smartbft log verify'?"),
+        (("bench", "tabel1"), "Did you mean 'smartbft bench table1'?"),
+        (("key", "shwo"), "Did you mean 'smartbft key show'?"),
+        (("evidence", "lst"), "Did you mean 'smartbft evidence list'?"),
+    ],
+)
+def test_a_mistyped_command_is_answered_with_what_may_be_meant(cli, words: tuple[str, ...], meant: str) -> None:
+    outcome = cli(*words)
+    assert outcome.code == 2
+    assert meant in outcome.err
+
+
+def test_a_word_that_resembles_nothing_is_answered_with_no_guess(cli) -> None:
+    outcome = cli("xyzzy")
+    assert outcome.code == 2
+    assert "No such command 'xyzzy'." in outcome.err
+    assert "Did you mean" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("own", "levels", "named"),
+    [
+        ("memory", [2, 2, 2, 2], "sync"),
+        ("memory", [2, 0, 0, 0], ""),
+        ("memory", [2, 1, 0, 0], "async"),
+        ("async", [2, 2, 1, 1], "sync"),
+        ("async", [1, 1, 0, 2], ""),
+        ("sync", [0, 0, 0, 0], ""),
+        ("sync", [2, 2, 2, 2], ""),
+        ("memory", [], ""),
+    ],
+)
+def test_a_profile_that_promises_less_than_its_chain(tmp_path: Path, own, levels: list[int], named: str) -> None:
+    profile = create_testnet(tmp_path / "net", 4, persistence=own).profile
+    found = profile.weaker_than(levels)
+    assert bool(found) == bool(named)
+    assert f'write persistence = "{named}"' in found or not named
 
 
 @pytest.mark.parametrize(("n", "words"), [(3, "no replica may fail"), (7, "Up to 2 of the 7 replicas may fail")])

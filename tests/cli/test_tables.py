@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from smartbft.cli import output
-from smartbft.cli.status import _COLUMNS
+from smartbft.cli.status import _COLUMNS, _milliseconds, _row
 
 ROWS = [
     (0, "up", 12, 1, 123456, 123456, 0, 65536, 0, "12.31 ms"),
@@ -43,6 +43,37 @@ def test_the_status_is_readable_on_every_terminal(at_width: dict[int, Console], 
     output.print_table(_COLUMNS, ROWS)
     assert [word for word in WORDS if word not in printed(console)] == []
     assert max(map(len, printed(console).splitlines())) <= width
+
+
+FACTS = {
+    "takes_part": True,
+    "regency": 12,
+    "leader": 3,
+    "decided": 123_456,
+    "executed": 123_456,
+    "pool": {"pending": 65_536},
+    "evidence": 8,
+    "log": {"syncs": 5, "sync_recent_seconds": 0.01231},
+}
+
+
+def test_each_replica_has_one_line_of_80_columns_also_beside_one_that_is_unreachable(
+    at_width: dict[int, Console],
+) -> None:
+    console = at_width[80]
+    output.print_table(_COLUMNS, [_row(0, FACTS, 123_456, False), _row(1, None, 123_456, False)])
+    lines = printed(console).splitlines()
+    first = next(line for line in lines if "123,456" in line)
+    assert all(word in first for word in ("up", "12", "65,536", "12.3"))
+    assert lines.index(next(line for line in lines if "unreachable" in line)) == lines.index(first) + 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0, "0.00"), (0.00021, "0.21"), (0.00999, "9.99"), (0.01231, "12.3"), (0.2, "200"), (3.5, "3500"), (61, "61000")],
+)
+def test_times_of_syncs_are_short(seconds: float, shown: str) -> None:
+    assert _milliseconds(seconds) == shown
 
 
 @pytest.mark.parametrize("width", [45, 36])

@@ -65,6 +65,14 @@ class Cluster:
         assert done.returncode == code, done.stderr
         return done.stderr
 
+    def said(self, *arguments: object, profile: Path | None = None) -> str:
+        """What a command that does what it should says beside its output."""
+        profile = profile or self.network.profile.path
+        command = [sys.executable, "-m", "smartbft", *map(str, arguments), "--profile", str(profile)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
     def stop(self, *replicas: int, number: signal.Signals = signal.SIGTERM) -> None:
         for replica in replicas:
             self.processes[replica].send_signal(number)
@@ -101,6 +109,12 @@ def test_a_session_with_the_coin(cluster: Cluster) -> None:
     assert "no such coin" in cluster.call("coin", "spend", ADDRESS, 1, "--coin", minted[0]["coin"], code=6)
     assert "there is no key" in cluster.call("coin", "balance", "--key", "nobody", code=3)
 
+    assert "paid to the key 'minter'" in cluster.said("coin", "mint", 1)
+    assert f"this is the key 'client', address {client}; other keys of the profile: --key minter" in cluster.said(
+        "coin", "balance"
+    )
+    _weaker_profiles_are_warned_of(cluster)
+
     status = _level(cluster)
     assert len({facts["digest"] for facts in status}) == 1
     assert {facts["persistence"] for facts in status} == {"sync"}
@@ -116,6 +130,15 @@ def test_a_session_with_the_coin(cluster: Cluster) -> None:
     cluster.call("coin", "balance", "--timeout", "500ms", code=4)
     cluster.stop(0, 1)
     _logs_hold_the_session(cluster.network)
+
+
+def _weaker_profiles_are_warned_of(cluster: Cluster) -> None:
+    path = cluster.network.profile.path
+    weaker = path.with_name("weaker.toml")
+    weaker.write_text(path.read_text().replace('persistence = "sync"', 'persistence = "memory"'))
+    for command in (("status", *PATIENTLY), ("coin", "mint", 1)):
+        assert 'weaker.toml: persistence = "memory" is weaker' in cluster.said(*command, profile=weaker)
+        assert "weaker" not in cluster.said(*command)
 
 
 def test_commands_of_one_key_do_not_use_up_its_sessions(cluster: Cluster) -> None:

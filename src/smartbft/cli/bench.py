@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from smartbft.cli.exit_codes import CheckFailed
+from smartbft.cli.lazy import SuggestingGroup
 from smartbft.cli.output import examples, json_option, print_json, print_rows, print_table, say
 from smartbft.cli.parameters import DURATION, persistence_option
 from smartbft.cli.run import run
@@ -59,7 +60,10 @@ def shared_options(function: Function) -> Function:
     return function
 
 
-@click.group(epilog=examples("smartbft bench cluster", "smartbft bench table1 --sync-floor 4ms -o table1.json"))
+@click.group(
+    cls=SuggestingGroup,
+    epilog=examples("smartbft bench cluster", "smartbft bench table1 --sync-floor 4ms -o table1.json"),
+)
 def bench() -> None:
     """Measure a cluster of replica processes on this machine; the clients run here as well.
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import click
 
 from smartbft.cli.exit_codes import CheckFailed
 from smartbft.cli.output import examples, json_option, print_json
+from smartbft.cli.parameters import application_parameters, application_parameters_options, look_in_working_folder
 from smartbft.errors import LocalProtocolError
 
 _HEXADECIMAL = "hex:"
@@ -22,7 +21,7 @@ _HEXADECIMAL = "hex:"
 @click.command(
     "check-application",
     epilog=examples(
-        "smartbft check-application key_value",
+        "smartbft check-application key_value --application-parameter 'max_bytes=10'",
         "smartbft check-application locks:Locks --operation locks:operation --count 500",
         "smartbft check-application locks:Locks --recorded operations.txt --json",
     ),
@@ -36,7 +35,7 @@ _HEXADECIMAL = "hex:"
 )
 @click.option("--count", type=click.IntRange(1, 1_000_000), default=200, show_default=True, help="Operations to make.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all that is drawn.")
-@click.option("--parameters", metavar="JSON", help="The application's parameters, as a genesis would give them.")
+@application_parameters_options
 @click.option(
     "--hash-seed",
     "hash_seeds",
@@ -54,7 +53,8 @@ def check_application_command(
     recorded: Path | None,
     count: int,
     seed: int,
-    parameters: str | None,
+    named: tuple[tuple[str, Any], ...],
+    parameters_json: str | None,
     hash_seeds: tuple[int, ...],
     whole_batches: bool,
     as_json: bool,
@@ -67,17 +67,16 @@ def check_application_command(
     """
     from smartbft.testing.determinism import NotDeterministic, check_application
 
-    if "" not in sys.path:
-        sys.path.insert(0, "")
+    given = application_parameters(named, parameters_json)
+    look_in_working_folder()
     operations, own = _operations(name, operation, recorded)
-    given = own if parameters is None else _parse_parameters(parameters)
     try:
         report = check_application(
             name,
             operations,
             count=count,
             seed=seed,
-            parameters=given,
+            parameters=own | given,
             hash_seeds=hash_seeds,
             split_batches=not whole_batches,
         )
@@ -148,13 +147,3 @@ def _parse(line: str, where: str) -> bytes:
         return bytes.fromhex(line.removeprefix(_HEXADECIMAL))
     except ValueError:
         raise LocalProtocolError(f"{where}: '{line}' is not hexadecimal") from None
-
-
-def _parse_parameters(text: str) -> dict[str, Any]:
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise click.UsageError(f"--parameters is no JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise click.UsageError("--parameters is no JSON object")
-    return found

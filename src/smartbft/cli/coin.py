@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from smartbft.cli.lazy import SuggestingGroup
 from smartbft.cli.output import examples, json_option, print_json, print_table, say
 from smartbft.cli.parameters import HEX_KEY, profile_option, timeout_option
 from smartbft.cli.patience import patience
@@ -33,7 +34,8 @@ key_option = click.option(
 
 
 @click.group(
-    epilog=examples("smartbft coin mint 100 --profile net/client.toml", "smartbft coin balance --key minter --json")
+    cls=SuggestingGroup,
+    epilog=examples("smartbft coin mint 100 --profile net/client.toml", "smartbft coin balance --key minter --json"),
 )
 def coin() -> None:
     """Mint, spend and list coins. A coin belongs to an address, which is an Ed25519 public key.
@@ -186,10 +188,10 @@ def list_coins(
 @timeout_option("30s")
 @json_option
 def consolidate(up_to: int | None, key_name: str, profile: Path, timeout: int, as_json: bool) -> None:
-    """Merge the coins of the key into one, or into as few as a value of 64 bits allows.
+    """Merge small coins.
 
-    One transaction merges up to 255 coins; as many as it takes are sent, one after the other. To be interrupted does no
-    harm: what was merged stays so.
+    The coins of the key become one, or as few as a value of 64 bits allows. One transaction merges up to 255 coins; as
+    many as it takes are sent, one after the other. To be interrupted does no harm: what was merged stays so.
     """
 
     async def invoke(wallet: Wallet) -> tuple[int, list[Coin]]:
@@ -216,7 +218,11 @@ def _with_wallet(
             async with patience(lambda: _waiting_for(client)):
                 await client.connect(seconds)
                 async with Wallet(client, key_name, seconds) as wallet:
-                    return await invoke(wallet)
+                    result = await invoke(wallet)
+                    # A result needs f + 1 equal replies, and the level is in them: so many replicas say the same.
+                    if weaker := loaded.weaker_than([wallet.level] * client.needed):
+                        say(f"warning: {weaker}")
+                    return result
         finally:
             await client.aclose()
 

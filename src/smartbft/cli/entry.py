@@ -18,6 +18,7 @@ COMMANDS = {
     "testnet": ("smartbft.cli.testnet:testnet", "Write keys, genesis and home folders of a test network."),
     "start": ("smartbft.cli.start:start", "Run one replica in the foreground."),
     "status": ("smartbft.cli.status:status", "Ask every replica where it stands."),
+    "genesis": ("smartbft.cli.genesis:genesis", "Show a genesis, and check its copies."),
     "coin": ("smartbft.cli.coin:coin", "Mint, spend and list coins."),
     "key": ("smartbft.cli.key:key", "Make and show keys."),
     "log": ("smartbft.cli.log:log", "Look inside a replica's log, running or not."),

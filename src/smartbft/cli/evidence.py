@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from smartbft.cli.exit_codes import CheckFailed
+from smartbft.cli.lazy import SuggestingGroup
 from smartbft.cli.output import examples, json_option, print_json, print_rows, print_table, say
 from smartbft.config import Genesis, ReplicaConfig
 from smartbft.errors import ConfigError, MalformedMessage
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
 
 
 @click.group(
+    cls=SuggestingGroup,
     epilog=examples(
         "smartbft evidence verify 2-0123456789abcdef.evidence --genesis net/genesis.toml",
         "smartbft evidence list net/replica-0 --json",
-    )
+    ),
 )
 def evidence() -> None:
     """Check and list evidence: two statements that one replica signed, and that no correct one signs both."""

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
+from smartbft.cli.lazy import SuggestingGroup
 from smartbft.cli.output import examples, json_option, print_json
 
 
-@click.group(epilog=examples("smartbft key new alice.key", "smartbft key show alice.key --json"))
+@click.group(cls=SuggestingGroup, epilog=examples("smartbft key new alice.key", "smartbft key show alice.key --json"))
 def key() -> None:
     """Make and show Ed25519 key files. A key file holds a secret and is readable by its owner only (mode 0600)."""
 

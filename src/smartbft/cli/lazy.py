@@ -1,7 +1,8 @@
-"""A click group whose commands are imported when they run, so that ``--help`` is quick."""
+"""Click groups: they suggest what a mistyped command may mean, and import commands when they run."""
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +10,35 @@ from typing import Any
 import click
 
 
-class LazyGroup(click.Group):
+class SuggestingGroup(click.Group):
+    """A group that answers a name it does not know with those that may have been meant."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As of a click group. Raises UsageError: there is no such command."""
+        name = args[0]
+        unknown = not name.startswith("-") and self.get_command(ctx, name) is None
+        if unknown and not ctx.resilient_parsing:
+            meant = " or ".join(f"'{line}'" for line in self._similar(ctx, name))
+            raise click.UsageError(f"No such command '{name}'.{f' Did you mean {meant}?' if meant else ''}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def _similar(self, ctx: click.Context, name: str) -> list[str]:
+        """Command lines of a similar name: here, or exactly this name one level below."""
+        names = self.list_commands(ctx)
+        typed = name.lower().replace("_", "-")
+        close = [one for one in names if len(typed) > 1 and one.startswith(typed)]
+        close += [one for one in difflib.get_close_matches(typed, names) if one not in close]
+        below = [f"{one} {typed}" for one in names if self._has(ctx, one, typed)]
+        return [f"{ctx.command_path} {one}" for one in [*close, *below]][:3]
+
+    def _has(self, ctx: click.Context, group: str, name: str) -> bool:
+        found = self.get_command(ctx, group)
+        return isinstance(found, click.Group) and found.get_command(ctx, name) is not None
+
+
+class LazyGroup(SuggestingGroup):
     """A group made from a table of ``name: ("module:attribute", "one line of help")``."""
 
     def __init__(self, *args: Any, commands_table: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from smartbft.cli.exit_codes import CheckFailed
+from smartbft.cli.lazy import SuggestingGroup
 from smartbft.cli.output import examples, json_option, print_json, print_table, say
 from smartbft.config import Genesis, ReplicaConfig
 from smartbft.core.records import ACCEPT, DECISION, REGENCY, SYNC, VALUE
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 KIND_NAMES = {VALUE: "value", ACCEPT: "accept", DECISION: "decision", REGENCY: "regency", SYNC: "sync"}
 
 
-@click.group(epilog=examples("smartbft log inspect net/replica-0", "smartbft log verify net/replica-0 --json"))
+@click.group(
+    cls=SuggestingGroup,
+    epilog=examples("smartbft log inspect net/replica-0", "smartbft log verify net/replica-0 --json"),
+)
 def log() -> None:
     """Look inside a replica's log. Nothing is locked, cut or repaired."""
 

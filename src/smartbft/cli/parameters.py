@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from smartbft.config import PERSISTENCE_MODES
+from smartbft.config.toml import check_plain
 from smartbft.config.units import parse_duration
 from smartbft.errors import LocalProtocolError
 
@@ -97,6 +100,59 @@ DURATION = DurationType()
 OUTPUT_FILE = OutputFile()
 NAMED_VALUE = NamedValueType()
 HEX_KEY = HexKeyType()
+
+
+def application_parameters_options(function: Function) -> Function:
+    """The ``--application-parameter`` and ``--parameters`` options: `application_parameters` puts them together."""
+    named = click.option(
+        "--application-parameter",
+        "named",
+        type=NAMED_VALUE,
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="A parameter of the application, written as in TOML; may be given several times.",
+    )
+    together = click.option(
+        "--parameters",
+        "parameters_json",
+        metavar="JSON",
+        help="The same for several at once: a JSON object of parameters.",
+    )
+    return named(together(function))
+
+
+def application_parameters(named: Sequence[tuple[str, Any]], parameters_json: str | None) -> dict[str, Any]:
+    """The application's parameters, as a genesis would hold them.
+
+    Raises:
+        UsageError: one is given twice, the JSON is none, or a value is not one that a genesis may hold.
+    """
+    found = _parse_object(parameters_json) if parameters_json is not None else {}
+    for name, value in named:
+        if name in found:
+            raise click.UsageError(f"the application's parameter '{name}' is given twice")
+        found[name] = value
+    try:
+        check_plain(found, "")
+    except LocalProtocolError as error:
+        raise click.UsageError(f"the application's parameter {error}") from None
+    return found
+
+
+def _parse_object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise click.UsageError(f"--parameters is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise click.UsageError("--parameters is no JSON object")
+    return found
+
+
+def look_in_working_folder() -> None:
+    """Have modules of the user's own found in the working folder, as with ``python -m``."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")
 
 
 def persistence_option(function: Function) -> Function:

@@ -128,9 +128,13 @@ class CommandSession:
     Args:
         client: connected.
         file: where the session is kept; None: nowhere.
+
+    Attributes:
+        level: of the persistence that replicas have told with a result: 0 memory, 1 asynchronous, 2 synchronous.
     """
 
     def __init__(self, client: AsyncClient, file: SessionFile | None) -> None:
+        self.level = 0
         self._client = client
         self._file = file
 
@@ -138,9 +142,11 @@ class CommandSession:
         """As `AsyncClient.invoke`."""
         self._keep(self._client.used + 1)  # before it is sent: were this process killed then, the number may be used
         try:
-            return await self._client.invoke(operation, timeout)
+            outcome = await self._client.submit(operation, timeout)
         finally:
             self._keep(self._client.used)  # perhaps of another session
+        self.level = max(self.level, outcome.level)
+        return outcome.result
 
     def _keep(self, used: int) -> None:
         if self._file is None:

@@ -16,6 +16,7 @@ import click
 
 from smartbft.cli.logs import LOG_FORMATS, configure_logging
 from smartbft.cli.output import examples
+from smartbft.cli.parameters import look_in_working_folder
 from smartbft.cli.run import beside, new_event_loop
 from smartbft.config import Genesis, ReplicaConfig
 from smartbft.config.replica import LogLevel
@@ -55,9 +56,7 @@ def make_application(config: ReplicaConfig, genesis: Genesis) -> BatchStateMachi
     from smartbft.apps import create_application
     from smartbft.smr.application import LocalOptions
 
-    # Factories of the user's own are found from the working folder, as with `python -m`.
-    if "" not in sys.path:
-        sys.path.insert(0, "")
+    look_in_working_folder()
     local = LocalOptions(
         folder=config.run_folder,
         synchronous=config.application_sync,

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from smartbft.cli.exit_codes import CheckFailed
-from smartbft.cli.output import clear_screen, examples, json_option, print_json, print_json_line, print_table
+from smartbft.cli.output import clear_screen, examples, json_option, print_json, print_json_line, print_table, say
 from smartbft.cli.parameters import DURATION, profile_option, timeout_option
 from smartbft.cli.patience import patience
 from smartbft.cli.run import run
-from smartbft.config import ClientProfile
+from smartbft.config import PERSISTENCE_MODES, ClientProfile
 from smartbft.core.divergence import TOOL, name_states
 from smartbft.core.naming import name_members
 from smartbft.errors import HandshakeError, NotEnoughReplies
@@ -36,7 +36,7 @@ _COLUMNS = (
     "behind",
     "pending",
     "evidence",
-    "last sync",
+    "sync ms",
 )
 _WATCH_SECONDS = 1.0
 _LOOK_SECONDS = 0.2
@@ -90,6 +90,8 @@ def status(profile: Path, timeout: int, digest: bool, watch: bool, wait: int | N
         return
     answers, well = run(_ask(loaded, within, digest, None if wait is None else wait / 1_000_000))
     _print(loaded, answers, digest, as_json)
+    if weaker := loaded.weaker_than(_levels(answers)):
+        say(f"warning: {weaker}")
     different = differing(answers.facts)
     if different:
         raise CheckFailed(f"replicas have different states after the same instance: {different}; run '{TOOL}'")
@@ -102,6 +104,12 @@ def status(profile: Path, timeout: int, digest: bool, watch: bool, wait: int | N
         raise NotEnoughReplies(few)
     if not well:
         raise NotEnoughReplies(_not_well(loaded, answers))
+
+
+def _levels(answers: Answers) -> list[int]:
+    """Of the persistence modes that the replicas name."""
+    named = [facts.get("persistence") for facts in answers.facts.values()]
+    return [PERSISTENCE_MODES.index(mode) for mode in named if mode in PERSISTENCE_MODES]
 
 
 def _too_few(profile: ClientProfile, answers: Answers) -> str:
@@ -121,7 +129,8 @@ def _not_well(profile: ClientProfile, answers: Answers) -> str:
             problems[replica] = f"{_state(facts)} ({facts['waiting_for']})" if facts["waiting_for"] else _state(facts)
         elif not level(facts, most):
             problems[replica] = f"{most - facts['executed']:,} behind"
-    return f"not every replica answers, takes part and is level with the others ({name_problems(problems)})"
+    named = name_problems(problems) or "some have only just been connected"
+    return f"not every replica answers, takes part and is level with the others ({named})"
 
 
 def differing(facts: dict[int, Facts]) -> str:
@@ -166,7 +175,7 @@ async def _ask(profile: ClientProfile, within: float, digest: bool, wait: float 
     missing = ""
 
     def waiting_for() -> str:
-        return "" if wait is None else f"still waiting: {missing or name_problems(client.problems)}"
+        return "" if wait is None else f"still waiting: {missing or _unheard(client)}"
 
     try:
         async with patience(waiting_for):
@@ -180,6 +189,13 @@ async def _ask(profile: ClientProfile, within: float, digest: bool, wait: float 
                 await asyncio.sleep(_LOOK_SECONDS)
     finally:
         await client.aclose()
+
+
+def _unheard(client: AsyncClient) -> str:
+    """What there is to say before the first look is over."""
+    problems = name_problems(client.problems)
+    connected = f"no answer yet from {name_members(client.connected)}" if client.connected else ""
+    return "; ".join(filter(None, (connected, problems))) or "for connections to the replicas"
 
 
 async def _look(client: AsyncClient, within: float, digest: bool) -> Answers:
@@ -279,9 +295,15 @@ def _row(replica: int, facts: Facts | None, most: int, digest: bool) -> Sequence
         most - facts["executed"],
         facts["pool"]["pending"],
         facts["evidence"],
-        f"{1000 * facts['log']['sync_recent_seconds']:.2f} ms" if facts["log"].get("syncs") else "",
+        _milliseconds(facts["log"]["sync_recent_seconds"]) if facts["log"].get("syncs") else "",
     )
     return (*row, f"{facts['digest'][:16]} @{facts['digest_instance']}") if digest else row
+
+
+def _milliseconds(seconds: float) -> str:
+    """In four characters: a row of the table stays on one line of 80 columns, also where a state is a long word."""
+    shown = f"{1000 * seconds:.2f}"
+    return shown[:4].rstrip(".") if len(shown) < 8 else f"{1000 * seconds:.0f}"
 
 
 def _state(facts: Facts) -> str:

@@ -12,7 +12,13 @@ from typing import Any, get_args
 import click
 
 from smartbft.cli.output import examples, json_option, print_json, print_table, say
-from smartbft.cli.parameters import DURATION, NAMED_VALUE, persistence_option
+from smartbft.cli.parameters import (
+    DURATION,
+    application_parameters,
+    application_parameters_options,
+    look_in_working_folder,
+    persistence_option,
+)
 from smartbft.config import TRANSPORTS, Genesis
 from smartbft.config.replica import LogLevel, Persistence, Transport
 from smartbft.limits import DEFAULT_CHECKPOINT_INTERVAL, MAX_CHECKPOINT_INTERVAL
@@ -34,14 +40,7 @@ from smartbft.types import SEQUENTIAL, TOGETHER, Parameters
     show_default=True,
     help="coin, counter, key_value or package.module:Class of your own.",
 )
-@click.option(
-    "--application-parameter",
-    "named",
-    type=NAMED_VALUE,
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="A parameter of the application, written as in TOML; may be given several times.",
-)
+@application_parameters_options
 @persistence_option
 @click.option("--transport", type=click.Choice(TRANSPORTS), default="tls", show_default=True)
 @click.option("--base-port", type=click.IntRange(0, 65535), default=0, help="First TCP port; 0 chooses free ports.")
@@ -68,6 +67,7 @@ def testnet(
     n: int,
     application: str,
     named: tuple[tuple[str, Any], ...],
+    parameters_json: str | None,
     persistence: Persistence,
     transport: Transport,
     base_port: int,
@@ -85,13 +85,14 @@ def testnet(
     """
     from smartbft.testnet import create_testnet
 
-    application_parameters = dict(named)
-    _check_application(application, application_parameters)
+    given = application_parameters(named, parameters_json)
+    look_in_working_folder()
+    _check_application(application, given)
     network = create_testnet(
         folder,
         n,
         application=application,
-        application_parameters=application_parameters,
+        application_parameters=given,
         persistence=persistence,
         transport=transport,
         base_port=base_port,

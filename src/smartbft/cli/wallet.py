@@ -51,6 +51,11 @@ class Wallet:
         await self._stack.aclose()
 
     @property
+    def level(self) -> int:
+        """Of the persistence of what was ordered: 0 memory, or nothing was ordered; 1 asynchronous, 2 synchronous."""
+        return self._session.level if self._session is not None else 0
+
+    @property
     def address(self) -> bytes:
         """The key's own address."""
         return self._client.key

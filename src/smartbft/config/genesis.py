@@ -185,18 +185,22 @@ class Genesis:
             message = str(error).removeprefix(f"{error.field}: ")
             raise ConfigError(message, file=str(path), field=error.field) from None
 
-    def dump(self, path: Path | str) -> None:
-        """Write the genesis to `path`; `load` gives an equal one."""
+    def parameters_as_written(self) -> dict[str, Any]:
+        """The parameters as the file has them: durations and sizes with their units."""
         parameters: dict[str, Any] = asdict(self.parameters)
         for name in _DURATIONS:
             parameters[name] = format_duration(parameters[name])
         for name in _SIZES:
             parameters[name] = format_size(parameters[name])
+        return parameters
+
+    def dump(self, path: Path | str) -> None:
+        """Write the genesis to `path`; `load` gives an equal one."""
         tree = {
             "chain_name": self.chain_name,
             "created": _EPOCH + timedelta(microseconds=self.created),
             "application": {"name": self.application, "parameters": self.application_parameters},
-            "parameters": parameters,
+            "parameters": self.parameters_as_written(),
             "members": [_member_to_file(member) for member in self.members],
         }
         comment = f"The same file on every replica and client.\nchain id: {self.chain_id.hex()}"

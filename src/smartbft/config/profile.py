@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from smartbft.config.genesis import Genesis
-from smartbft.config.replica import Persistence, Transport
+from smartbft.config.replica import PERSISTENCE_MODES, Persistence, Transport
 from smartbft.config.toml import read_toml, write_toml
 from smartbft.errors import ConfigError
 
@@ -44,6 +45,24 @@ class ClientProfile:
         view = self.genesis.view
         return view.quorum if self.persistence == "sync" else view.f + 1
 
+    def weaker_than(self, levels: Iterable[int]) -> str:
+        """What to tell people whose profile promises less than the chain does; empty if it does not.
+
+        Args:
+            levels: of the persistence modes of replicas, one each (0 memory, 1 asynchronous, 2 synchronous). What no
+                more than `f` of them say counts for nothing.
+        """
+        own, f = PERSISTENCE_MODES.index(self.persistence), self.genesis.view.f
+        stronger = sorted((level for level in levels if level > own), reverse=True)
+        if len(stronger) <= f:
+            return ""
+        mode = PERSISTENCE_MODES[stronger[f]]
+        return (
+            f'{self.path}: persistence = "{self.persistence}" is weaker than that of the replicas, which run in {mode} '
+            f"mode: a result is believed from {self.replies_needed} equal replies, which promise less than the chain "
+            f'does; write persistence = "{mode}"'
+        )
+
     @classmethod
     def load(cls, path: Path | str) -> ClientProfile:
         """Read a profile; the paths in it are relative to its folder.
@@ -56,6 +75,11 @@ class ClientProfile:
         genesis = Genesis.load(path.parent / content.genesis)
         keys = {name: path.parent / file for name, file in content.keys.items()}
         return cls(path, genesis, content.transport, content.persistence, keys)
+
+    @staticmethod
+    def genesis_path(path: Path) -> Path:
+        """The genesis file that a profile's file names. Raises ConfigError: as `load`."""
+        return path.parent / read_toml(path, _ProfileFile).genesis
 
     def dump(self, genesis_path: Path) -> None:
         """Write the profile to `path`, with paths relative to its folder where they lie below it."""
