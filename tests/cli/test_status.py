@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from smartbft.cli import patience
-from smartbft.cli.status import Answers, _diverged, _look, _state, explanations
+from smartbft.cli.status import Answers, _diverged, _look, _not_well, _state, _unheard, explanations
 from smartbft.config import ClientProfile
 from smartbft.errors import HandshakeError, NotEnoughReplies
 from smartbft.testnet import create_testnet
@@ -95,6 +95,26 @@ def test_every_replica_has_an_answer_or_a_problem(error: Exception | None) -> No
         2: "connection refused",
     }
     assert answers.refusal is (error if isinstance(error, HandshakeError) else None)
+
+
+@pytest.mark.parametrize(
+    ("connected", "problems", "expected"),
+    [
+        ((0, 1), {}, "no answer yet from replicas 0 and 1"),
+        ((0,), {1: "connection refused"}, "no answer yet from replica 0; replica 1: connection refused"),
+        ((), {0: "no answer yet"}, "replica 0: no answer yet"),
+        ((), {}, "for connections to the replicas"),
+    ],
+)
+def test_there_is_always_something_that_is_waited_for(connected, problems: dict[int, str], expected: str) -> None:
+    client = Client(None)
+    client.connected, client.problems = connected, problems  # type: ignore[misc]
+    assert _unheard(client) == expected  # type: ignore[arg-type]
+
+
+def test_a_replica_that_was_connected_only_just_now_is_no_empty_reason(tmp_path: Path) -> None:
+    profile = create_testnet(tmp_path / "net", 1).profile
+    assert "()" not in _not_well(profile, Answers({}, {}))
 
 
 def test_nobody_listens(cli, tmp_path: Path) -> None:
