@@ -33,6 +33,7 @@ from smartbft._fastpath.native cimport (
 )
 
 from smartbft.errors import CorruptLog, DurabilityLost, InvariantViolation, LocalProtocolError, StorageError
+from smartbft.forks import keep_from_children
 
 MEMORY = 0
 ASYNC = 1
@@ -293,6 +294,7 @@ cdef class DurableLog:
     """Appender with group commit. One process per folder (exclusive lock)."""
 
     cdef fp_log_log_t *log
+    cdef object release
 
     def __cinit__(
         self, folder, bytes chain_id, replica, *, mode, segment_bytes, sync_floor_seconds=0.0, fault_plan=()
@@ -321,6 +323,8 @@ cdef class DurableLog:
             status = log_table.open(&settings, &self.log, &error)
         if status != FP_OK:
             raise _error(status, &error)
+        lock = log_table.lock_fileno(self.log)
+        self.release = keep_from_children(lock) if lock >= 0 else None
 
     def __dealloc__(self):
         if self.log != NULL:
@@ -420,6 +424,8 @@ cdef class DurableLog:
         """Write and sync everything queued, stop the thread, release the lock. Idempotent."""
         cdef fp_log_error_t error
         cdef int32_t status
+        if self.release is not None:
+            self.release()
         with nogil:
             status = log_table.close(self.log, &error)
         if status != FP_OK:

@@ -349,3 +349,7 @@ MAX_WALLET_COINS = 65536
 # Clients.
 CLIENT_RETRANSMIT_SECONDS = 1.0
 CLIENT_RETRANSMIT_MAX_SECONDS = 8.0
+# The thread of a blocking client keeps the timeouts; something may keep the thread. So much later the caller goes on
+# without it, and so long a closing client waits for its threads.
+CLIENT_THREAD_SECONDS = 1.0
+CLIENT_CLOSE_SECONDS = 5.0

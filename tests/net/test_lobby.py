@@ -122,7 +122,7 @@ def test_without_descriptors_strangers_go_and_the_listener_stays() -> None:
 
             class Exhausted:
                 def fileno(self) -> int:
-                    return pair.listener.lobby._sockets[0].fileno()
+                    return next(iter(pair.listener.lobby._sockets)).fileno()
 
                 def accept(self) -> None:
                     raise OSError(errno.EMFILE, "Too many open files")

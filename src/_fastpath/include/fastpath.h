@@ -189,6 +189,7 @@ typedef struct {
     int32_t (*wait)(const fp_log_log_t *log, uint64_t sequence, fp_log_error_t *error);
     int32_t (*forget)(const fp_log_log_t *log, uint64_t instance, uint64_t *removed, fp_log_error_t *error);
     int32_t (*fileno)(const fp_log_log_t *log);
+    int32_t (*lock_fileno)(const fp_log_log_t *log);
     int32_t (*space_low)(const fp_log_log_t *log);
     uint64_t (*pending_bytes)(const fp_log_log_t *log);
     int32_t (*statistics)(const fp_log_log_t *log, fp_log_statistics_t *out);

@@ -167,6 +167,7 @@ cdef extern from "fastpath.h" nogil:
         int32_t (*forget)(
             const fp_log_log_t *log, uint64_t instance, uint64_t *removed, fp_log_error_t *error) noexcept nogil
         int32_t (*fileno)(const fp_log_log_t *log) noexcept nogil
+        int32_t (*lock_fileno)(const fp_log_log_t *log) noexcept nogil
         int32_t (*space_low)(const fp_log_log_t *log) noexcept nogil
         uint64_t (*pending_bytes)(const fp_log_log_t *log) noexcept nogil
         int32_t (*statistics)(const fp_log_log_t *log, fp_log_statistics_t *out) noexcept nogil

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from collections.abc import Callable
 from typing import Protocol, cast
 
 from smartbft.crypto.certificates import fingerprint_of
 from smartbft.errors import HandshakeError, RemoteProtocolError
+from smartbft.forks import keep_from_children
 from smartbft.limits import GOODBYE_SECONDS, READ_BUFFER_BYTES
 from smartbft.net.handshake import Handshake, Peer
 from smartbft.net.watch import ConnectionLimits, ConnectionWatch
@@ -106,6 +108,7 @@ class Connection(asyncio.BufferedProtocol):
         self._error: Exception | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._rested: asyncio.TimerHandle | None = None
+        self._release: Callable[[], object] = lambda: None
         self._watch = ConnectionWatch(connection_limits, self._loop.time())
 
     # --- asyncio's callbacks ---
@@ -114,7 +117,10 @@ class Connection(asyncio.BufferedProtocol):
         """Check the certificate, greet, and start the clock of the handshake."""
         self._transport = cast(asyncio.Transport, transport)
         self.address = _describe(transport.get_extra_info("peername"))
-        _send_at_once(transport.get_extra_info("socket"))
+        sock = transport.get_extra_info("socket")
+        _send_at_once(sock)
+        if sock is not None:
+            self._release = keep_from_children(sock.fileno())
         self._transport.set_write_buffer_limits(high=self._limits.write_high_water)
         self._timer = self._loop.call_later(self._limits.handshake_timeout, self._handshake_expired)
         if self._certificate is not None and self._certificate != _certificate_of(transport):
@@ -153,6 +159,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the owner, once."""
+        self._release()
         for timer in (self._timer, self._rested):
             if timer is not None:
                 timer.cancel()

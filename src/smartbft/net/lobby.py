@@ -16,6 +16,7 @@ import socket
 from collections.abc import Awaitable, Callable
 
 from smartbft._fastpath.frames import HELLO
+from smartbft.forks import keep_from_children
 from smartbft.limits import (
     ACCEPTED_AT_ONCE,
     ACCEPTED_PER_SECOND,
@@ -46,14 +47,16 @@ class Guest:
         wants: how many of its first bytes must be here before they are looked at.
         handshake: once it has begun.
         turn_away: closes it when the handshake has got as far as that; told why.
+        release: to call once the connection is somebody else's, or closed (`keep_from_children`).
     """
 
-    __slots__ = ("group", "handshake", "host", "sock", "timer", "turn_away", "wants")
+    __slots__ = ("group", "handshake", "host", "release", "sock", "timer", "turn_away", "wants")
 
     def __init__(self, host: str, sock: socket.socket) -> None:
         self.host = host
         self.group = address_group(host)
         self.sock: socket.socket | None = sock
+        self.release = keep_from_children(sock.fileno())
         self.wants = FRAME_HEADER_BYTES
         self.timer: asyncio.TimerHandle | None = None
         self.handshake: asyncio.Task[None] | None = None
@@ -92,7 +95,7 @@ class Lobby:
         self._welcome = welcome
         self._begin = begin
         self._loop = asyncio.get_running_loop()
-        self._sockets: list[socket.socket] = []
+        self._sockets: dict[socket.socket, Callable[[], object]] = {}  # and what to call before each is closed
         self._groups: dict[str, dict[Guest, None]] = {}
         self._ready: dict[str, list[Guest]] = {}  # who has spoken, by address; addresses in turn
         self._accepts = TokenBucket(ACCEPTED_AT_ONCE, ACCEPTED_PER_SECOND)
@@ -108,13 +111,14 @@ class Lobby:
     def open(self, sock: socket.socket) -> None:
         """Accept what comes to a listening socket, which is closed with the lobby."""
         sock.setblocking(False)
-        self._sockets.append(sock)
+        self._sockets[sock] = keep_from_children(sock.fileno())
         self._loop.add_reader(sock.fileno(), self._accept, sock)
 
     def close(self) -> None:
         """Accept nothing more, and send everybody home."""
-        for sock in self._sockets:
+        for sock, release in self._sockets.items():
             self._loop.remove_reader(sock.fileno())
+            release()
             sock.close()
         self._sockets.clear()
         for timer in self._timers:
@@ -129,6 +133,7 @@ class Lobby:
         if guest not in self.guests:
             return
         del self.guests[guest]
+        guest.release()
         group = self._groups[guest.group]
         del group[guest]
         if not group:

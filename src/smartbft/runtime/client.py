@@ -7,6 +7,7 @@ are numbered without gaps: a number that the replicas refused is filled with an 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import deque
 from collections.abc import Collection, Mapping
@@ -30,6 +31,7 @@ from smartbft.errors import (
     Rejected,
     RemoteProtocolError,
 )
+from smartbft.forks import check_process
 from smartbft.limits import (
     CLIENT_RETRANSMIT_MAX_SECONDS,
     CLIENT_RETRANSMIT_SECONDS,
@@ -109,6 +111,7 @@ class AsyncClient:
         self._ticker: asyncio.TimerHandle | None = None
         self._closed = False
         self._error: BaseException | None = None
+        self._process = os.getpid()
 
     @classmethod
     def from_profile(cls, profile: ClientProfile | Path | str, key: str = "client") -> AsyncClient:
@@ -385,6 +388,7 @@ class AsyncClient:
             ) from None
 
     def _check_open(self) -> None:
+        check_process(self._process, "this client")
         if self._error is not None:
             raise self._error
         if self._closed:

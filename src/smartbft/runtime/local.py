@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import socket
 import tempfile
 import time
@@ -19,6 +20,7 @@ from smartbft.config.replica import Persistence, SignatureCheck, Transport
 from smartbft.crypto.certificates import fingerprint, make_certificate
 from smartbft.crypto.signatures import Ed25519Signer, Signer
 from smartbft.errors import ApplicationFailed, LocalProtocolError
+from smartbft.forks import check_process, keep_from_children
 from smartbft.limits import DEFAULT_SEGMENT_BYTES, MAX_MEMBERS
 from smartbft.runtime.client import AsyncClient
 from smartbft.runtime.network import Secrets
@@ -79,12 +81,14 @@ class LocalCluster:
         self.persistence = persistence
         self.transport = transport
         self._application = application
-        self._temporary = tempfile.TemporaryDirectory(prefix="smartbft-") if folder is None else None
-        self.folder = Path(self._temporary.name if self._temporary is not None else str(folder))
+        self.folder = Path(tempfile.mkdtemp(prefix="smartbft-") if folder is None else folder)
+        self._remove = weakref.finalize(self, _remove_folder, self.folder, os.getpid()) if folder is None else None
         self._segment_bytes = segment_bytes
         self._signature_check: SignatureCheck = signature_check
         self._record_votes = record_votes
         self._sockets = [(_bind(), _bind()) for _ in range(n)]
+        self._process = os.getpid()
+        self._releases = [keep_from_children(listener.fileno()) for pair in self._sockets for listener in pair]
         self.replicas: dict[int, Replica] = {}
         self._started: set[int] = set()
         self._closed = False
@@ -163,11 +167,13 @@ class LocalCluster:
 
     def _release(self) -> None:
         """Give ports and folder back."""
+        for release in self._releases:
+            release()
         for pair in self._sockets:
             for listener in pair:
                 listener.close()
-        if self._temporary is not None:
-            self._temporary.cleanup()
+        if self._remove is not None:
+            self._remove()
 
     async def start(self, replica: int) -> Replica:
         """Start a replica that does not run; it finds its log again, if it has one.
@@ -177,6 +183,7 @@ class LocalCluster:
             StorageError: as `Replica.start`.
         """
         self.genesis.member(replica)
+        check_process(self._process, "this cluster")
         if self._closed:
             raise LocalProtocolError("the cluster is closed: make a new one")
         if replica in self.replicas:
@@ -281,6 +288,12 @@ def _check_arguments(n: int, application: object, persistence: str, transport: s
     for name, value, choices in (("persistence", persistence, PERSISTENCE_MODES), ("transport", transport, TRANSPORTS)):
         if value not in choices:
             raise LocalProtocolError(f"{name} is {value!r}: it is one of {', '.join(choices)}")
+
+
+def _remove_folder(folder: Path, owner: int) -> None:
+    """A forked child that ends leaves the folder to the process that made it."""
+    if os.getpid() == owner:
+        shutil.rmtree(folder)
 
 
 def _bind() -> socket.socket:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +12,7 @@ from typing import Any
 
 from smartbft.config import Genesis, ReplicaConfig
 from smartbft.errors import LocalProtocolError, SmartBFTError
+from smartbft.forks import check_process
 from smartbft.runtime.application_names import check_named
 from smartbft.runtime.assembly import RunningReplica
 from smartbft.runtime.network import Secrets, check_loopback, load_secrets
@@ -65,6 +67,7 @@ class Replica:
         self._secrets = secrets or load_secrets(self.config, self.genesis)
         if self.config.transport == "plain" and not force_plain:
             check_loopback(self.config, self.genesis)
+        self._process = 0  # that started it
         self._parts: RunningReplica | None = None
         self._task: asyncio.Task[Any] | None = None
         self._cancelled = False
@@ -109,6 +112,7 @@ class Replica:
         if self._ended is not None:
             raise LocalProtocolError("a Replica is started once; make a new one to start again")
         self._ended = asyncio.get_running_loop().create_future()
+        self._process = os.getpid()
         try:
             parts = RunningReplica(self.config, self.genesis, self.application, self._secrets, self.fail)
             self._parts = parts
@@ -140,8 +144,11 @@ class Replica:
         await asyncio.shield(ended)
 
     async def aclose(self) -> None:
-        """Stop: close the connections, write and sync what is queued, release the data folder. Idempotent."""
-        if self._closed:
+        """Stop: close the connections, write and sync what is queued, release the data folder. Idempotent.
+
+        In a forked child there is nothing to stop: the replica is its parent's.
+        """
+        if self._closed or self._process not in (0, os.getpid()):
             return
         self._closed = True
         if self._parts is not None:
@@ -165,6 +172,7 @@ class Replica:
     def _running(self) -> RunningReplica:
         if self._parts is None or self._closed:
             raise LocalProtocolError("the replica does not run: 'async with Replica(...)' starts it")
+        check_process(self._process, "this replica")
         return self._parts
 
     async def _until(self, event: asyncio.Event) -> None:

@@ -116,6 +116,7 @@ pub struct Table {
     wait: unsafe extern "C" fn(*const DurableLog, u64, *mut Error) -> i32,
     forget: unsafe extern "C" fn(*const DurableLog, u64, *mut u64, *mut Error) -> i32,
     fileno: unsafe extern "C" fn(*const DurableLog) -> i32,
+    lock_fileno: unsafe extern "C" fn(*const DurableLog) -> i32,
     space_low: unsafe extern "C" fn(*const DurableLog) -> i32,
     pending_bytes: unsafe extern "C" fn(*const DurableLog) -> u64,
     statistics: unsafe extern "C" fn(*const DurableLog, *mut StatisticsResult) -> i32,
@@ -146,6 +147,7 @@ static TABLE: Table = Table {
     wait,
     forget,
     fileno,
+    lock_fileno,
     space_low,
     pending_bytes,
     statistics,
@@ -459,6 +461,12 @@ unsafe extern "C" fn forget(log: *const DurableLog, instance: u64, out: *mut u64
 unsafe extern "C" fn fileno(log: *const DurableLog) -> i32 {
     // SAFETY: the caller's promise.
     guard_or(-1, || unsafe { (*log).fileno() })
+}
+
+/// -1: no lock is held.
+unsafe extern "C" fn lock_fileno(log: *const DurableLog) -> i32 {
+    // SAFETY: the caller's promise.
+    guard_or(-1, || unsafe { (*log).lock_fileno().unwrap_or(-1) })
 }
 
 unsafe extern "C" fn space_low(log: *const DurableLog) -> i32 {

@@ -1,8 +1,7 @@
 //! The log as its owner sees it: append, learn what is complete, close.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -13,6 +12,7 @@ use super::encoder::{joined, Encoder};
 use super::fault::FaultyDevice;
 use super::folder::{self, begin_segment, prepare_segment, Folder, Recovered, RecoveredSegment, Urgency};
 use super::format::{record_size, Checksum, Identity, CLOSE_MARK, RECORD_HEADER_SIZE, SEGMENT_HEADER_SIZE};
+use super::lock::FolderLock;
 use super::notifier::Notifier;
 use super::prepare::Preparer;
 use super::retention::{Finished, Retention};
@@ -191,7 +191,7 @@ impl State {
 struct Running {
     preparer: Arc<Preparer>,
     writer: JoinHandle<()>,
-    _lock: File,
+    lock: FolderLock,
 }
 
 /// An open log.
@@ -238,7 +238,7 @@ impl DurableLog {
             Arc::new(FaultyDevice::new(&settings.fault_plan)?)
         };
         folder::create(&*device, &settings.folder)?;
-        let lock = folder::lock(&settings.folder)?;
+        let lock = FolderLock::take(&settings.folder)?;
         let mut recovered =
             Folder::new(&*device, &settings.folder, settings.identity).recover(settings.segment_bytes)?;
         let mut finished = finished_segments(&recovered);
@@ -266,7 +266,7 @@ impl DurableLog {
             unsynced: false,
         };
         let writer = spawn("smartbft-log", move || writer.run())?;
-        self.running = Mutex::new(Some(Running { preparer, writer, _lock: lock }));
+        self.running = Mutex::new(Some(Running { preparer, writer, lock }));
         Ok(())
     }
 
@@ -339,6 +339,7 @@ impl DurableLog {
     }
 
     fn open_state(&self) -> Result<MutexGuard<'_, State>, LogError> {
+        self.check_process()?;
         let state = self.shared.lock();
         state.check()?;
         if state.closing {
@@ -349,6 +350,7 @@ impl DurableLog {
 
     /// The highest sequence number that is complete; clears the event.
     pub fn completed(&self) -> Result<u64, LogError> {
+        self.check_process()?;
         // Cleared first: what completes after this makes it readable again.
         self.shared.notifier.clear();
         let state = self.shared.lock();
@@ -358,6 +360,7 @@ impl DurableLog {
 
     /// Blocks until the record is complete.
     pub fn wait(&self, sequence: u64) -> Result<(), LogError> {
+        self.check_process()?;
         let mut state = self.shared.lock();
         if sequence > state.appended {
             return Err(LogError::Storage(format!("record {sequence} has not been appended")));
@@ -372,14 +375,25 @@ impl DurableLog {
     /// Removes the oldest finished segments as long as all their records are of instances before this one; returns how
     /// many went. The log goes on after an error.
     pub fn forget(&self, instance: u64) -> Result<u64, LogError> {
+        self.check_process()?;
+        self.retention.as_ref().map_or(Ok(0), |retention| retention.forget(instance))
+    }
+
+    /// A forked child has the log's memory, locks that nobody will open, and none of its threads.
+    fn check_process(&self) -> Result<(), LogError> {
         if std::process::id() != self.owner {
             return Err(LogError::Storage("a forked process leaves the log to its parent".into()));
         }
-        self.retention.as_ref().map_or(Ok(0), |retention| retention.forget(instance))
+        Ok(())
     }
 
     pub fn fileno(&self) -> RawFd {
         self.shared.notifier.fileno()
+    }
+
+    /// The descriptor of the folder's lock, if it is held.
+    pub fn lock_fileno(&self) -> Option<RawFd> {
+        self.running().as_ref().map(|running| running.lock.file().as_raw_fd())
     }
 
     pub fn is_space_low(&self) -> bool {
@@ -397,8 +411,7 @@ impl DurableLog {
     /// Writes and syncs everything queued, stops the threads, releases the lock. Again and again, if you like; the
     /// error is that of a log that could not do so.
     pub fn close(&self) -> Result<(), LogError> {
-        if std::process::id() != self.owner {
-            // A forked child has the log's memory and none of its threads: leave everything to the parent.
+        if self.check_process().is_err() {
             std::mem::forget(self.running().take());
             return Ok(());
         }
@@ -408,7 +421,7 @@ impl DurableLog {
         drop(state);
         self.shared.work.notify_all();
         let running = self.running().take();
-        if let Some(Running { preparer, writer, _lock: lock }) = running {
+        if let Some(Running { preparer, writer, lock }) = running {
             let _ = writer.join();
             if let Some(retention) = &self.retention {
                 retention.end();

@@ -1,10 +1,7 @@
-//! A data folder: its lock, its segment files, and reading them back.
+//! A data folder: its segment files, and reading them back.
 
-use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io;
 use std::path::Path;
-
-use rustix::fs::{flock, FlockOperation};
 
 use super::device::{allocate_all, read_full, sync, sync_folder, uninterrupted, write_all, Device, LogFile};
 use super::encoder::Encoder;
@@ -12,7 +9,6 @@ use super::format::{all_zero, Checksum, Identity, SegmentHeader, NONCE_SIZE, SEG
 use super::parser::{ParsedRecord, Parser, Verdict};
 use super::LogError;
 
-const LOCK_FILE: &str = "lock";
 const PREFIX: &str = "segment-";
 const SUFFIX: &str = ".log";
 const UNFINISHED_SUFFIX: &str = ".tmp";
@@ -49,7 +45,7 @@ pub struct Recovered {
     pub previous: Checksum,
 }
 
-/// A data folder that is locked.
+/// A data folder that is ours.
 pub struct Folder<'a> {
     device: &'a dyn Device,
     path: &'a Path,
@@ -70,34 +66,6 @@ pub fn create(device: &dyn Device, path: &Path) -> Result<(), LogError> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(LogError::storage("create", path, &error)),
         _ => sync_folder(device, parent).map_err(|error| LogError::storage("sync", parent, &error)),
     }
-}
-
-/// Takes the folder's lock; it is held while the file is open.
-pub fn lock(path: &Path) -> Result<File, LogError> {
-    let lock_path = path.join(LOCK_FILE);
-    let failed = |error: &io::Error| LogError::storage("lock", &lock_path, error);
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&lock_path)
-        .map_err(|error| failed(&error))?;
-    if let Err(errno) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        if errno != rustix::io::Errno::WOULDBLOCK {
-            return Err(failed(&errno.into()));
-        }
-        let mut owner = String::new();
-        let _ = file.read_to_string(&mut owner);
-        return Err(LogError::Storage(format!(
-            "the data folder {} is in use by process {}: stop it, or use another folder",
-            path.display(),
-            if owner.trim().is_empty() { "(unknown)" } else { owner.trim() }
-        )));
-    }
-    // Only for the message above, so a failure to write it does not matter.
-    let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
-    Ok(file)
 }
 
 /// How urgently a segment is prepared; asked again and again meanwhile.

@@ -1,9 +1,9 @@
 //! The durable log: segmented, zero-filled ahead, checksummed, chained, group-committed on its own thread.
 //!
 //! `format`, `encoder` and `parser` are sans-IO; `device` is the table of system calls that everything else goes
-//! through, `fault` the one that fails on demand. `folder` opens a data folder and reads it back, `prepare` fills the
-//! next segment with zeros, `writer` is the thread that commits, `retention` removes what a checkpoint has made superfluous,
-//! `durable` is the face.
+//! through, `fault` the one that fails on demand. `lock` makes a data folder one process's, `folder` reads it back,
+//! `prepare` fills the next segment with zeros, `writer` is the thread that commits, `retention` removes what a checkpoint
+//! has made superfluous, `durable` is the face.
 
 pub mod device;
 pub mod durable;
@@ -11,6 +11,7 @@ pub mod encoder;
 pub mod fault;
 pub mod folder;
 pub mod format;
+pub mod lock;
 pub mod notifier;
 pub mod parser;
 pub mod prepare;
