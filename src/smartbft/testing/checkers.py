@@ -353,8 +353,7 @@ class Checkers:
             raise PropertyViolation("vouching", wrong)
 
     def sent_to(self, replica: int, to: int, message: Message, now: int) -> None:
-        """A replica lets a message out to one of its peers, at this time in microseconds."""
-        self.sent(replica, message)
+        """A replica lets a message, which it has `sent`, out to one of its peers; at this time in microseconds."""
         if wrong := self.answers.sent(replica, to, message, now):
             raise PropertyViolation("bounded answers", wrong)
 

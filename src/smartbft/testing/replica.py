@@ -312,6 +312,7 @@ class SimulatedReplica:
         if isinstance(message, StopData):
             self._world.faults.promised(self.id)
         if self.judged:
+            self._world.checkers.sent(self.id, message)
             self._world.checkers.sent_to(self.id, to, message, self._scheduler.now)
         if self._attacks:
             for said in self._host.says(to, message):
