@@ -2,10 +2,11 @@
 
 ``SmartBFTError``
     ``ConfigError``            a configuration or genesis file is wrong; found at start
-    ``LocalProtocolError``     the caller misused the API
+    ``LocalProtocolError``     the caller misused the API (``ArgumentTypeError``: which is also a ``TypeError``)
     ``RemoteProtocolError``    bytes from a peer or client are wrong: the only family that network input can raise
     ``StorageError``           the log or the disk: ``CorruptLog``, ``CorruptSnapshot``, ``DurabilityLost``
-    ``ClientError``            an outcome: ``Indeterminate``, ``Rejected``, ``Overloaded``, ``NotEnoughReplies``
+    ``ClientError``            an outcome: ``Indeterminate``, ``Rejected``, ``ResultTooLarge``, ``Overloaded``,
+                               ``NotEnoughReplies``
     ``InvariantViolation``     a bug of ours (``StateDiverged``: or of the application); never caught
         ``ApplicationFailed``  a bug of the application
 """
@@ -29,6 +30,10 @@ class ConfigError(SmartBFTError):
 
 class LocalProtocolError(SmartBFTError):
     """The caller misused the API: a wrong argument, or a call in the wrong state."""
+
+
+class ArgumentTypeError(LocalProtocolError, TypeError):
+    """An argument has a type that the function does not take."""
 
 
 class RemoteProtocolError(SmartBFTError):
@@ -88,15 +93,32 @@ class ClientError(SmartBFTError):
 
 
 class Indeterminate(ClientError):
-    """The request was sent and no quorum answered in time: it may or may not have been (or yet be) executed."""
+    """The request was sent and no result came: it may have been executed, may be executed later, or never.
+
+    `AsyncClient.ask` and `Client.ask` take this error and ask the replicas for this very request again. It is executed
+    once at most, however often it is asked for: so ask, and do not invoke the operation a second time.
+
+    Attributes:
+        session: number of the session that the request belongs to; None where the error is about no single request.
+        sequence: number of the request in its session, from 1; None likewise.
+        request: the request as it was sent, signature included (docs/wire-format.md); empty likewise.
+    """
+
+    def __init__(
+        self, message: str, *, session: int | None = None, sequence: int | None = None, request: bytes = b""
+    ) -> None:
+        self.session = session
+        self.sequence = sequence
+        self.request = request
+        super().__init__(message)
 
 
 class Rejected(ClientError):
     """The request was refused: it was not executed, or changed nothing.
 
     Attributes:
-        code: the application's own, 1 to 255, where its `execute` refused; 0 where the replicas refused the request
-            before it was ordered (its `check`, or a bad signature).
+        code: the application's own, 1 to 255; 0 where its `execute` or its `check` gave none, and where the signature
+            is bad.
     """
 
     def __init__(self, message: str, code: int = 0) -> None:
@@ -104,8 +126,20 @@ class Rejected(ClientError):
         super().__init__(message)
 
 
+class ResultTooLarge(ClientError):
+    """The operation was executed and its effects are in the state, but its result was too long to be sent.
+
+    Attributes:
+        length: of the result, in bytes.
+    """
+
+    def __init__(self, message: str, length: int = 0) -> None:
+        self.length = length
+        super().__init__(message)
+
+
 class Overloaded(ClientError):
-    """The replicas are at a limit and took nothing on; try again later."""
+    """Too many requests of this client are in flight; this one was not sent. Try again later."""
 
 
 class NotEnoughReplies(ClientError):

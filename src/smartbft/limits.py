@@ -353,3 +353,6 @@ CLIENT_RETRANSMIT_MAX_SECONDS = 8.0
 # without it, and so long a closing client waits for its threads.
 CLIENT_THREAD_SECONDS = 1.0
 CLIENT_CLOSE_SECONDS = 5.0
+# Outcomes that came after the invocation had given up, kept in case it is asked for them: 16 MiB with the largest
+# results. Later the replicas are asked again, which keep those of a window themselves.
+MAX_LATE_OUTCOMES = 256

@@ -1,4 +1,6 @@
-"""Clocks that are set by hours while the replicas run, forwards and backwards: on one replica, and on all at once."""
+"""Clocks that are set by hours while the replicas run, forwards and backwards: on one replica, on all at once, and on
+the machine of whoever uses the command line.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,12 @@ from pathlib import Path
 
 import pytest
 from kit import jumping_clock
-from kit.patience import status_of
+from kit.patience import PATIENCE_SECONDS, status_of
 from kit.processes import QUICK, additions, assert_counted, assert_level, client_of, run
 
 from smartbft import AsyncClient
 from smartbft.config import ReplicaConfig
+from smartbft.config.replica import Transport
 from smartbft.measurement.processes import ProcessCluster
 from smartbft.testnet import create_testnet
 
@@ -41,9 +44,11 @@ class JumpingCluster(ProcessCluster):
 
 
 @asynccontextmanager
-async def jumping(folder: Path) -> AsyncIterator[tuple[JumpingCluster, AsyncClient]]:
+async def jumping(
+    folder: Path, application: str = "counter", transport: Transport = "plain"
+) -> AsyncIterator[tuple[JumpingCluster, AsyncClient]]:
     """Four running replicas and a client; all of them must be there at the end."""
-    network = create_testnet(folder, 4, application="counter", transport="plain", parameters=QUICK)
+    network = create_testnet(folder, 4, application=application, transport=transport, parameters=QUICK)
     cluster = JumpingCluster(network)
     try:
         await cluster.start()
@@ -100,5 +105,39 @@ def test_a_leader_whose_clock_is_ahead_is_replaced_by_one_that_agrees_with_the_o
                     await asyncio.sleep(0.05)
                 await load.more(50)
             await assert_counted(client, load)
+
+    run(scenario)
+
+
+# `smartbft` on a machine whose clock is so many seconds off.
+_COMMAND = """
+import sys, time
+true_clock, offset = time.time_ns, int(sys.argv[1]) * 1_000_000_000
+time.time_ns = lambda: true_clock() + offset
+from smartbft.cli import main
+main(sys.argv[2:])
+"""
+
+
+async def mint(cluster: JumpingCluster, offset: int) -> int:
+    """The exit code of a command on such a machine."""
+    profile = cluster.network.folder / "client.toml"
+    command = ["coin", "mint", "1", "--profile", str(profile), "--timeout", f"{PATIENCE_SECONDS:g}s"]
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", _COMMAND, str(offset), *command)
+    return await process.wait()
+
+
+def test_commands_are_carried_out_whatever_the_clock_of_their_machine_shows(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with jumping(tmp_path / "net", "coin", "tls") as (cluster, client):
+            offsets = (0, 90, -90, HOUR + 100, -HOUR - 100, -50 * 365 * 24 * HOUR)
+            assert [await mint(cluster, offset) for offset in offsets] == [0] * len(offsets)
+            for replica in range(4):
+                cluster.set_clock(replica, 2 * HOUR)
+            assert await mint(cluster, 2 * HOUR) == 0
+            for replica in range(4):
+                cluster.set_clock(replica, 0)
+            assert [await mint(cluster, 0) for _ in range(2)] == [0, 0]
+            assert (await status_of(client, 0, digest=True))["application"]["minted"] == len(offsets) + 3
 
     run(scenario)

@@ -91,7 +91,7 @@ STRANGERS = {
     "length limit + 1": (header(MAX_HELLO_BYTES + 2, HELLO), NO_HANDSHAKE),
     "length 2^31": (header(2**31, HELLO), NO_HANDSHAKE),
     "length 2^63": (struct.pack("<Q", 2**63), NO_HANDSHAKE),
-    "another protocol version": (hello(1, NONCE, NONCE, version=2), "protocol version 2, this one 1"),
+    "another protocol version": (hello(1, NONCE, NONCE, version=1), f"protocol version 1, this one {PROTOCOL_VERSION}"),
     "another chain": (hello(1, bytes(32), NONCE), "on chain 0000000000000000, this one on"),
     "no HELLO": (frame(REQUEST, b"x" * 200), NO_HANDSHAKE),
     "no protocol of ours": (b"GET / HTTP/1.1\r\n\r\n", NO_HANDSHAKE),

@@ -63,6 +63,10 @@ class PlayedReplica:
     def time(self) -> int:
         return 4_000_000_000_000_000
 
+    def times(self) -> tuple[int, int]:
+        """Clock and agreed time that it tells whoever connects."""
+        return self.time(), 0
+
     def attempts(self, sequence: int) -> int:
         return sum(1 for _, number, _ in self.requests if number == sequence)
 
@@ -93,7 +97,7 @@ class Stage:
 
     async def __aenter__(self) -> Stage:
         for replica in range(self._reachable):
-            identity = Identity(replica, self.signers[replica], 0, 2)
+            identity = Identity(replica, self.signers[replica], 0, 2, self.replicas[replica].times)
             listener = Listener(self.genesis.chain_id, identity, None, self.replicas[replica], ReadBuffer())
             await listener.start("127.0.0.1", 0, self.sockets[replica].dup())
             self._listeners.append(listener)
@@ -105,6 +109,11 @@ class Stage:
             await listener.close()
         for sock in self.sockets:
             sock.close()
+
+    def answer_with(self, script: Script) -> None:
+        """Have all replicas play another script from now on."""
+        for replica in self.replicas:
+            replica.script = script
 
     async def connected(self) -> AsyncClient:
         await self.client.connect(PATIENCE_SECONDS)

@@ -74,6 +74,16 @@ def test_two_replicas_learn_who_the_other_is() -> None:
     assert accepting.peer == Peer(0, view=0, level=2)
 
 
+def test_a_replica_tells_its_times_as_they_are_when_it_is_asked() -> None:
+    times = [5, 7]
+    me = Identity(1, SIGNERS[1], 0, 2, lambda: (times[0], times[1]))
+    for _ in range(2):
+        times[0] += 2**40
+        dialing = ClientDialer(CHAIN, 1, KEYS[1], NONCE_A, CERTIFICATE)
+        run(dialing, Acceptor(CHAIN, me, None, NONCE_B, CERTIFICATE))
+        assert dialing.peer == Peer(1, view=0, level=2, clock=times[0], agreed_time=7)
+
+
 def test_a_client_learns_who_the_replica_is_and_stays_nobody() -> None:
     dialing = ClientDialer(CHAIN, 1, KEYS[1], NONCE_A, CERTIFICATE)
     accepting = Acceptor(CHAIN, identity(1), None, NONCE_B, CERTIFICATE)
@@ -101,15 +111,15 @@ def test_bytes_may_arrive_one_by_one_and_what_follows_is_handed_on() -> None:
 def test_the_bytes_are_those_of_the_documentation() -> None:
     """docs/wire-format.md, "Handshake", spelled out."""
     dialing, accepting = dialer(), acceptor()
-    dialers = b"\x96\x02\xc4\x20" + CHAIN + b"\xc4\x20" + NONCE_A + b"\x00\x00\x02"
-    acceptors = b"\x96\x02\xc4\x20" + CHAIN + b"\xc4\x20" + NONCE_B + b"\x01\x00\x02"
-    assert dialing.start() == frame(b"\x01\x00" + dialers)
+    dialers = b"\x98\x02\xc4\x20" + CHAIN + b"\xc4\x20" + NONCE_A + b"\x00\x00\x02\x00\x00"
+    acceptors = b"\x98\x02\xc4\x20" + CHAIN + b"\xc4\x20" + NONCE_B + b"\x01\x00\x02\x00\x00"
+    assert dialing.start() == frame(b"\x02\x00" + dialers)
     welcome = accepting.receive(dialing.start())
     domain = derive_key("smartbft v1 handshake", CHAIN)
     proof = SIGNERS[1].sign(domain + b"\x01" + CERTIFICATE + dialers + acceptors)
-    assert welcome == frame(b"\x01\x00" + acceptors) + frame(b"\x01\x00\x92\x03\xc4\x40" + proof)
+    assert welcome == frame(b"\x02\x00" + acceptors) + frame(b"\x02\x00\x92\x03\xc4\x40" + proof)
     proof = SIGNERS[0].sign(domain + b"\x00" + CERTIFICATE + dialers + acceptors)
-    assert dialing.receive(welcome) == frame(b"\x01\x00\x92\x03\xc4\x40" + proof)
+    assert dialing.receive(welcome) == frame(b"\x02\x00\x92\x03\xc4\x40" + proof)
 
 
 # --- who is not ---
@@ -136,8 +146,8 @@ def test_a_dialer_that_is_refused_learns_why() -> None:
 
 
 def test_another_protocol_version_is_named_whatever_follows() -> None:
-    with pytest.raises(HandshakeError, match="protocol version 2, this one 1"):
-        acceptor().receive(hello("a", "layout", "of", "the", "future", version=2))
+    with pytest.raises(HandshakeError, match=f"protocol version 3, this one {PROTOCOL_VERSION}"):
+        acceptor().receive(hello("a", "layout", "of", "the", "future", version=3))
 
 
 def test_a_forged_sender_id_is_found_out() -> None:
@@ -159,7 +169,7 @@ def test_the_wrong_replica_at_an_address() -> None:
 
 @pytest.mark.parametrize("stranger", [1, 2, 3, 77])
 def test_only_replicas_with_lower_ids_dial(stranger: int) -> None:
-    claim = hello(2, CHAIN, NONCE_A, stranger, 0, 2)
+    claim = hello(2, CHAIN, NONCE_A, stranger, 0, 2, 0, 0)
     with pytest.raises(HandshakeError, match=rf"replica {stranger} is not one of those that dial this one \(0\)"):
         acceptor(1).receive(claim)
 

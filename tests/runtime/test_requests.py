@@ -22,7 +22,7 @@ from smartbft._fastpath.pool import (
 )
 from smartbft.crypto.signatures import Ed25519Signer
 from smartbft.errors import LocalProtocolError, MalformedMessage
-from smartbft.runtime.requests import ReplyCollector, RequestBuilder
+from smartbft.runtime.requests import RESULTS_DIFFER, ReplyCollector, RequestBuilder
 
 DIGEST = b"d" * 32
 
@@ -100,12 +100,36 @@ def test_overload_settles_nothing_and_may_pass() -> None:
     assert replies.add(1, reply(1)) is not None
 
 
-def test_the_time_of_a_refused_session_was_reached_by_a_correct_replica() -> None:
+@pytest.mark.parametrize("lie", [0, 1, 1999, 2500, 10**15, 2**64 - 1])
+@pytest.mark.parametrize("turn", [0, 1, 2])
+def test_the_time_of_a_refused_session_lies_between_the_clocks_of_correct_replicas(lie: int, turn: int) -> None:
     replies = collector(3)
-    assert replies.add(3, reply(3, SESSION_REFUSED, b"", time=10**15)) is None  # a liar
-    settled = replies.add(1, reply(1, SESSION_REFUSED, b"", time=2000))
+    said = [(1, 2000), (2, 3000)]
+    said.insert(turn, (3, lie))
+    *first, last = [replies.add(replica, reply(replica, SESSION_REFUSED, b"", time=time)) for replica, time in said]
+    assert first == [None, None]
+    assert last is not None
+    assert 2000 <= last[1].agreed_time <= 3000
+
+
+def test_results_that_differ_too_much_are_an_outcome_of_their_own() -> None:
+    """Replica 3 may lie; where two others differ as well, no result will ever come."""
+    replies = collector(3)
+    assert replies.add(3, reply(3, result=b"c")) is None
+    assert replies.add(0, reply(0, result=b"a")) is None
+    settled = replies.add(1, reply(1, result=b"b"))
     assert settled is not None
-    assert settled[1].agreed_time == 2000
+    assert settled[1].status == RESULTS_DIFFER
+    difference = "3 replicas executed it and gave 3 different results: the application is not deterministic"
+    assert replies._votes[DIGEST].difference().startswith(difference)
+
+
+@given(st.permutations(range(4)), st.sampled_from([2, 3]))
+def test_one_liar_never_makes_results_differ(order: list[int], needed: int) -> None:
+    replies = collector(needed)
+    for replica in order:
+        settled = replies.add(replica, reply(replica, result=b"a lie" if replica == 3 else b"right"))
+        assert settled is None or settled[1].status == EXECUTED
 
 
 def test_replies_nobody_waits_for_are_ignored() -> None:

@@ -9,7 +9,7 @@ from smartbft.config.address import Address
 from smartbft.config.genesis import Genesis, GenesisMember
 from smartbft.config.profile import ClientProfile
 from smartbft.config.replica import PERSISTENCE_MODES, SIGNATURE_CHECKS, TRANSPORTS, ReplicaConfig, check_schedule
-from smartbft.config.units import format_duration, format_size, parse_duration, parse_size
+from smartbft.config.units import Seconds, format_duration, format_size, parse_duration, parse_seconds, parse_size
 
 __all__ = [
     "PERSISTENCE_MODES",
@@ -20,9 +20,11 @@ __all__ = [
     "Genesis",
     "GenesisMember",
     "ReplicaConfig",
+    "Seconds",
     "check_schedule",
     "format_duration",
     "format_size",
     "parse_duration",
+    "parse_seconds",
     "parse_size",
 ]

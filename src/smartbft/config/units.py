@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
+from datetime import timedelta
 from fractions import Fraction
 
-from smartbft.errors import LocalProtocolError
+from smartbft.errors import ArgumentTypeError, LocalProtocolError
+
+#: A time as functions take it: seconds, text with a unit as in ``"2s"``, or a `timedelta`.
+Seconds = float | str | timedelta
 
 _DURATIONS = {"us": 1, "ms": 1_000, "s": 1_000_000, "min": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 _SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
@@ -19,6 +24,30 @@ def parse_duration(text: str) -> int:
         LocalProtocolError: no number with one of the units, or not a whole number of microseconds.
     """
     return _parse(text, _DURATIONS, "a duration", "250ms")
+
+
+def parse_seconds(value: Seconds, what: str) -> float:
+    """A time that a caller gives, in seconds.
+
+    Args:
+        value: the argument.
+        what: its name in the error.
+
+    Raises:
+        LocalProtocolError: negative, not a number, or text that is no duration (`ArgumentTypeError`: of another type).
+    """
+    if isinstance(value, str):
+        try:
+            return parse_duration(value) / 1_000_000
+        except LocalProtocolError as error:
+            raise LocalProtocolError(f"{what}: {error}") from None
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ArgumentTypeError(f'{what} is seconds, "2s" or a timedelta, not {type(value).__name__}')
+    if math.isnan(value) or value < 0:
+        raise LocalProtocolError(f"{what} is {value} seconds: a time from 0 on is needed")
+    return float(value)
 
 
 def parse_size(text: str) -> int:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Union
 
@@ -34,7 +34,7 @@ from smartbft.crypto.signatures import Signer
 from smartbft.errors import FrameError, HandshakeError, LocalProtocolError, MalformedMessage
 from smartbft.limits import DIGEST_BYTES, FRAME_HEADER_BYTES, MAX_HELLO_BYTES, SIGNATURE_BYTES
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 NONCE_BYTES = 32
 NO_CHANNEL = bytes(32)
 
@@ -47,6 +47,7 @@ _Bytes32 = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 _ReplicaId = Annotated[int, msgspec.Meta(ge=0, le=2**16 - 1)]
 _View = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 _Level = Annotated[int, msgspec.Meta(ge=0, le=2)]
+_Time = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 _Signature = Annotated[bytes, msgspec.Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
 
 
@@ -62,13 +63,21 @@ class ClientHello(_Frame, frozen=True, tag=1, gc=False):
 
 
 class ReplicaHello(_Frame, frozen=True, tag=2, gc=False):
-    """A replica introduces itself; `level` is its persistence (0 memory, 1 asynchronous, 2 synchronous)."""
+    """A replica introduces itself.
+
+    Attributes:
+        level: its persistence: 0 memory, 1 asynchronous, 2 synchronous.
+        clock, agreed_time: its clock and the last time decided there, microseconds; 0: it does not say. From those of
+            `2f + 1` replicas a client knows which number its session may have, however wrong its own clock is.
+    """
 
     chain_id: _Bytes32
     nonce: _Bytes32
     replica: _ReplicaId
     view: _View
     level: _Level
+    clock: _Time = 0
+    agreed_time: _Time = 0
 
 
 class Proof(_Frame, frozen=True, tag=3, gc=False):
@@ -91,6 +100,10 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_Message)
 
 
+def _untold() -> tuple[int, int]:
+    return 0, 0
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """What a replica says of itself.
@@ -99,26 +112,33 @@ class Identity:
         signer: signs with its permanent key.
         view: number of the view in force.
         level: persistence level of its replies.
+        times: its clock and the last agreed time, microseconds.
     """
 
     replica: int
     signer: Signer
     view: int
     level: int
+    times: Callable[[], tuple[int, int]] = _untold
 
     def hello(self, chain_id: bytes, nonce: bytes) -> ReplicaHello:
         """How it introduces itself on one connection."""
-        return ReplicaHello(chain_id, nonce, self.replica, self.view, self.level)
+        return ReplicaHello(chain_id, nonce, self.replica, self.view, self.level, *self.times())
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who the other side turned out to be; `replica` is None for a client, `key` what a client has proven."""
+    """Who the other side turned out to be; `replica` is None for a client, `key` what a client has proven.
+
+    `clock` and `agreed_time` are what a replica said of them, microseconds; 0: nothing.
+    """
 
     replica: int | None
     view: int = 0
     level: int = 0
     key: bytes | None = None
+    clock: int = 0
+    agreed_time: int = 0
 
 
 def _encode(message: _Hello | Proof) -> bytes:
@@ -263,7 +283,7 @@ class _Dialer(Handshake):
         hello = self._hello
         statement = self._statement(_ACCEPTOR, self._mine, hello)
         self._check_proof(hello.replica, self._keys, message.signature, statement)
-        self.peer = Peer(hello.replica, hello.view, hello.level)
+        self.peer = Peer(hello.replica, hello.view, hello.level, clock=hello.clock, agreed_time=hello.agreed_time)
         return self._answer(hello)
 
     def _answer(self, hello: ReplicaHello) -> bytes:

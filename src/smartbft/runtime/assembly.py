@@ -132,7 +132,9 @@ class RunningReplica:
             failed=fail,
             proven=genesis.parameters.request_authentication == CHANNEL,
         )
-        self._network = Network(genesis, self._id, secrets, self._level, self._peers, self._clients)
+        self._network = Network(
+            genesis, self._id, secrets, self._level, self._peers, self._clients, lambda: self._core.agreed_time
+        )
         self._evidence = EvidenceDesk(config.evidence_folder, genesis.chain_id)
         self._lookups = Lookups(self._core, self._pool)
         self._desk = StatusDesk(self._facts, self._about_the_state, self._look_up)

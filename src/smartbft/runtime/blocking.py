@@ -15,12 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias, TypeVar
 
-from smartbft.config import ClientProfile
+from smartbft.config import ClientProfile, Seconds, parse_seconds
 from smartbft.errors import ClientError, Indeterminate, LocalProtocolError, NotEnoughReplies
 from smartbft.forks import check_process
 from smartbft.limits import CLIENT_CLOSE_SECONDS, CLIENT_THREAD_SECONDS
 from smartbft.runtime.client import AsyncClient
-from smartbft.runtime.requests import Outcome
+from smartbft.runtime.requests import Outcome, check_operation
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +68,9 @@ class Client:
     ) -> None:
         self.close()
 
-    def connect(self, timeout: float = 5.0) -> None:
+    def connect(self, timeout: Seconds = 5.0) -> None:
         """As `AsyncClient.connect`."""
+        timeout = parse_seconds(timeout, "timeout")
         if self._closed or self._client is not None:
             self._check_caller()
             raise LocalProtocolError("a Client connects once")
@@ -100,27 +101,39 @@ class Client:
         if not was_closed:
             self._stop(self._client)
 
-    def invoke(self, operation: bytes, timeout: float = 30.0) -> bytes:
+    def invoke(self, operation: bytes, timeout: Seconds = 30.0) -> bytes:
         """As `AsyncClient.invoke`.
 
         Raises:
             LocalProtocolError: also in a forked child, and in a callback of this client (see `submit`).
         """
         self._check_caller()
+        operation, timeout = check_operation(operation), parse_seconds(timeout, "timeout")
         return self._call(self._connected().invoke(operation, timeout), timeout, Indeterminate)
 
-    def submit(self, operation: bytes, timeout: float = 30.0) -> concurrent.futures.Future[Outcome]:
+    def submit(self, operation: bytes, timeout: Seconds = 30.0) -> concurrent.futures.Future[Outcome]:
         """Start an invocation without waiting for it; many may be in flight. The future ends as `invoke` does.
 
         Callbacks of futures run one after the other on a thread for them. A callback may submit more, and must not
         wait: it could wait for what waits for it. So `invoke`, and the result of a future that has none yet, raise
         `LocalProtocolError` there.
+
+        Raises:
+            LocalProtocolError: `operation` or `timeout` is wrong; or the client is not connected, or closed.
         """
+        operation, timeout = check_operation(operation), parse_seconds(timeout, "timeout")
         return _Invocation(self, self._schedule(self._connected().submit(operation, timeout)), timeout)
 
-    def status(self, replica: int, *, digest: bool = False, timeout: float = 5.0) -> dict[str, Any]:
+    def ask(self, unknown: Indeterminate, timeout: Seconds = 30.0) -> bytes:
+        """As `AsyncClient.ask`."""
+        self._check_caller()
+        timeout = parse_seconds(timeout, "timeout")
+        return self._call(self._connected().ask(unknown, timeout), timeout, Indeterminate)
+
+    def status(self, replica: int, *, digest: bool = False, timeout: Seconds = 5.0) -> dict[str, Any]:
         """As `AsyncClient.status`."""
         self._check_caller()
+        timeout = parse_seconds(timeout, "timeout")
         question = self._connected().status(replica, digest=digest, timeout=timeout)
         return self._call(question, timeout, NotEnoughReplies)
 

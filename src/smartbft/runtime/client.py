@@ -2,66 +2,68 @@
 
 A client sends each signed request to all replicas and believes what enough of them say alike. Requests of one session
 are numbered without gaps: a number that the replicas refused is filled with an empty operation, which does nothing.
+
+What `f` replicas say moves nothing: no session, no clock. And only what cannot happen any more is reported as not
+done: a request that was sent once may be with a liar who leads, whatever all others say; its outcome is unknown until
+the replicas have executed it, or something else with its number.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import time
+import contextlib
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-from smartbft._fastpath.frames import REPLY, STATUS, STATUS_ANSWER, FrameReader, frame
-from smartbft._fastpath.pool import BAD_SIGNATURE, EXECUTED, OVERLOADED, SESSION_REFUSED
-from smartbft.config import ClientProfile, Genesis
+from smartbft._fastpath.frames import REPLY, STATUS_ANSWER, FrameReader
+from smartbft._fastpath.pool import BAD_SIGNATURE, EXECUTED, SESSION_REFUSED
+from smartbft.config import ClientProfile, Genesis, Seconds, parse_seconds
 from smartbft.config.replica import Persistence, Transport
 from smartbft.crypto.keys import load_signer
 from smartbft.crypto.signatures import Signer
 from smartbft.errors import (
-    HandshakeError,
+    ArgumentTypeError,
     Indeterminate,
     LocalProtocolError,
-    NotEnoughReplies,
     Overloaded,
     Rejected,
-    RemoteProtocolError,
 )
-from smartbft.forks import check_process
 from smartbft.limits import (
     CLIENT_RETRANSMIT_MAX_SECONDS,
     CLIENT_RETRANSMIT_SECONDS,
-    MAX_OPEN_QUESTIONS,
+    MAX_LATE_OUTCOMES,
     MAX_REPLY_BYTES,
     MAX_STATUS_BYTES,
 )
-from smartbft.net.connection import Connection, ReadBuffer
-from smartbft.net.tls import dialer_context
-from smartbft.net.transport import Dialer, Target
-from smartbft.runtime.problems import name_problems, problem_lines
-from smartbft.runtime.requests import STATUS_NAMES, Outcome, Pending, ReplyCollector, RequestBuilder, SignedRequest
-from smartbft.runtime.status import Question, decode_answer, encode_question
+from smartbft.net.connection import Connection
+from smartbft.runtime.client_connections import CONNECT_FIRST, ClientConnections, fail
+from smartbft.runtime.clocks import ReplicaClocks, SessionNumbers
+from smartbft.runtime.problems import problem_lines
+from smartbft.runtime.requests import (
+    RESULTS_DIFFER,
+    STATUS_NAMES,
+    Outcome,
+    Pending,
+    ReplyCollector,
+    RequestBuilder,
+    SignedRequest,
+    check_operation,
+    reading_of,
+)
 from smartbft.types import SIGNATURES
 
 _TICK_SECONDS = 0.25
+_STATUS_AT = 2  # in a reply
 
-_sessions_used: set[int] = set()
-
-
-def _new_session(at: int = 0) -> int:
-    """A session number that this process has not used: the time in microseconds (`at`, or the clock's)."""
-    number = at or time.time_ns() // 1000
-    while number in _sessions_used:  # two clients of one process may share a key
-        number += 1
-    _sessions_used.add(number)
-    return number
+# What became of a request: its outcome, or what makes the error of an invocation.
+_Settled = Outcome | Callable[[], BaseException]
 
 
-class AsyncClient:
+class AsyncClient(ClientConnections):
     """Invokes operations on a replicated application.
 
     Args:
@@ -70,7 +72,12 @@ class AsyncClient:
             client is. ``Ed25519Signer(seed)`` makes one, `smartbft.crypto.keys.load_signer` reads one from a key file.
         transport: as the replicas have it.
         persistence: what the replicas promise: in ``sync`` mode `Q` equal replies make a result, else ``f + 1``.
-        retransmit: seconds until the first retransmission; the pauses then double.
+        retransmit: the time until the first retransmission; the pauses then double.
+
+    Times are seconds, or ``"2s"``, or a `timedelta`.
+
+    Raises:
+        LocalProtocolError: `retransmit` is no time, or zero.
 
     Example:
         >>> async def pay(profile: str) -> bytes:
@@ -85,33 +92,30 @@ class AsyncClient:
         *,
         transport: Transport = "tls",
         persistence: Persistence = "sync",
-        retransmit: float = CLIENT_RETRANSMIT_SECONDS,
+        retransmit: Seconds = CLIENT_RETRANSMIT_SECONDS,
     ) -> None:
-        view = genesis.view
-        self.genesis = genesis
-        self._needed = view.quorum if persistence == "sync" else view.f + 1
-        self._n = view.n
-        self._window = genesis.parameters.window
-        signed = genesis.parameters.request_authentication == SIGNATURES
+        view, parameters = genesis.view, genesis.parameters
+        signed = parameters.request_authentication == SIGNATURES
+        needed = view.quorum if persistence == "sync" else view.f + 1
+        super().__init__(genesis, transport, needed, None if signed else signer)
+        self._f = view.f
+        self._window = parameters.window
         self._builder = RequestBuilder(genesis.chain_id, signer, signed=signed)
-        self._prover = None if signed else signer
-        self._collector = ReplyCollector(view.f, self._needed)
-        self._transport = transport
-        self._retransmit = retransmit
-        self._session = _new_session()
+        self._collector = ReplyCollector(view.f, needed, view.n)
+        self._retransmit = parse_seconds(retransmit, "retransmit")
+        if not self._retransmit:
+            raise LocalProtocolError("retransmit is no time at all: replicas would get each request without end")
+        self._clocks = ReplicaClocks(view.f)
+        self._numbers = SessionNumbers(self._clocks, parameters.session_lease, parameters.clock_skew)
+        self._session = self._numbers.choose()
+        self._used_at = 0  # the agreed time of the session's last result
         self._next = 1
         self._pending: dict[int, Pending] = {}
         self._by_digest: dict[bytes, int] = {}
+        self._apart: dict[bytes, Pending] = {}  # requests of other sessions, or asked for again, by digest
+        self._late: dict[bytes, _Settled] = {}  # what became of requests after an invocation had given up, by digest
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._connections: dict[int, Connection] = {}
-        self._questions: dict[int, deque[asyncio.Future[dict[str, Any]]]] = {}
-        self._dialers: list[Dialer] = []
-        self._changed = asyncio.Event()
-        self._refusals: dict[str, HandshakeError] = {}
         self._ticker: asyncio.TimerHandle | None = None
-        self._closed = False
-        self._error: BaseException | None = None
-        self._process = os.getpid()
 
     @classmethod
     def from_profile(cls, profile: ClientProfile | Path | str, key: str = "client") -> AsyncClient:
@@ -136,18 +140,29 @@ class AsyncClient:
     ) -> None:
         await self.aclose()
 
-    async def connect(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109
+    async def connect(self, timeout: Seconds = 5.0) -> None:  # noqa: ASYNC109
         """Dial all replicas; returns when enough for an answer are connected, and goes on dialing the others.
 
+        Where a replica contradicts this machine's clock it waits for more of them, to know what time it is.
+
         Raises:
-            NotEnoughReplies: too few could be reached within `timeout` seconds.
+            NotEnoughReplies: too few could be reached within `timeout`.
             HandshakeError: too many are on another chain, of another protocol version, or not who they should be.
-            LocalProtocolError: the client is closed: make a new one.
+            LocalProtocolError: the client is closed: make a new one; or `timeout` is no time.
         """
+        seconds = parse_seconds(timeout, "timeout")
         self._check_open()
+        deadline = asyncio.get_running_loop().time() + seconds
         if not self._dialers:
-            self._dial()
-        await self._enough(timeout)
+            self._dial(self)
+            self._ticker = asyncio.get_running_loop().call_later(_TICK_SECONDS, self._tick)
+        await self._enough(seconds)
+        with contextlib.suppress(TimeoutError):  # then our own clock will do
+            async with asyncio.timeout_at(deadline):
+                while self._numbers.in_doubt() and not self._closed:
+                    self._changed.clear()
+                    await self._changed.wait()
+        self._renew_if_stale()
 
     async def aclose(self) -> None:
         """Close the connections. What is in flight ends as `Indeterminate`."""
@@ -156,13 +171,13 @@ class AsyncClient:
         self._closed = True
         if self._ticker is not None:
             self._ticker.cancel()
-        for pending in self._pending.values():
-            _fail(pending.future, Indeterminate("the client was closed before the replicas answered"))
+        for pending in self._all_pending():
+            pending.fail(partial(pending.request.unknown, "the client was closed before the replicas answered"))
         closed = LocalProtocolError("the client is closed")
         for waiting in self._waiting:
-            _fail(waiting, closed)
+            fail(waiting, closed)
         for question in chain(*self._questions.values()):
-            _fail(question, closed)
+            fail(question, closed)
         self._changed.set()
         for dialer in self._dialers:
             await dialer.close()
@@ -191,7 +206,7 @@ class AsyncClient:
         earlier request with such a number may still be executed, an empty one does nothing.
 
         Args:
-            session: its number.
+            session: its number; the replicas say that it is open.
             executed: its numbers up to here are used up.
             used: its numbers up to here may have been given to requests.
 
@@ -200,40 +215,25 @@ class AsyncClient:
         """
         if self._next > 1 or not 0 <= used - executed < self._window:
             raise LocalProtocolError("a session is resumed before anything is invoked, with less than a window open")
-        self._session = session
-        _sessions_used.add(session)
+        self._numbers.use(session)
+        self._session, self._used_at = session, self._clocks.now() or self._clocks.own()
         self._next = used + 1
         for number in range(executed + 1, used + 1):
             self._fill(number)
 
-    @property
-    def connected(self) -> list[int]:
-        """Ids of the replicas that are connected now."""
-        return sorted(self._connections)
-
-    @property
-    def needed(self) -> int:
-        """Equal replies that make a result."""
-        return self._needed
-
-    @property
-    def problems(self) -> dict[int, str]:
-        """Why replicas are not connected now, in words, by id."""
-        unconnected = (dialer for dialer in self._dialers if dialer.replica not in self._connections)
-        return {dialer.replica: dialer.problem or "no answer yet" for dialer in unconnected}
-
-    async def invoke(self, operation: bytes, timeout: float = 30.0) -> bytes:  # noqa: ASYNC109
+    async def invoke(self, operation: bytes, timeout: Seconds = 30.0) -> bytes:  # noqa: ASYNC109
         """Have `operation` ordered and executed, and return the application's result.
 
         Up to `window` invocations (a parameter of the genesis) are in flight at once; more wait for their turn.
 
         Args:
-            operation: what the application's `execute` gets; at most `limits.MAX_OPERATION_BYTES`.
-            timeout: seconds for everything.
+            operation: what the application's `execute` gets, bytes or bytes-like; at most `limits.MAX_OPERATION_BYTES`.
+            timeout: for everything: seconds, ``"2s"`` or a `timedelta`.
 
         Raises:
-            Indeterminate: it was sent and no result came in time: it may or may not be executed, now or later.
-            Overloaded: every replica that could be reached refused it for lack of room.
+            Indeterminate: it was sent and no result came in time: it may or may not be executed, now or later. `ask`
+                for it; a second invocation is a second operation.
+            Overloaded: too many invocations were in flight; this one was not sent.
             Rejected: the replicas refuse it for what it is; it will never be executed.
             NotEnoughReplies: too few replicas are reachable; nothing was sent.
             LocalProtocolError: no bytes, or too many of them; or the client is not connected yet, or closed.
@@ -241,16 +241,17 @@ class AsyncClient:
         outcome = await self.submit(operation, timeout)
         return outcome.result
 
-    async def submit(self, operation: bytes, timeout: float = 30.0) -> Outcome:  # noqa: ASYNC109
+    async def submit(self, operation: bytes, timeout: Seconds = 30.0) -> Outcome:  # noqa: ASYNC109
         """As `invoke`, with instance, agreed time and persistence level beside the result.
 
         Raises:
             ClientError: as `invoke`.
         """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
+        seconds = parse_seconds(timeout, "timeout")
+        operation = check_operation(operation)
+        deadline = asyncio.get_running_loop().time() + seconds
         self._check_open()
-        await self._enough(timeout)
+        await self._enough(seconds)
         sequence, session = await self._slot(deadline)
         try:
             request = self._builder.build(session, sequence, operation)
@@ -258,50 +259,61 @@ class AsyncClient:
             self._next = sequence  # nobody has heard of the number, and a gap would hold up the session for ever
             self._wake()
             raise
-        future: asyncio.Future[Outcome] = loop.create_future()
-        pending = self._send(request, future)
+        return await self._outcome_of(self._send(request), deadline, seconds)
+
+    async def ask(self, unknown: Indeterminate, timeout: Seconds = 30.0) -> bytes:  # noqa: ASYNC109
+        """Ask for the result of a request whose outcome is unknown.
+
+        The very same request is sent again. Replicas that have executed it repeat their result, as long as they keep it
+        (for the last `window` requests of a session, while that is open); otherwise they execute it now. It is executed
+        once at most, however often it is asked for. Another client with the same key may ask, too.
+
+        Args:
+            unknown: what `invoke`, `submit` or `ask` raised.
+            timeout: as of `invoke`.
+
+        Raises:
+            Indeterminate: its outcome is still unknown.
+            Rejected: the replicas refuse it for what it is; it was not executed, and never will be.
+            LocalProtocolError: the error names no request, or none of this client on this chain; or the client is not
+                connected yet, or closed.
+        """
+        seconds = parse_seconds(timeout, "timeout")
+        if not isinstance(unknown, Indeterminate):
+            raise ArgumentTypeError(f"ask with the Indeterminate that was raised, not with {type(unknown).__name__}")
+        if not unknown.request:
+            raise LocalProtocolError("this error names no request to ask for")
+        request = self._builder.rebuild(unknown.request)
+        self._check_open()
+        if not self._dialers and not self._connections:
+            raise LocalProtocolError(CONNECT_FIRST)
+        settled = self._late.get(request.digest)
+        if isinstance(settled, Outcome):
+            return settled.result
+        if settled is not None:
+            raise settled()
+        pending = self._pending_of(request.digest)
+        if pending is None:
+            pending = self._send_apart(request)
+        else:
+            self._transmit([pending], self._connections)
+        outcome = await self._outcome_of(pending, asyncio.get_running_loop().time() + seconds, seconds)
+        return outcome.result
+
+    async def _outcome_of(self, pending: Pending, deadline: float, seconds: float) -> Outcome:
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        pending.waiting.append(future)
         try:
             async with asyncio.timeout_at(deadline):
                 return await future
         except TimeoutError:
             if future.done() and not future.cancelled():  # it came in the last moment
                 return future.result()
-            raise self._no_answer(pending, timeout) from None
+            pending.unknown = True
+            raise self._no_answer(pending, seconds) from None
         finally:
-            # Whoever waits or not: the number stays in use until the replicas have settled it.
-            pending.future = None
-
-    async def status(self, replica: int, *, digest: bool = False, timeout: float = 5.0) -> dict[str, Any]:  # noqa: ASYNC109
-        """Ask one replica how it is (see `smartbft.runtime.status`); `digest` includes the application's state
-        digest and its figures, taken between two batches.
-
-        Raises:
-            NotEnoughReplies: it is not connected, or does not answer within `timeout` seconds.
-            LocalProtocolError: there is no such replica.
-        """
-        return await self.look_up(replica, Question(digest=digest), timeout)
-
-    async def look_up(self, replica: int, question: Question, timeout: float = 5.0) -> dict[str, Any]:  # noqa: ASYNC109
-        """One replica's answer to a question; what it says is its word alone.
-
-        Raises:
-            NotEnoughReplies, LocalProtocolError: as `status`.
-        """
-        self._check_open()
-        self.genesis.member(replica)
-        connection = self._connections.get(replica)
-        if connection is None:
-            raise NotEnoughReplies(f"replica {replica} is not connected")
-        if len(self._questions[replica]) >= MAX_OPEN_QUESTIONS:  # it would hang up on one more
-            raise NotEnoughReplies(f"replica {replica} has not answered the last {MAX_OPEN_QUESTIONS} questions")
-        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._questions[replica].append(future)
-        connection.send(frame(STATUS, encode_question(question)))
-        try:
-            async with asyncio.timeout(timeout):
-                return await future
-        except TimeoutError:
-            raise NotEnoughReplies(f"replica {replica} did not answer within {timeout:g} seconds") from None
+            # Whether anybody waits or not: the number stays in use until the replicas have settled it.
+            pending.waiting.remove(future)
 
     # --- Handler ---
 
@@ -311,7 +323,8 @@ class AsyncClient:
         self._refusals.pop(connection.address, None)
         self._connections[replica] = connection
         self._questions[replica] = deque()
-        self._transmit(self._pending.values(), {replica: connection})
+        self._clocks.told(replica, getattr(connection.peer, "clock", 0), getattr(connection.peer, "agreed_time", 0))
+        self._transmit(self._all_pending(), {replica: connection})
         self._changed.set()
         return FrameReader({REPLY: MAX_REPLY_BYTES, STATUS_ANSWER: MAX_STATUS_BYTES})
 
@@ -321,78 +334,18 @@ class AsyncClient:
         for kind, payload in frames:
             if kind == REPLY:
                 settled = self._collector.add(replica, payload)
+                if payload[_STATUS_AT] == SESSION_REFUSED:
+                    self._clocks.judged(replica, reading_of(payload))
                 if settled is not None:
                     self._settle(*settled)
             else:
                 self._answer(replica, payload)
 
-    def closed(self, connection: Connection, error: Exception | None) -> None:
-        """A replica is gone; its dialer dials again."""
-        if isinstance(error, HandshakeError):
-            self._refusals[connection.address] = error
-            self._changed.set()
-        if connection.peer is None or connection.peer.replica is None:
-            return
-        replica = connection.peer.replica
-        if self._connections.get(replica) is connection:
-            del self._connections[replica]
-            for question in self._questions.pop(replica):
-                _fail(question, NotEnoughReplies(f"replica {replica} closed the connection"))
-
     def failed(self, error: BaseException) -> None:
         """Nothing can be answered any more, for example because of a bug of ours: every call ends with `error`."""
         self._error = error
-        for pending in self._pending.values():
-            _fail(pending.future, error)
-        for turn in self._waiting:
-            _fail(turn, error)
-        for question in chain(*self._questions.values()):
-            _fail(question, error)
-        self._changed.set()
-
-    # --- connections ---
-
-    def _dial(self) -> None:
-        context = dialer_context() if self._transport == "tls" else None
-        buffer = ReadBuffer()
-        for member in self.genesis.members:
-            target = Target(
-                member.id,
-                member.client_address.host,
-                member.client_address.port,
-                member.permanent_key,
-                member.certificate_sha256 if context is not None else None,
-            )
-            dialer = Dialer(self.genesis.chain_id, target, None, self, buffer, tls=context, client=self._prover)
-            dialer.start()
-            self._dialers.append(dialer)
-        self._ticker = asyncio.get_running_loop().call_later(_TICK_SECONDS, self._tick)
-
-    async def _enough(self, timeout: float) -> None:  # noqa: ASYNC109
-        if len(self._connections) >= self._needed:
-            return
-        if not self._dialers:
-            raise LocalProtocolError("connect the client first: 'async with client:' or 'await client.connect()'")
-        try:
-            async with asyncio.timeout(timeout):
-                while len(self._connections) < self._needed:
-                    self._check_open()
-                    if len(self._refusals) > self._n - self._needed:
-                        raise next(iter(self._refusals.values()))
-                    self._changed.clear()
-                    await self._changed.wait()
-        except TimeoutError:
-            raise NotEnoughReplies(
-                f"{len(self._connections)} of {self._n} replicas could be reached within {timeout:g} seconds; "
-                f"{self._needed} equal replies are needed ({name_problems(self.problems)})"
-            ) from None
-
-    def _check_open(self) -> None:
-        check_process(self._process, "this client")
-        if self._error is not None:
-            raise self._error
-        if self._closed:
-            raise LocalProtocolError("the client is closed: make a new one")
+        for pending in self._all_pending():
+            pending.fail(lambda: error)
 
     # --- numbers ---
 
@@ -402,6 +355,7 @@ class AsyncClient:
         while behind or not self._has_room():
             await self._turn(deadline)
             behind = False
+        self._renew_if_stale()
         sequence = self._next
         self._next += 1
         self._wake()
@@ -438,35 +392,93 @@ class AsyncClient:
                 return
 
     def _fill(self, sequence: int) -> None:
-        """Use up a number that the replicas refused (or that was never sent): an empty operation does nothing."""
-        self._send(self._builder.build(self._session, sequence, b""), None)
+        """Use up a number whose request the replicas refused for good: an empty operation does nothing."""
+        self._send(self._builder.build(self._session, sequence, b""))
+        self._pending = dict(sorted(self._pending.items()))
+
+    # --- sessions ---
+
+    def _renew_if_stale(self) -> None:
+        """Begin a new session where the replicas may not take this one any more, or not yet: its lease is half over,
+        or it began with a wrong clock. Nothing of it may be in flight: what is sent in a session that they refuse may
+        still be executed, so a request that was sent in one is never sent in another.
+        """
+        if not any(pending.waiting for pending in self._pending.values()) and not self._numbers.fits(
+            self._session, self._used_at
+        ):
+            self._begin_session()
+
+    def _begin_session(self) -> None:
+        """The next requests belong to a new session. Those who wait for one of this session go on waiting."""
+        for sequence in list(self._pending):
+            pending = self._drop(sequence)
+            self._apart[pending.request.digest] = pending
+            self._collector.resume(pending.request.digest, pending.votes)
+        self._session, self._used_at, self._next = self._numbers.choose(), 0, 1
+        self._forget_abandoned()
+        self._wake()
+
+    def _refused(self, session: int, time: int) -> None:
+        """So many replicas refuse a session that none of its requests can get an answer any more."""
+        why = (
+            f"the replicas refuse session {session} (their time is {time} microseconds): it lapsed, or this machine's "
+            "clock is wrong; what was in flight may or may not be executed, and nobody can say any more"
+        )
+        if session == self._session:
+            self._begin_session()
+        for digest, pending in list(self._apart.items()):
+            if pending.request.session == session:
+                self._drop_apart(digest)
+                pending.fail(partial(pending.request.unknown, why))
+
+    def _forget_abandoned(self) -> None:
+        """Of requests apart, those go in whose session nobody waits for anything."""
+        awaited = {pending.request.session for pending in self._apart.values() if pending.waiting}
+        for digest, pending in list(self._apart.items()):
+            if pending.request.session not in awaited:
+                self._drop_apart(digest)
 
     # --- sending and settling ---
 
-    def _send(self, request: SignedRequest, future: asyncio.Future[Outcome] | None) -> Pending:
-        votes = self._collector.expect(request.digest)
-        now = asyncio.get_running_loop().time()
-        pending = Pending(request, votes, future, now + self._retransmit, self._retransmit)
+    def _send(self, request: SignedRequest) -> Pending:
+        pending = self._make_pending(request)
         self._pending[request.sequence] = pending
         self._by_digest[request.digest] = request.sequence
         self._transmit([pending], self._connections)
         return pending
+
+    def _send_apart(self, request: SignedRequest) -> Pending:
+        """Send a request that takes no number of the current session: it has one."""
+        pending = self._apart[request.digest] = self._make_pending(request)
+        self._transmit([pending], self._connections)
+        return pending
+
+    def _make_pending(self, request: SignedRequest) -> Pending:
+        now = asyncio.get_running_loop().time()
+        votes = self._collector.expect(request.digest)
+        return Pending(request, votes, now + self._retransmit, self._retransmit)
+
+    def _all_pending(self) -> list[Pending]:
+        return [*self._apart.values(), *self._pending.values()]
+
+    def _pending_of(self, digest: bytes) -> Pending | None:
+        sequence = self._by_digest.get(digest)
+        return self._apart.get(digest) if sequence is None else self._pending[sequence]
 
     @staticmethod
     def _transmit(several: Collection[Pending], connections: Mapping[int, Connection]) -> None:
         if not several:
             return
         frames = b"".join(pending.request.frame for pending in several)
-        for replica, connection in connections.items():
-            for pending in several:
-                pending.votes.sent(replica)
+        for connection in connections.values():
             connection.send(frames)
 
     def _tick(self) -> None:
         """Retransmit what is overdue to all replicas, with growing pauses."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        overdue = [pending for pending in self._pending.values() if pending.resend_at <= now]
+        self._forget_abandoned()
+        overdue = [pending for pending in self._all_pending() if pending.resend_at <= now]
         for pending in overdue:
             pending.pause = min(2 * pending.pause, CLIENT_RETRANSMIT_MAX_SECONDS)
             pending.resend_at = now + pending.pause
@@ -474,25 +486,43 @@ class AsyncClient:
         self._ticker = loop.call_later(min(_TICK_SECONDS, self._retransmit), self._tick)
 
     def _settle(self, digest: bytes, outcome: Outcome) -> None:
-        sequence = self._by_digest[digest]
+        pending = self._pending_of(digest)
+        if pending is None:
+            return
+        request = pending.request
         if outcome.status == SESSION_REFUSED:
-            self._renew(outcome)
+            self._refused(request.session, outcome.agreed_time)
             return
-        pending = self._drop(sequence)
-        if outcome.status == EXECUTED:
-            if pending.future is not None and not pending.future.done():
-                pending.future.set_result(outcome)
-            self._drop_used(sequence)
-            self._wake()
-            return
-        reason = "its signature is bad" if outcome.status == BAD_SIGNATURE else "the application's check refuses it"
-        _fail(pending.future, Rejected(f"the request was not ordered: {reason}"))
-        self._fill_in_order(sequence)
+        if digest in self._apart:
+            self._drop_apart(digest)
+        else:
+            self._drop(request.sequence)
+            if outcome.status in (EXECUTED, RESULTS_DIFFER):
+                self._drop_used(request.sequence)
+                self._used_at = max(self._used_at, outcome.agreed_time)
+            else:
+                self._fill(request.sequence)
+        self._clocks.reached(outcome.agreed_time)
+        self._conclude(pending, outcome)
+        self._wake()
 
-    def _fill_in_order(self, sequence: int) -> None:
-        """Fill a number, keeping `_pending` in the order of numbers."""
-        self._fill(sequence)
-        self._pending = dict(sorted(self._pending.items()))
+    def _conclude(self, pending: Pending, outcome: Outcome) -> None:
+        """Tell those who wait, or keep it for those who gave up and may ask."""
+        settled: _Settled
+        if outcome.status == EXECUTED:
+            settled = outcome
+            pending.succeed(outcome)
+        elif outcome.status == RESULTS_DIFFER:
+            settled = partial(pending.request.unknown, pending.votes.difference())
+            pending.fail(settled)
+        else:
+            reason = "its signature is bad" if outcome.status == BAD_SIGNATURE else "the application's check refuses it"
+            settled = partial(Rejected, f"the request was not ordered: {reason}")
+            pending.fail(settled)
+        if pending.unknown:
+            self._late[pending.request.digest] = settled
+            if len(self._late) > MAX_LATE_OUTCOMES:
+                del self._late[next(iter(self._late))]
 
     def _drop(self, sequence: int) -> Pending:
         pending = self._pending.pop(sequence)
@@ -500,57 +530,31 @@ class AsyncClient:
         self._collector.forget(pending.request.digest)
         return pending
 
+    def _drop_apart(self, digest: bytes) -> None:
+        del self._apart[digest]
+        self._collector.forget(digest)
+
     def _drop_used(self, executed: int) -> None:
         """Numbers are executed without a gap: those before an executed one are used up, by whatever request."""
-        while (lowest := next(iter(self._pending), executed)) < executed and self._pending[lowest].future is None:
+        while (lowest := next(iter(self._pending), executed)) < executed and not self._pending[lowest].waiting:
             self._drop(lowest)
 
-    def _renew(self, outcome: Outcome) -> None:
-        """The replicas refuse the session: it lapsed, or our clock is wrong. Nothing is sent again under a new one."""
-        refused, self._session = self._session, _new_session(outcome.agreed_time)
-        self._next = 1
-        error = Indeterminate(
-            f"the replicas refuse session {refused} (their time is {outcome.agreed_time} microseconds): it lapsed, or "
-            "this machine's clock is wrong; a new session was opened, and what was in flight may or may not be executed"
-        )
-        for sequence in list(self._pending):
-            _fail(self._drop(sequence).future, error)
-        self._wake()
+    def _no_answer(self, pending: Pending, seconds: float) -> Indeterminate:
+        """The error of an invocation whose time is over.
 
-    def _no_answer(self, pending: Pending, timeout: float) -> Overloaded | Indeterminate:
-        statuses = pending.votes.statuses()
-        refusals = sum(1 for status in statuses.values() if status == OVERLOADED)
-        if refusals >= self._needed and pending.votes.held_by_nobody():
-            # Nobody holds it, so its number would hold up the session; filled, it can never be executed later either.
-            # (A liar may hold it all the same, and have it executed first: `_drop_used` does not wait for the filler.)
-            self._drop(pending.request.sequence)
-            self._fill_in_order(pending.request.sequence)
-            return Overloaded(f"all {refusals} replicas that could be reached refused the request: try again later")
+        It never says that nothing happened, not even where all replicas say that they have no room: a leader that lies
+        about that may have the request ordered all the same, and a replica that refused it may take it when it comes
+        again.
+        """
+        request, votes = pending.request, pending.votes
+        statuses = votes.statuses()
+        if votes.count(SESSION_REFUSED) > self._f and request.session == self._session:
+            self._begin_session()
         said = ", ".join(f"replica {replica} {STATUS_NAMES[status]}" for replica, status in sorted(statuses.items()))
-        told = "; ".join([said or "no replica answered", *problem_lines(self.problems)])
-        return Indeterminate(
-            f"no {self._needed} equal replies within {timeout:g} seconds ({told}): the operation may or may not be "
-            "executed"
+        told = "; ".join(
+            [said or "no replica answered", *filter(None, [votes.difference()]), *problem_lines(self.problems)]
         )
-
-    # --- status ---
-
-    def _answer(self, replica: int, payload: bytes) -> None:
-        questions = self._questions[replica]
-        if not questions:
-            raise RemoteProtocolError(f"replica {replica} answers a question that nobody asked")
-        answer = decode_answer(payload)
-        question = questions.popleft()
-        if not question.done():
-            question.set_result(answer)
-
-    @staticmethod
-    def _replica_of(connection: Connection) -> int:
-        if connection.peer is None or connection.peer.replica is None:
-            raise RemoteProtocolError("a client talks to replicas only")
-        return connection.peer.replica
-
-
-def _fail(future: asyncio.Future[Any] | None, error: BaseException) -> None:
-    if future is not None and not future.done():
-        future.set_exception(error)
+        return request.unknown(
+            f"no {self._needed} equal replies within {seconds:g} seconds ({told}): request {request.sequence} of "
+            f"session {request.session} may or may not be executed; ask for it before you repeat the operation"
+        )

@@ -49,6 +49,7 @@ from smartbft.core.replica import Replica
 from smartbft.core.validation import Validator
 from smartbft.errors import UnknownKey
 from smartbft.messages import decode, encode
+from smartbft.runtime.clocks import wall_clock
 from smartbft.runtime.journal import Journal
 from smartbft.runtime.verification import VerificationPump
 
@@ -100,11 +101,6 @@ class Keys(Protocol):
 
     def on_record(self, effect: VotesOnRecord) -> None:
         """The record of votes is intact again."""
-
-
-def wall_clock() -> int:
-    """Microseconds since the epoch."""
-    return time.time_ns() // 1000
 
 
 class Driver:

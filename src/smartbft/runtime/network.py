@@ -6,6 +6,7 @@ import contextlib
 import logging
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from smartbft.net.penalties import Penalties
 from smartbft.net.tls import acceptor_context, check_with_itself, dialer_context
 from smartbft.net.transport import Dialer, Listener, Target
 from smartbft.net.watch import ConnectionLimits
+from smartbft.runtime.clocks import wall_clock
 
 logger = logging.getLogger(__name__)
 
@@ -58,17 +60,27 @@ class Network:
         secrets: its keys.
         level: persistence level of its replies.
         peers, clients: the owners of the two kinds of connections.
+        agreed_time: the last one decided here, microseconds; told to whoever connects, like the clock.
 
     Raises:
         ConfigError: TLS does not work on this machine with these keys.
     """
 
     def __init__(
-        self, genesis: Genesis, replica: int, secrets: Secrets, level: int, peers: Handler, clients: Handler
+        self,
+        genesis: Genesis,
+        replica: int,
+        secrets: Secrets,
+        level: int,
+        peers: Handler,
+        clients: Handler,
+        agreed_time: Callable[[], int],
     ) -> None:
         self._genesis = genesis
         self._member = genesis.member(replica)
-        self._identity = Identity(replica, secrets.permanent, genesis.view.number, level)
+        self._identity = Identity(
+            replica, secrets.permanent, genesis.view.number, level, lambda: (wall_clock(), agreed_time())
+        )
         self._peers = peers
         self._clients = clients
         self._accepting: ssl.SSLContext | None = None
