@@ -42,6 +42,7 @@ class Delivery:
         "_unexecuted",
         "_unlogged",
         "_unlogged_bytes",
+        "durable_proof",
         "last_proof",
         "recent",
     )
@@ -49,11 +50,13 @@ class Delivery:
     def __init__(self, replica: Replica, recent: RecentDecisions, level: int) -> None:
         self.recent = recent
         self.last_proof: Proof | None = None
+        self.durable_proof: Proof | None = None
         self._replica = replica
         self._level = level
         self._executing: dict[int, tuple[Decided, Value, int]] = {}  # with the token of the decision's record
         self._unexecuted = 0  # bytes of those that were decided in this life
-        self._unlogged: deque[tuple[int, int]] = deque()  # tokens of records that are not durable yet, and bytes
+        # Of decisions that are not durable yet: the tokens of their records, bytes and proofs.
+        self._unlogged: deque[tuple[int, int, Proof]] = deque()
         self._unlogged_bytes = 0
         self._sections: dict[int, bytes] = {}  # for the snapshots of instances that are not executed yet
 
@@ -107,8 +110,10 @@ class Delivery:
         weight = _weight(decision, token)
         self._unexecuted += weight
         if token:
-            self._unlogged.append((token, weight))
+            self._unlogged.append((token, weight, decision.proof))
             self._unlogged_bytes += weight
+        else:
+            self.durable_proof = decision.proof
         seed = replica.domains.seed(instance, decision.proof.digest)
         replica.checkpoints.execute(Execute(instance, value.timestamp, seed, decision.data))
         return changed
@@ -121,7 +126,10 @@ class Delivery:
         """
         was_full = self.full
         while self._unlogged and self._unlogged[0][0] <= durable:
-            self._unlogged_bytes -= self._unlogged.popleft()[1]
+            _, weight, proof = self._unlogged.popleft()
+            self._unlogged_bytes -= weight
+            if self.durable_proof is None or proof.instance > self.durable_proof.instance:
+                self.durable_proof = proof  # else a snapshot has overtaken it
         return was_full and not self.full
 
     def executed(self, instance: int, results: bytes) -> bool:
@@ -173,7 +181,7 @@ class Delivery:
         replica.pool.import_sessions(snapshot.sessions, snapshot.agreed_time, self._level)
         replica.decided = replica.executed = snapshot.instance
         replica.agreed_time = snapshot.agreed_time
-        self.last_proof = decode_proof(manifest.proof)
+        self.last_proof = self.durable_proof = decode_proof(manifest.proof)
         self._executing.clear()
         self._unexecuted = 0
         self.recent.clear()

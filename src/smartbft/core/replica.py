@@ -426,6 +426,10 @@ class Replica(Outbox):
         """The proof of the last decision; None before the first one."""
         return self._delivery.last_proof
 
+    def durable_proof(self) -> Proof | None:
+        """The proof of the last decision that is on record: a later one may hold an ACCEPT of ours that is not yet."""
+        return self._delivery.durable_proof
+
     def decided_value(self, instance: int) -> bytes:
         """The encoded value of a decided instance, or b"" if it is not in memory any more."""
         return self._delivery.decided_value(instance)

@@ -63,9 +63,11 @@ class Serving:
             if not replica.may_answer(to, Decision):
                 return
             if known is None:
-                if self._has_log and 1 <= instance <= replica.decided:
-                    self._serve_from_log(to, instance, min(last, replica.decided))
-                    self._note(to, last)
+                proof = replica.durable_proof()
+                durable = proof.instance if proof is not None else 0
+                if self._has_log and 1 <= instance <= durable:
+                    self._serve_from_log(to, instance, min(last, durable))
+                    self._note(to, min(last, durable))
                     return
             elif known[1] <= replica.durable:
                 decision = known[0]

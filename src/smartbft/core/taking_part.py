@@ -112,9 +112,8 @@ class TakingPart:
         replica = self._replica
         if not replica.may_answer(sender, Standing):
             return
-        seen = replica.ordering.seen_of(sender)
-        standing = Standing(replica.view.number, replica.regency, message.token, replica.last_proof(), *seen)
-        replica.answer(sender, standing)
+        proof, seen = replica.durable_proof(), replica.ordering.seen_of(sender)
+        replica.answer(sender, Standing(replica.view.number, replica.regency, message.token, proof, *seen))
 
     def on_standing(self, sender: int, message: Standing) -> None:
         """An answer; only those to the question of this life count."""
