@@ -54,6 +54,7 @@ FOUND_BY = {
         EXPLORATION("regency forgotten in a restart"),
     ],
     "promise persisted after it is sent": [SIMULATOR("promise-before-durable")],
+    "an ACCEPT inside a proof shown before it is durable": [SIMULATOR("proofs-before-durable")],
     "acknowledged before it is durable": [
         SIMULATOR("reply-before-durable"),
         "e2e/test_crash_recovery.py::test_replicas_that_keep_nothing_are_noticed",

@@ -406,6 +406,15 @@ MUTANTS: Sequence[Mutant] = (
         byzantine="propose-keys",
     ),
     Mutant(
+        "proofs-before-durable",
+        "a proof is shown with an ACCEPT that is not on disk yet (with --byzantine ask-all-the-time)",
+        ("persist before speak",),
+        20,
+        regency_mutants.proofs_before_durable,
+        byzantine="ask-all-the-time",
+        instances=10,
+    ),
+    Mutant(
         "old-promises-count",
         "STOPDATA and SYNC count with any key of their signer (with --byzantine change-keys,old-keys,stop-storm)",
         ("justified SYNC", "no false accusation"),

@@ -23,9 +23,13 @@ from smartbft.errors import SmartBFTError
 from smartbft.limits import MAX_WRITE_SET_ENTRIES
 from smartbft.messages import (
     Accept,
+    Decision,
     Message,
     Progress,
+    Proof,
     Propose,
+    SnapshotManifest,
+    Standing,
     StopData,
     Sync,
     Write,
@@ -293,6 +297,8 @@ class Durability:
         """A replica lets a message out: if it binds, it must be stored."""
         if not self._check_votes:
             return
+        if isinstance(message, (Standing, Decision, SnapshotManifest, StopData)) and message.proof is not None:
+            self._check_own_vote(replica, message.proof)
         if type(message) is Progress and message.regency < self._regency[replica]:
             raise PropertyViolation(
                 "regency goes on",
@@ -315,6 +321,20 @@ class Durability:
                 "persist before speak",
                 f"replica {replica} sent {type(message).__name__} for instance {instance}, regency {message.regency}, "
                 "before it was stored",
+            )
+
+    def _check_own_vote(self, replica: int, proof: Proof) -> None:
+        """A proof may hold the replica's own ACCEPT: it leaves with it. (What a replica that was wiped shows, it has
+        from others.)
+        """
+        own = any(signer == replica for signer, _ in proof.signatures)
+        if not own or self._wiped[replica] or proof.instance <= self.decided[replica]:
+            return
+        if self._votes[replica].get((Accept, proof.instance, proof.regency)) != proof.digest:
+            raise PropertyViolation(
+                "persist before speak",
+                f"replica {replica} shows a proof of instance {proof.instance} with its ACCEPT in regency "
+                f"{proof.regency}, before that was stored",
             )
 
     def replied(self, replica: int, instance: int) -> None:

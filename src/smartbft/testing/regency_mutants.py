@@ -46,6 +46,11 @@ def promise_before_durable() -> AbstractContextManager[None]:
     return replaced(Replica, "persist_promise", at_once)
 
 
+def proofs_before_durable() -> AbstractContextManager[None]:
+    """Whoever starts is shown the proof of a decision that may hold an ACCEPT which is not on disk yet."""
+    return replaced(Replica, "durable_proof", Replica.last_proof)
+
+
 def old_collects_count() -> AbstractContextManager[None]:
     """B1: STOPDATA of an older regency are as good as new ones."""
     return _lets_pass("check_sync", "with STOPDATA of")

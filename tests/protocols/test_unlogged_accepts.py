@@ -1,11 +1,8 @@
-"""BROKEN: our own ACCEPT leaves, inside a decision's proof, before it is on our disk; a crash takes it back.
+"""Our own ACCEPT inside a decision's proof leaves no earlier than by itself: when it is on our disk.
 
-A replica counts its own ACCEPT as soon as it has made it, so it may decide before the disk has it. The proof of that
-decision holds the signature. It must not be shown before the decision is durable. Two ways out are open:
-
-- `TakingPart.on_fetch_standing` answers anybody at any time with `last_proof()`;
-- `Serving.serve` hands instances that are not in memory any more to the log's reader, which reads what was written and
-  not synced yet.
+A replica counts its own ACCEPT as soon as it has made it, so it may decide before the disk has it, and the proof of
+that decision holds the signature. Nobody is shown it before the decision is durable: neither who starts (STANDING) nor
+who catches up from the log, whose reader reads what is written and not synced yet.
 
 Replica 0 lies; nobody else is faulty: 1 crashes once and keeps all that its log had released.
 """
