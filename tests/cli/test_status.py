@@ -88,7 +88,7 @@ class Client:
 
 @pytest.mark.parametrize("error", [None, NotEnoughReplies("too few"), HandshakeError("another chain")])
 def test_every_replica_has_an_answer_or_a_problem(error: Exception | None) -> None:
-    answers = asyncio.run(_look(Client(error), 2.0, False))  # type: ignore[arg-type]
+    answers = asyncio.run(_look(Client(error), 2.0))  # type: ignore[arg-type]
     assert answers.facts == {0: {"decided": 1}}
     assert answers.problems == {
         1: "connected, but no answer within 2 seconds: frozen, or overloaded",

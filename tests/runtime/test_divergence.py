@@ -57,7 +57,7 @@ def test_states_that_differ_on_all_replicas_are_told_by_each(
             assert "agreement on a checkpoint" in status["waiting_for"]
             assert "run 'smartbft check-application'" in status["waiting_for"]
             profile = ClientProfile(tmp_path / "client.toml", cluster.genesis, "plain", "sync", {})
-            answers = await _look(client, 60.0, False)
+            answers = await _look(client, 60.0)
             assert "say that correct replicas have different states" in _diverged(profile, answers)
             assert len(loud(caplog, logging.CRITICAL)) == 4, "one line from each"
             await client.invoke(counter.add(1))

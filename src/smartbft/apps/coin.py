@@ -290,6 +290,10 @@ class CoinApplication(BatchStateMachine):
         """The coins as of now; the snapshot is made without the GIL, and batches go on meanwhile."""
         return self.state.capture().snapshot
 
+    def capture_digest(self) -> Callable[[], bytes]:
+        """The coins as of now; their digest is made without the GIL and without building a snapshot."""
+        return self.state.capture().digest
+
     def restore(self, snapshot: bytes) -> None:
         """Replace the coins by those of a snapshot. Raises ValueError."""
         self.state.restore(snapshot)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from smartbft.cli.digests import Digests
 from smartbft.cli.exit_codes import CheckFailed
 from smartbft.cli.output import clear_screen, examples, json_option, print_json, print_json_line, print_table, say
 from smartbft.cli.parameters import DURATION, profile_option, timeout_option
 from smartbft.cli.patience import patience
-from smartbft.cli.run import run
+from smartbft.cli.run import beside, run
 from smartbft.config import PERSISTENCE_MODES, ClientProfile
 from smartbft.core.divergence import TOOL, name_states
 from smartbft.core.naming import name_members
@@ -68,6 +70,13 @@ class Answers:
 @profile_option
 @timeout_option("2s")
 @click.option("--digest", is_flag=True, help="Compare the replicas' application states as well.")
+@click.option(
+    "--digest-timeout",
+    type=DURATION,
+    default="1min",
+    show_default=True,
+    help="How long to wait for digests: large states take longer than other answers.",
+)
 @click.option("--watch", is_flag=True, help="Ask every second until interrupted; with --json one line each time.")
 @click.option(
     "--wait",
@@ -75,21 +84,25 @@ class Answers:
     help="First wait, at most so long, until every replica answers, takes part, and is level with the others.",
 )
 @json_option
-def status(profile: Path, timeout: int, digest: bool, watch: bool, wait: int | None, as_json: bool) -> None:
+def status(
+    profile: Path, timeout: int, digest: bool, digest_timeout: int, watch: bool, wait: int | None, as_json: bool
+) -> None:
     """Ask every replica where it stands, and what it is waiting for.
 
     A replica that does not answer is shown as unreachable. Exit code 4 when fewer than a quorum answer, or not all are
     well after --wait; 9 when they refuse this client, being on another chain; 7 when replicas have diverged: when one
     says that correct replicas do not agree on a checkpoint, or, with --digest, when two have different states after the
-    same instance.
+    same instance. A replica whose digest takes longer than the other answers is shown without it meanwhile.
     """
     loaded = ClientProfile.load(profile)
-    within = timeout / 1_000_000
+    within, digest_within = timeout / 1_000_000, digest_timeout / 1_000_000 if digest else None
     if watch:
-        run(_watch(loaded, within, digest, as_json))
+        run(_watch(loaded, within, digest_within, as_json))
         return
-    answers, well = run(_ask(loaded, within, digest, None if wait is None else wait / 1_000_000))
+    answers, well = run(_ask(loaded, within, digest_within, None if wait is None else wait / 1_000_000))
     _print(loaded, answers, digest, as_json)
+    if digest and (late := [replica for replica, facts in answers.facts.items() if "digest" not in facts]):
+        say(f"no digest from {name_members(late)} within {digest_timeout / 1_000_000:g} seconds: try --digest-timeout")
     if weaker := loaded.weaker_than(_levels(answers)):
         say(f"warning: {weaker}")
     different = differing(answers.facts)
@@ -165,25 +178,37 @@ def _is_diverged(facts: Facts) -> bool:
     return divergence is not None and bool(divergence["certain"])
 
 
-async def _ask(profile: ClientProfile, within: float, digest: bool, wait: float | None) -> tuple[Answers, bool]:
-    """What each replica says, and whether all is well (True if nobody asked to wait for it)."""
+async def _ask(
+    profile: ClientProfile, within: float, digest_within: float | None, wait: float | None
+) -> tuple[Answers, bool]:
+    """What each replica says, and whether all is well (True if nobody asked to wait for it).
+
+    Args:
+        digest_within: seconds for digests; None: they are not asked for.
+    """
     from smartbft.runtime.client import AsyncClient
 
     client = AsyncClient.from_profile(profile)
+    digests = Digests(client, digest_within or 0.0)
     deadline = asyncio.get_running_loop().time() + (wait or 0.0)
     members = [member.id for member in profile.genesis.members]
     missing = ""
 
     def waiting_for() -> str:
+        if digests.waiting:
+            return f"still waiting for {digests.missing()}"
         return "" if wait is None else f"still waiting: {missing or _unheard(client)}"
 
     try:
         async with patience(waiting_for):
             await connect_to_any(client, max(within, wait or 0.0))
             while True:
-                answers = await _look(client, within, digest)
+                answers = await _look(client, within)
                 well = all_well(answers.facts, members)
                 if wait is None or well or asyncio.get_running_loop().time() >= deadline:
+                    if digest_within is not None:
+                        await digests.ask(answers.facts)
+                        answers = replace(answers, facts=digests.add_to(answers.facts))
                     return answers, well or wait is None
                 missing = _not_well(profile, answers)
                 await asyncio.sleep(_LOOK_SECONDS)
@@ -198,9 +223,9 @@ def _unheard(client: AsyncClient) -> str:
     return "; ".join(filter(None, (connected, problems))) or "for connections to the replicas"
 
 
-async def _look(client: AsyncClient, within: float, digest: bool) -> Answers:
+async def _look(client: AsyncClient, within: float) -> Answers:
     """Ask all once."""
-    facts = await ask_all(client, digest=digest, within=within)
+    facts = await ask_all(client, within=within)
     silent = f"connected, but no answer within {within:g} seconds: frozen, or overloaded"
     problems = {replica: silent for replica in client.connected if replica not in facts} | client.problems
     try:
@@ -212,21 +237,31 @@ async def _look(client: AsyncClient, within: float, digest: bool) -> Answers:
     return Answers(facts, problems)
 
 
-async def _watch(profile: ClientProfile, within: float, digest: bool, as_json: bool) -> None:
-    """Ask and print until cancelled."""
+async def _watch(profile: ClientProfile, within: float, digest_within: float | None, as_json: bool) -> None:
+    """Ask and print until cancelled. Digests come when they come, on connections of their own: the answers of one
+    connection wait for each other.
+    """
     from smartbft.runtime.client import AsyncClient
 
-    client = AsyncClient.from_profile(profile)
+    client, beside_it = AsyncClient.from_profile(profile), AsyncClient.from_profile(profile)
+    digests = Digests(beside_it, digest_within or 0.0)
     try:
-        await connect_to_any(client, within)
-        while True:
-            answers = await _look(client, within, digest)
-            if not as_json:
-                clear_screen()
-            _print(profile, answers, digest, as_json, watched=True)
-            await asyncio.sleep(_WATCH_SECONDS)
+        async with AsyncExitStack() as stack:
+            await connect_to_any(client, within)
+            if digest_within is not None:
+                await connect_to_any(beside_it, within)
+                members = [member.id for member in profile.genesis.members]
+                await stack.enter_async_context(beside(digests.watch(members, _WATCH_SECONDS)))
+            while True:
+                answers = await _look(client, within)
+                answers = replace(answers, facts=digests.add_to(answers.facts))
+                if not as_json:
+                    clear_screen()
+                _print(profile, answers, digest_within is not None, as_json, watched=True)
+                await asyncio.sleep(_WATCH_SECONDS)
     finally:
         await client.aclose()
+        await beside_it.aclose()
 
 
 def _print(profile: ClientProfile, answers: Answers, digest: bool, as_json: bool, watched: bool = False) -> None:
@@ -297,7 +332,13 @@ def _row(replica: int, facts: Facts | None, most: int, digest: bool) -> Sequence
         facts["evidence"],
         _milliseconds(facts["log"]["sync_recent_seconds"]) if facts["log"].get("syncs") else "",
     )
-    return (*row, f"{facts['digest'][:16]} @{facts['digest_instance']}") if digest else row
+    return (*row, _digest(facts)) if digest else row
+
+
+def _digest(facts: Facts) -> str:
+    if "digest" not in facts:
+        return "not yet"
+    return f"{facts['digest'][:16]} @{facts['digest_instance']}" if facts["digest"] else "none"
 
 
 def _milliseconds(seconds: float) -> str:

@@ -40,7 +40,8 @@ from smartbft.runtime.peers import PeerChannels
 from smartbft.runtime.problems import with_absent
 from smartbft.runtime.serving import DecisionServer
 from smartbft.runtime.snapshots import SnapshotKeeper
-from smartbft.runtime.status import Question, StatusDesk, decode_question, encode_answer, facts_of, thread_times
+from smartbft.runtime.state_digests import NOTHING, ask_for_digest
+from smartbft.runtime.status import Question, StatusDesk, decode_question, encode_answer, thread_times
 from smartbft.runtime.verification import VerificationPump
 from smartbft.smr.application import BatchStateMachine
 from smartbft.storage import (
@@ -418,16 +419,9 @@ class RunningReplica:
             raise LocalProtocolError("the replica is not started")
         if self._core.transfer.paused:
             # The application's state is one on trial, and none of ours.
-            done({"digest": "", "digest_instance": -1, "application": {}})
+            done(NOTHING)
             return
-        executor.ask(
-            lambda application, instance: {
-                "digest": application.digest().hex(),
-                "digest_instance": instance,
-                "application": facts_of(application),
-            },
-            done,
-        )
+        ask_for_digest(executor, done)
 
     def _look_up(self, questions: Sequence[Question], done: Callable[[list[dict[str, Any]], float], None]) -> None:
         if self._executor is None:

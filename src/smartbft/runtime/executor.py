@@ -51,6 +51,7 @@ class _Job:
     what: Callable[[], str]
     instance: int = 0
     seconds: float = 0.0
+    apart: bool = False  # on a thread of its own, while the jobs after it wait
 
 
 class _Jobs:
@@ -159,6 +160,10 @@ class ThreadExecutor:
         """
         self._jobs.put(self._make.question(question, done))
 
+    def ask_apart(self, question: _Question, done: _Done) -> None:
+        """As `ask`, for a question that takes longer than the loop may be held up. It raises nothing."""
+        self.ask(question, done)
+
     def restore(self, state: bytes, instance: int) -> None:
         """Replace the application's state by that after `instance`, in turn with the batches."""
         self._jobs.put(self._make.restoration(state, instance))
@@ -208,6 +213,7 @@ class SliceExecutor:
         self._jobs: deque[_Job] = deque()
         self._scheduled = False
         self._closed = False
+        self._waits = False  # for a job that runs apart
 
     def execute(self, batch: Execute) -> None:
         """Queue a batch."""
@@ -216,6 +222,12 @@ class SliceExecutor:
     def ask(self, question: _Question, done: _Done) -> None:
         """As `ThreadExecutor.ask`."""
         self._put(self._make.question(question, done))
+
+    def ask_apart(self, question: _Question, done: _Done) -> None:
+        """As `ThreadExecutor.ask_apart`: on a thread of its own, while the batches after it wait."""
+        job = self._make.question(question, done)
+        job.apart = True
+        self._put(job)
 
     def restore(self, state: bytes, instance: int) -> None:
         """As `ThreadExecutor.restore`."""
@@ -232,7 +244,7 @@ class SliceExecutor:
         self._schedule()
 
     def _schedule(self) -> None:
-        if not self._scheduled and self._jobs:
+        if not self._scheduled and self._jobs and not self._waits:
             self._scheduled = True
             self._loop.call_soon(self._slice)
 
@@ -242,6 +254,10 @@ class SliceExecutor:
         if self._closed or not self._jobs:
             return
         job = self._jobs[0]
+        if job.apart:
+            self._waits = True
+            threading.Thread(target=self._work_apart, args=(job,), name="execute", daemon=True).start()
+            return
         try:
             answer = self._advance(job)
         except KeyboardInterrupt:  # somebody wants the program to end
@@ -250,6 +266,22 @@ class SliceExecutor:
             self._closed = True  # its state is not known any more
             self._failed(_failure(error, job))
             return
+        self._answered(job, answer)
+
+    def _work_apart(self, job: _Job) -> None:
+        answer = next(job.steps)
+        try:
+            self._loop.call_soon_threadsafe(self._came_back, job, answer)
+        except RuntimeError:  # the loop is closed: nobody waits for this any more
+            return
+
+    def _came_back(self, job: _Job, answer: Any) -> None:
+        self._waits = False
+        if not self._closed:
+            self._answered(job, answer)
+
+    def _answered(self, job: _Job, answer: Any) -> None:
+        """A job has its answer, or none yet: go on."""
         if answer is not None:
             self._jobs.popleft()
             if job.instance:

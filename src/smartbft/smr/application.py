@@ -111,7 +111,10 @@ class StateMachine(ABC):
 
     @abstractmethod
     def snapshot(self) -> bytes:
-        """The whole state, canonical: same state, same bytes, on every replica and machine."""
+        """The whole state, canonical: same state, same bytes, on every replica and machine.
+
+        May be called on another thread than `execute`, never while that runs.
+        """
 
     @abstractmethod
     def restore(self, snapshot: bytes) -> None:
@@ -170,6 +173,11 @@ class BatchStateMachine(Protocol):
     def digest(self) -> bytes:
         """32 bytes that name the state: BLAKE3-256 of the snapshot."""
         return blake3(self.snapshot()).digest()
+
+    def capture_digest(self) -> Callable[[], bytes]:
+        """As `capture`, for `digest`: what it returns gives the digest of the state as of now, and may take long."""
+        snapshot = self.capture()
+        return lambda: blake3(snapshot()).digest()
 
     def read(self, query: bytes) -> bytes | None:
         """What `query` would give if it were executed next, where that changes nothing; None: it has to be ordered.
