@@ -137,7 +137,6 @@ class RunningReplica:
             genesis, self._id, secrets, self._level, self._peers, self._clients, lambda: self._core.agreed_time
         )
         self._evidence = EvidenceDesk(config.evidence_folder, genesis.chain_id)
-        self._lookups = Lookups(self._core, self._pool)
         self._desk = StatusDesk(self._facts, self._about_the_state, self._look_up)
         self._answered: tuple[dict[str, Any], bytes] = ({}, b"{}")
         self._pump: VerificationPump | None = None
@@ -426,7 +425,7 @@ class RunningReplica:
     def _look_up(self, questions: Sequence[Question], done: Callable[[list[dict[str, Any]], float], None]) -> None:
         if self._executor is None:
             raise LocalProtocolError("the replica is not started")
-        self._lookups.answer(self._executor, questions, done)
+        Lookups(self._core, self._pool).answer(self._executor, questions, done)
 
     def _waiting_for(self) -> str:
         """What the core waits for, and what keeps it from coming."""
