@@ -219,6 +219,12 @@ REHEARSAL_BLOCK_RESENDS = 2
 # as long each time that it is its turn again.
 REHEARSAL_BYTES_PER_SECOND = 1_000_000
 REHEARSAL_PATIENCE_DOUBLINGS = 10
+# The application may take so long for a step of a rehearsal (to restore, a batch, to capture), and as long more as the
+# state's bytes may take to arrive: a state that a liar made may make it hang. Twice as long each time that the seeder
+# is tried again: the machine may be slow.
+REHEARSAL_STEP_SECONDS = 30
+# A call that hangs gets so long to end once it is given up; one that waits outside Python does not hear of it.
+GIVING_UP_SECONDS = 5.0
 # One replica alone vouches for a snapshot until it has been rehearsed: larger than this, against the size that at least
 # one correct member states for its own, it is not even fetched. States do not double between two checkpoints, but for
 # small ones.

@@ -150,12 +150,14 @@ class FoundSnapshots:
         newest: the newest of them, whole.
         partial: a transfer that was under way.
         damaged: names of the files that were set aside.
+        trial: whose snapshot was being rehearsed when the process ended, and how many times in a row; None: nobody's.
     """
 
     manifests: list[Manifest] = field(default_factory=list)
     newest: Snapshot | None = None
     partial: Partial | None = None
     damaged: list[str] = field(default_factory=list)
+    trial: tuple[int, int] | None = None
 
 
 def chunk_count(size: int) -> int:

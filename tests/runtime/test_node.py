@@ -94,7 +94,7 @@ def test_a_body_that_ends_before_a_failed_replica_does_hears_of_it(run: Run, tes
     async def serve() -> None:
         async with Replica(testnet.homes[0], counter.Counter()) as replica:
             assert replica._parts is not None
-            replica._parts._application_failed(ApplicationFailed("planted"))
+            replica._parts._failing.begin(ApplicationFailed("planted"))
 
     async def scenario() -> None:
         with pytest.raises(ApplicationFailed, match="planted"):

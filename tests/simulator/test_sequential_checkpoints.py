@@ -9,15 +9,18 @@ from typing import Any
 import pytest
 from kit.rehearsals import random_rehearsal
 
-from smartbft.core.effects import Broadcast, FinishTransfer, KeepSnapshot, Penalise, Persist, Reply, Send
+from smartbft.core.effects import Broadcast, FinishTransfer, KeepSnapshot, Penalise, Persist, Reply, ReportFault, Send
 from smartbft.core.member_keys import MemberKeys
 from smartbft.core.rehearsal import Rehearsal
 from smartbft.core.sequential_transfer import SequentialTransfer
 from smartbft.core.state_transfer import StateTransfer
 from smartbft.errors import SmartBFTError
+from smartbft.limits import REHEARSAL_STEP_SECONDS
 from smartbft.messages import Accept, Checkpoint, FetchChunk, Message, Propose, StopData, Write
 from smartbft.testing import Simulation, SimulationOptions
+from smartbft.testing.application import AppendLog, Hangs
 from smartbft.testing.byzantine import transfer
+from smartbft.testing.checkers import PropertyViolation
 from smartbft.testing.drawing import _checkpoint_interval, draw_scenario
 from smartbft.testing.replica import SimulatedReplica
 from smartbft.testing.scenario import Attacker
@@ -367,4 +370,130 @@ def test_a_rehearsal_that_forgets_new_keys_is_found(monkeypatch: pytest.MonkeyPa
     replay = MemberKeys.decided
     monkeypatch.setattr(MemberKeys, "decided", counted_only)
     with pytest.raises(SmartBFTError):
+        world.run()
+
+
+# --- an application that makes nothing of it ---
+
+
+class Touchy(AppendLog):
+    """Does what a test says with the states that it is to restore."""
+
+    restoring: Callable[[Touchy, bytes], None] = AppendLog.restore
+
+    def restore(self, snapshot: bytes) -> None:
+        type(self).restoring(self, snapshot)
+
+
+def touchy(monkeypatch: pytest.MonkeyPatch, restoring: Callable[[Touchy, bytes], None]) -> Simulation:
+    """A run whose replicas restore like this from when the victim comes back."""
+    world = Simulation(options(instances=6 * INTERVAL), application=Touchy)
+    until(world, lambda: world.decided >= 3 * INTERVAL)
+    monkeypatch.setattr(Touchy, "restoring", restoring)
+    return world
+
+
+def failing(times: int, error: BaseException) -> Callable[[Touchy, bytes], None]:
+    """Restores that fail so many times."""
+    left = [error] * times
+
+    def restore(application: Touchy, snapshot: bytes) -> None:
+        if left:
+            raise left.pop()
+        AppendLog.restore(application, snapshot)
+
+    return restore
+
+
+@pytest.mark.parametrize("error", [Hangs(), OSError("no space left on device"), KeyError("a bug")], ids=repr)
+def test_what_the_application_makes_of_a_state_is_held_against_nobody(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """Also where it never comes back: the next member's snapshot is tried, and the replica gets there."""
+    world = touchy(monkeypatch, failing(1, error))
+    victim = back(world)
+    world.run()  # a penalty would be a false accusation
+    assert victim.core.transfer.installed
+    assert world.rehearsals == 2
+
+
+def test_the_application_may_take_long_for_a_large_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What hangs on everything for the time that is allowed at first is given twice as much the next time."""
+    world = touchy(monkeypatch, failing(1, Hangs()))
+    victim = back(world)
+    transfer: Any = victim.core.transfer
+    until(world, lambda: rehearsing(victim))
+    first = transfer._allowed(REHEARSAL_STEP_SECONDS)
+    seeder = transfer._target.signers[0]
+    until(world, lambda: transfer._tries.get(seeder, 0) == 1)
+    transfer._target = replace(transfer._target, signers=(seeder,))
+    assert transfer._allowed(REHEARSAL_STEP_SECONDS) == 2 * first
+
+
+def test_planted_bug_whoever_made_the_application_fail_is_a_liar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SequentialTransfer, "_give_up", SequentialTransfer._refute)
+    with pytest.raises(PropertyViolation, match="no false accusation"):
+        test_what_the_application_makes_of_a_state_is_held_against_nobody(monkeypatch, OSError())
+
+
+def test_planted_bug_nobody_looks_whether_the_application_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SequentialTransfer, "_hangs", lambda *_: False)
+    with pytest.raises(PropertyViolation, match="liveness"):
+        test_what_the_application_makes_of_a_state_is_held_against_nobody(monkeypatch, Hangs())
+
+
+@pytest.mark.parametrize("error", [ValueError("no state of mine"), OSError("no space left on device")], ids=repr)
+def test_where_more_than_f_fail_the_fault_is_here(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """One of them is correct, so nobody is a liar any more; it is said loudly, and all are tried again."""
+    world = touchy(monkeypatch, failing(4, error))
+    victim = back(world)
+    faults: list[ReportFault] = []
+    victim._handlers[ReportFault] = faults.append
+    penalties = penalties_at(victim)
+    until(world, lambda: bool(faults))
+    assert "came to nothing here, and no more than f replicas lie" in faults[0].reason
+    assert "run 'smartbft check-application'" in faults[0].reason
+    assert "came to nothing here" in victim.core.status()["waiting_for"]
+    until(world, lambda: victim.core.transfer.installed > 0)
+    assert len(faults) == 1
+    assert len({penalty.peer for penalty in penalties}) <= 2
+    assert "came to nothing" not in victim.core.status()["waiting_for"]
+
+
+class Personal(AppendLog):
+    """Answers like the others; its snapshot says whose it is."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        Personal.made += 1
+        self.name = bytes([Personal.made])
+
+    def snapshot(self) -> bytes:
+        return super().snapshot() + self.name
+
+    def restore(self, snapshot: bytes) -> None:
+        super().restore(snapshot[:-1])
+
+
+def test_states_that_nobody_confirms_are_a_divergence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever rehearses finds that no snapshot becomes another replica's state."""
+    monkeypatch.setattr(SimulatedReplica, "_accuse", lambda *_: None)
+    monkeypatch.setattr(SimulatedReplica, "_report_fault", lambda *_: None)
+    world = Simulation(options(instances=6 * INTERVAL), application=Personal)
+    until(world, lambda: world.decided >= 3 * INTERVAL)
+    victim = back(world)
+    until(world, lambda: victim.core.status()["divergence"] is not None)
+    assert victim.core.status()["divergence"]["certain"]
+    assert "run 'smartbft check-application'" in victim.core.status()["waiting_for"]
+
+
+def test_planted_bug_nobody_counts_what_is_refuted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All are liars, and the replica waits for another snapshot without a word."""
+    monkeypatch.setattr(SequentialTransfer, "_note_spoiled", lambda *_: None)
+    monkeypatch.setattr(SimulatedReplica, "_accuse", lambda *_: None)
+    world = touchy(monkeypatch, failing(4, ValueError()))
+    back(world)
+    with pytest.raises(PropertyViolation, match="liveness"):
         world.run()

@@ -180,10 +180,12 @@ class BeginRehearsal(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         rehearsal: tells what belongs to it from what is left of an earlier one.
+        seeder: whose snapshot it is; worth remembering beyond the end of the process, which it may bring about.
     """
 
     rehearsal: int
     state: bytes
+    seeder: int = -1
 
 
 class RehearseBatch(msgspec.Struct, frozen=True, gc=False):
@@ -198,6 +200,21 @@ class RehearseSnapshot(msgspec.Struct, frozen=True, gc=False):
 
     rehearsal: int
     take: TakeSnapshot
+
+
+class AbandonRehearsal(msgspec.Struct, frozen=True, gc=False):
+    """A rehearsal is over, and came to nothing: stop what the application still does for it. The next one begins when
+    the application is free.
+
+    Attributes:
+        rehearsal: which.
+        seeder: whose snapshot it was.
+        reason: why, where that is held against nobody; else empty.
+    """
+
+    rehearsal: int
+    seeder: int
+    reason: str = ""
 
 
 class KeepSnapshot(msgspec.Struct, frozen=True, gc=False):
@@ -235,6 +252,12 @@ class ReportDivergence(msgspec.Struct, frozen=True, gc=False):
     divergence: Divergence
 
 
+class ReportFault(msgspec.Struct, frozen=True, gc=False):
+    """Something is wrong with this replica or its application, for certain: tell the operator, loudly."""
+
+    reason: str
+
+
 class MakeConsensusKey(msgspec.Struct, frozen=True, gc=False):
     """The replica has lost the record of its votes and needs a new consensus key: make one that nobody has seen, have
     it on disk beside the log, and feed `ConsensusKeyMade` back.
@@ -266,10 +289,12 @@ Effect = Union[  # noqa: UP007
     BeginRehearsal,
     RehearseBatch,
     RehearseSnapshot,
+    AbandonRehearsal,
     KeepSnapshot,
     Penalise,
     ReportEvidence,
     ReportDivergence,
+    ReportFault,
     MakeConsensusKey,
     VotesOnRecord,
 ]

@@ -126,10 +126,16 @@ class SnapshotRehearsed(msgspec.Struct, frozen=True, gc=False):
 
 
 class RehearsalFailed(msgspec.Struct, frozen=True, gc=False):
-    """The application does not take a state on trial, or cannot go on with it."""
+    """The application does not take a state on trial, or cannot go on with it.
+
+    Attributes:
+        convicts: whether it says that this is no state of the application at all. Whatever else it raises may be a
+            matter of this machine, or of this copy of the code, and says nothing about the seeder.
+    """
 
     rehearsal: int
     reason: str
+    convicts: bool = False
 
 
 class SnapshotKept(msgspec.Struct, frozen=True, gc=False):

@@ -45,6 +45,7 @@ class Rehearsal:
     Attributes:
         instance: how far it has been replayed.
         steps: grows with everything that happens.
+        differs: whether the replayed state is not that of `f + 1` others.
         log: the decisions on their way.
     """
 
@@ -63,6 +64,7 @@ class Rehearsal:
         self.number = number
         self.instance = snapshot.instance
         self.steps = 0
+        self.differs = False
         self.log = RehearsalLog(replica, snapshot.instance + 1)
         self._replica = replica
         self._snapshot: Snapshot | None = snapshot
@@ -73,6 +75,7 @@ class Rehearsal:
         self._last: Proof | None = None
         self._executing: tuple[Value, Decision] | None = None
         self._busy = False
+        self._keeping = False
         self._captured = snapshot.instance
         self._matched: dict[int, None] = {}
         self._differing: dict[int, None] = {}
@@ -90,7 +93,7 @@ class Rehearsal:
         except (SmartBFTError, ValueError) as error:
             self._refute(f"it holds no state: {error}")
             return
-        self._replica.emit(BeginRehearsal(self.number, snapshot.state))
+        self._replica.emit(BeginRehearsal(self.number, snapshot.state, self.seeder))
         self.advance()
 
     def waiting_for(self) -> str:
@@ -220,14 +223,17 @@ class Rehearsal:
                 same = (said.size, said.digest) == (manifest.size, manifest.digest)
                 (self._matched if same else self._differing)[member] = None
         if len(self._differing) > self._replica.view.f:
+            self.differs = True
             self._refute(f"replayed, it does not become the state of {name_members(sorted(self._differing))}")
         elif self._is_trusted() and manifest.instance > self._replica.decided:
+            self._keeping = True
             self._trust(manifest, snapshot)
         else:
             self._go_on()
 
     def go_on(self) -> None:
         """What it was trusted with came too late: the replica has decided more meanwhile."""
+        self._keeping = False
         self._go_on()
 
     def on_decision(self, sender: int, decision: Decision) -> None:
@@ -239,3 +245,7 @@ class Rehearsal:
     def is_busy(self) -> bool:
         """Whether it waits for the application or the disk, and not for others."""
         return self._busy
+
+    def waits_for_application(self) -> bool:
+        """Whether it waits for the application, on a state that may make it hang."""
+        return self._busy and not self._keeping

@@ -275,7 +275,7 @@ class Replica(Outbox):
     def status(self) -> dict[str, Any]:
         """Where this replica stands, for operators."""
         last = self.changes.last
-        divergence = self.checkpoints.divergence()
+        divergence = self.checkpoints.divergence() or self.transfer.divergence()
         return {
             "view": self.view.number,
             "regency": self.regency,
@@ -341,7 +341,7 @@ class Replica(Outbox):
             self._delivery.begin_after(found.newest, found.manifests[-1])
         marks = [Mark(manifest.instance, manifest.size, manifest.digest) for manifest in found.manifests]
         self.checkpoints.recovered(marks, recovered.first)
-        self.transfer.recovered(found.partial)
+        self.transfer.recovered(found)
 
     def section(self, instance: int) -> bytes:
         """What the core keeps beside the sessions, for the snapshot of an executed instance."""

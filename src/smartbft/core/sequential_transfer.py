@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from smartbft._fastpath.pool import RequestPool
 from smartbft.core.checkpoints import Mark, Trusted
-from smartbft.core.effects import FinishTransfer, KeepSnapshot
+from smartbft.core.divergence import TOOL, Divergence
+from smartbft.core.effects import AbandonRehearsal, FinishTransfer, KeepSnapshot, ReportFault
 from smartbft.core.inputs import (
     BatchRehearsed,
     Input,
@@ -23,6 +24,7 @@ from smartbft.core.inputs import (
     SnapshotLoaded,
     SnapshotRehearsed,
 )
+from smartbft.core.naming import name_members
 from smartbft.core.rehearsal import Rehearsal
 from smartbft.core.state_transfer import StateTransfer
 from smartbft.errors import RemoteProtocolError, invariant
@@ -31,11 +33,12 @@ from smartbft.limits import (
     REHEARSAL_PATIENCE_DOUBLINGS,
     REHEARSAL_SIZE_FACTOR,
     REHEARSAL_SIZE_SLACK_BYTES,
+    REHEARSAL_STEP_SECONDS,
     SNAPSHOTS_KEPT,
     TRANSFER_PATIENCE_RESENDS,
 )
 from smartbft.messages import Checkpoint, Decision, SnapshotManifest
-from smartbft.snapshots import Manifest, Snapshot
+from smartbft.snapshots import FoundSnapshots, Manifest, Snapshot
 
 if TYPE_CHECKING:
     from smartbft.core.replica import Replica
@@ -56,6 +59,9 @@ class SequentialTransfer(StateTransfer):
         self._rehearsal: Rehearsal | None = None
         self._number = 0
         self._seen = (0, 0)  # the steps of the rehearsal at the last look, and for how many looks
+        self._hanging = (0, 0)  # likewise while the application has something to do
+        self._spoiled: dict[int, str] = {}  # whose snapshots came to nothing here, and why
+        self._differing: dict[int, int] = {}  # whose did not become the state of others, and the instance of each
         self._tries: dict[int, int] = {}  # of each member, without success
         self._waited = 0  # resend intervals since the choice fell on the snapshot
         self._undecided = False  # whether a rehearsal came to nothing for want of matching CHECKPOINTs
@@ -63,7 +69,53 @@ class SequentialTransfer(StateTransfer):
 
     def waiting_for(self) -> str:
         """As `StateTransfer.waiting_for`."""
-        return self._rehearsal.waiting_for() if self._rehearsal is not None else super().waiting_for()
+        waiting = self._rehearsal.waiting_for() if self._rehearsal is not None else super().waiting_for()
+        return f"{waiting}; {self._fault()}" if waiting and self._is_at_fault() else waiting
+
+    def recovered(self, found: FoundSnapshots) -> None:
+        """As `StateTransfer.recovered`; what has ended the process more than once is not the first choice."""
+        super().recovered(found)
+        if found.trial is not None and found.trial[1] > 1:
+            self._tries[found.trial[0]] = 1
+
+    # What is not the seeders' fault
+
+    def divergence(self) -> Divergence | None:
+        """As `StateTransfer.divergence`."""
+        replica = self._replica
+        if len(self._differing) <= replica.view.f:
+            return None
+        states = [(member, bytes([1])) for member in self._differing]
+        return Divergence(max(self._differing.values()), replica.id, ((replica.id, b""), *states), replica.view.f)
+
+    def _is_at_fault(self) -> bool:
+        """Whether so many members' snapshots came to nothing here that one of them is a correct one's."""
+        return len(self._spoiled) > self._replica.view.f
+
+    def _fault(self) -> str:
+        *_, reason = self._spoiled.values()
+        return (
+            f"the snapshots of {name_members(self._spoiled)} came to nothing here, and no more than f replicas lie: "
+            f"the application fails here, or is not deterministic (the last one: {reason}); run '{TOOL}'"
+        )
+
+    def _note_spoiled(self, seeder: int, reason: str) -> None:
+        known = self._is_at_fault()
+        self._spoiled[seeder] = reason
+        if self._is_at_fault() and not known:
+            self._replica.emit(ReportFault(self._fault()))
+        if len(self._liars) > self._replica.view.f:
+            self._liars.clear()  # one of them is correct: they are tried again, after the others
+
+    def _give_up(self, reason: str) -> None:
+        """What the application here makes of a snapshot, or does not make, proves nothing against its seeder."""
+        if self._target is None:
+            return
+        seeder = self._target.signers[0]
+        self._failed_with(seeder)
+        self._forget_rehearsal(reason)
+        self._note_spoiled(seeder, reason)
+        self._drop()
 
     # Which snapshot
 
@@ -156,11 +208,13 @@ class SequentialTransfer(StateTransfer):
         else:
             super()._lose_patience()
 
-    def _allowed(self) -> int:
-        """Resend intervals for the chunks of a snapshot: longer each time that its seeder is tried."""
+    def _allowed(self, more: int = 0) -> int:
+        """Resend intervals for the chunks of a snapshot, and some seconds more: longer each time that its seeder is
+        tried.
+        """
         if self._target is None:
             return 0
-        seconds = self._target.mark.size / REHEARSAL_BYTES_PER_SECOND
+        seconds = self._target.mark.size / REHEARSAL_BYTES_PER_SECOND + more
         tries = min(self._tries.get(self._target.signers[0], 0), REHEARSAL_PATIENCE_DOUBLINGS)
         ticks = int(seconds * 1_000_000 / self._replica.parameters.resend_interval) + TRANSFER_PATIENCE_RESENDS
         return ticks << tries
@@ -180,8 +234,10 @@ class SequentialTransfer(StateTransfer):
                 rehearsal.on_batch(event.results)
             elif isinstance(event, SnapshotRehearsed):
                 rehearsal.on_snapshot(event.manifest, event.snapshot)
-            else:
+            elif event.convicts:
                 self._refute(event.reason)
+            else:
+                self._give_up(event.reason)
         elif isinstance(event, SnapshotKept):
             self._on_kept(event)
         else:
@@ -217,7 +273,7 @@ class SequentialTransfer(StateTransfer):
         self._loaded = None
         self._void = True
         self._number += 1
-        self._seen = (0, 0)
+        self._seen = self._hanging = (0, 0)
         replica.checkpoints.hold()
         self._rehearsal = Rehearsal(
             replica,
@@ -250,10 +306,14 @@ class SequentialTransfer(StateTransfer):
         super().end()
         self._forget_rehearsal()
         self._tries.clear()
+        self._spoiled.clear()
+        self._differing.clear()
         self._undecided = self._void = self.paused = False
 
-    def _forget_rehearsal(self) -> None:
-        self._rehearsal = self._loaded = None
+    def _forget_rehearsal(self, reason: str = "") -> None:
+        rehearsal, self._rehearsal, self._loaded = self._rehearsal, None, None
+        if rehearsal is not None:
+            self._replica.emit(AbandonRehearsal(rehearsal.number, rehearsal.seeder, reason))
         self._replica.validator.rehearses = None
 
     def _refute(self, reason: str) -> None:
@@ -261,8 +321,15 @@ class SequentialTransfer(StateTransfer):
         if self._target is None:
             return
         seeder, instance = self._target.signers[0], self._target.mark.instance
+        if self._rehearsal is not None and self._rehearsal.differs:
+            self._differing[seeder] = instance
         self._liars[seeder] = None
-        self._replica.penalise(seeder, f"the snapshot of instance {instance} that it vouches for is wrong: {reason}")
+        self._failed_with(seeder)
+        if not self._is_at_fault():
+            self._replica.penalise(
+                seeder, f"the snapshot of instance {instance} that it vouches for is wrong: {reason}"
+            )
+        self._note_spoiled(seeder, reason)
         self._drop()
 
     def _lost(self) -> None:
@@ -296,6 +363,9 @@ class SequentialTransfer(StateTransfer):
         steps, looks = self._seen
         quiet = rehearsal.steps == steps and not rehearsal.is_busy()
         self._seen = (rehearsal.steps, looks + 1 if quiet else 0)
+        if self._hangs(rehearsal):
+            self._give_up(f"the application has not come to an end with it at instance {rehearsal.instance + 1}")
+            return
         if self._seen[1] < TRANSFER_PATIENCE_RESENDS:
             return
         self._ask_around()
@@ -303,6 +373,13 @@ class SequentialTransfer(StateTransfer):
             self._failed_with(rehearsal.seeder)
             self._undecided = True
             self._drop()
+
+    def _hangs(self, rehearsal: Rehearsal) -> bool:
+        """Whether the application takes longer for a step than any state of that size should need."""
+        steps, looks = self._hanging
+        waits = rehearsal.waits_for_application() and rehearsal.steps == steps
+        self._hanging = (rehearsal.steps, looks + 1 if waits else 0)
+        return self._hanging[1] > self._allowed(REHEARSAL_STEP_SECONDS)
 
     def _is_over(self) -> bool:
         """Whether others' logs reach us after all, and our own state is still there."""

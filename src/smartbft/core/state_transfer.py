@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from smartbft.core.checkpoints import Trusted
+from smartbft.core.divergence import Divergence
 from smartbft.core.effects import BeginTransfer, FinishTransfer, StoreChunk
 from smartbft.core.inputs import Input, SnapshotLoaded, SnapshotLost, SnapshotSkipped, SnapshotTaken, Timer
 from smartbft.core.naming import name_members
@@ -26,7 +27,7 @@ from smartbft.messages import (
     SnapshotManifest,
     encode_proof,
 )
-from smartbft.snapshots import Manifest, Partial
+from smartbft.snapshots import FoundSnapshots, Manifest, Partial
 
 if TYPE_CHECKING:
     from smartbft.core.replica import Replica
@@ -112,9 +113,13 @@ class StateTransfer:
             self.installed = event.snapshot.instance
             self._replica.install(event.manifest, event.snapshot)
 
-    def recovered(self, partial: Partial | None) -> None:
+    def recovered(self, found: FoundSnapshots) -> None:
         """What had arrived before a restart."""
-        self._partial = partial
+        self._partial = found.partial
+
+    def divergence(self) -> Divergence | None:
+        """That no snapshot of correct replicas can be confirmed by others; None: as far as it is known, some can."""
+        return None
 
     def active(self) -> bool:
         """Whether a snapshot is wanted."""

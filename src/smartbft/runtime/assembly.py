@@ -31,6 +31,7 @@ from smartbft.runtime.clients import ClientGate
 from smartbft.runtime.driver import Driver
 from smartbft.runtime.evidence import EvidenceDesk
 from smartbft.runtime.executor import SliceExecutor, ThreadExecutor
+from smartbft.runtime.failing import Failing
 from smartbft.runtime.journal import Journal, Log
 from smartbft.runtime.lookups import Lookups
 from smartbft.runtime.network import Network, Secrets
@@ -53,6 +54,7 @@ from smartbft.storage import (
     MemoryFiles,
     ReplicaLog,
     SnapshotStore,
+    Trials,
 )
 from smartbft.types import CHANNEL
 
@@ -96,8 +98,7 @@ class RunningReplica:
         _check_authentication(config, genesis, application)
         check_schedule(config.persistence, genesis.parameters, str(config.config_path))
         self._readers: list[int] = []
-        self._failure: BaseException | None = None  # of the application, which ends the replica soon
-        self._end: asyncio.TimerHandle | None = None
+        self._failing = Failing(genesis.parameters.resend_interval, fail)
         self._refusing = False
         self._log: ReplicaLog | None = None
         self._verifier: Verifier | None = None
@@ -160,7 +161,7 @@ class RunningReplica:
         application = self._application
         make = ThreadExecutor if application.native else SliceExecutor
         watch = ApplicationWatch(self._genesis.parameters.request_timeout / 2_000_000)
-        self._executor = make(application, self._executed, self._application_failed, watch)
+        self._executor = make(application, self._executed, self._failing.begin, watch)
         self._keeper = self._make_keeper(self._executor)
         if state.snapshots.newest is not None:
             self._executor.restore(state.snapshots.newest.state, state.base)
@@ -206,7 +207,9 @@ class RunningReplica:
                 sync_floor_seconds=config.sync_floor_seconds,
             )
             try:
-                return log, recover(log.recovered(), self._domains, store.open())
+                found = store.open()
+                found.trial = self._trials().read()
+                return log, recover(log.recovered(), self._domains, found)
             except BaseException:
                 log.close()
                 raise
@@ -223,6 +226,9 @@ class RunningReplica:
             self._fail,
         )
         return state
+
+    def _trials(self) -> Trials:
+        return Trials(self._config.data_folder if self._level != MEMORY_LEVEL else None)
 
     def _snapshot_store(self, files: Files) -> SnapshotStore:
         """Snapshots are read and written on other threads than the loop's, so what checks their proofs is its own."""
@@ -261,6 +267,7 @@ class RunningReplica:
             take=lambda event: self._driving().take(event),
             installed=lambda: self._driving().forget_replies(),
             failed=self._fail,
+            trials=self._trials(),
         )
 
     def _make_pool(self) -> RequestPool:
@@ -306,8 +313,7 @@ class RunningReplica:
     def halt(self) -> None:
         """Say nothing more: whatever is not on its way by now must not leave."""
         self._desk.close()
-        if self._end is not None:
-            self._end.cancel()
+        self._failing.cancel()
         if self._pump is not None:
             self._pump.close()
         if self._driver is not None:
@@ -325,7 +331,7 @@ class RunningReplica:
         """
         self.halt()
         async with contextlib.AsyncExitStack() as last_first:
-            last_first.callback(self._raise_failure)
+            last_first.callback(self._failing.check)
             if self._log is not None:
                 last_first.push_async_callback(asyncio.to_thread, self._log.close)
             if self._verifier is not None:
@@ -352,19 +358,6 @@ class RunningReplica:
     def _note_recovered(self) -> None:
         if self._core.executed >= self._replay_until:
             self.recovered.set()
-
-    def _application_failed(self, error: BaseException) -> None:
-        """Nothing more is executed, and the replica stops; but not before its votes have left. Otherwise those that are
-        a moment behind would lack a quorum and wait, instead of meeting the same operation and saying so.
-        """
-        self._failure = error
-        pause = limits.FAILURE_PAUSE_RESENDS * self._genesis.parameters.resend_interval / 1_000_000
-        pause = min(pause, limits.MAX_FAILURE_PAUSE_SECONDS)
-        self._end = self._loop.call_later(pause, self._fail, error)
-
-    def _raise_failure(self) -> None:
-        if self._failure is not None:
-            raise self._failure
 
     def _forget(self, source: int) -> None:
         if self._pump is not None:

@@ -12,13 +12,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from smartbft import limits
 from smartbft._fastpath.pool import join_results
 from smartbft.core.effects import Execute
 from smartbft.errors import POISON_ADVICE, ApplicationFailed
 from smartbft.runtime.application_watch import ApplicationWatch
+from smartbft.runtime.aside import Aside
 from smartbft.smr.application import (
     BatchStateMachine,
     ExecutionContext,
@@ -28,6 +31,8 @@ from smartbft.smr.application import (
 from smartbft.smr.per_operation import PerOperation
 
 SLICE_SECONDS = 0.002
+# How often it is looked whether a call has ended that nobody waits for.
+_LOOK_SECONDS = 0.02
 
 # A job is a batch or a question to the application; it is done when its callback has been called on the loop.
 _Done = Callable[[Any], None]
@@ -44,6 +49,8 @@ class _Job:
         what: names it.
         instance: that is executed; 0: none.
         seconds: how long it has taken so far.
+        aside: whether it has a thread of its own, while the jobs after it wait.
+        generation: of one that can be given up: it is void once a later generation has begun. None: it is finished.
     """
 
     steps: Iterator[Any]
@@ -51,7 +58,8 @@ class _Job:
     what: Callable[[], str]
     instance: int = 0
     seconds: float = 0.0
-    apart: bool = False  # on a thread of its own, while the jobs after it wait
+    aside: bool = False
+    generation: int | None = None
 
 
 class _Jobs:
@@ -60,11 +68,17 @@ class _Jobs:
     Attributes:
         application: it.
         last: the instance that its state is of.
+        generation: of the jobs that may be given up.
     """
 
     def __init__(self, application: BatchStateMachine) -> None:
         self.application = application
         self.last = 0
+        self.generation = 0
+
+    def is_void(self, job: _Job) -> bool:
+        """Whether nobody waits for it any more."""
+        return job.generation is not None and job.generation != self.generation
 
     def batch(self, batch: Execute, done: Callable[[int, bytes], None]) -> _Job:
         """Execute a batch."""
@@ -83,6 +97,12 @@ class _Jobs:
             yield question(self.application, self.last)
 
         return _Job(ask(), done, lambda: f"a snapshot or digest after instance {self.last}")
+
+    def trial(self, question: _Question, done: _Done) -> _Job:
+        """Ask something that may never be answered."""
+        job = self.question(question, done)
+        job.aside, job.generation, job.what = True, self.generation, lambda: "a snapshot that is rehearsed"
+        return job
 
     def restoration(self, state: bytes, instance: int) -> _Job:
         """Replace the state."""
@@ -124,6 +144,39 @@ def _failure(error: BaseException, job: _Job) -> ApplicationFailed:
     return failure
 
 
+def _answer(job: _Job, watch: ApplicationWatch) -> Any:
+    """All steps of a job at once."""
+    watch.began(job.what)
+    try:
+        return next(step for step in job.steps if step is not None)
+    finally:
+        watch.ended()
+
+
+def _end(
+    loop: asyncio.AbstractEventLoop,
+    aside: Aside,
+    failed: Callable[[BaseException], None],
+    ended: Callable[[], None] | None = None,
+    looks: int = 0,
+) -> None:
+    """Look again and again until a call that nobody waits for has ended."""
+    if not aside.running:
+        if ended is not None:
+            ended()
+        return
+    if looks * _LOOK_SECONDS > limits.GIVING_UP_SECONDS:
+        failed(
+            ApplicationFailed(
+                "the application hangs on a snapshot that it was to rehearse, and cannot be stopped: start this "
+                "replica again, and the snapshots of others are tried first"
+            )
+        )
+        return
+    aside.give_up()
+    loop.call_later(_LOOK_SECONDS, _end, loop, aside, failed, ended, looks + 1)
+
+
 class ThreadExecutor:
     """Executes on one thread beside the loop.
 
@@ -147,6 +200,8 @@ class ThreadExecutor:
         self._watch = watch or ApplicationWatch()
         self._loop = asyncio.get_running_loop()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._closing = False
+        self._aside: Aside | None = None
         self._thread = threading.Thread(target=self._work, name="execute", daemon=True)
         self._thread.start()
 
@@ -164,12 +219,26 @@ class ThreadExecutor:
         """As `ask`, for a question that takes longer than the loop may be held up. It raises nothing."""
         self.ask(question, done)
 
+    def try_out(self, question: _Question, done: _Done) -> None:
+        """As `ask`, for a question that may never be answered: `give_up` ends it. It has a thread of its own."""
+        self._jobs.put(self._make.trial(question, done))
+
+    def give_up(self) -> None:
+        """Drop the questions of `try_out`, and end the one that is being asked: nobody waits for the answers any more,
+        and the next job waits until the application is free. If it cannot be freed, `failed` is called with
+        ApplicationFailed.
+        """
+        self._make.generation += 1
+        if self._aside is not None:
+            _end(self._loop, self._aside, self._failed)
+
     def restore(self, state: bytes, instance: int) -> None:
         """Replace the application's state by that after `instance`, in turn with the batches."""
         self._jobs.put(self._make.restoration(state, instance))
 
     async def close(self) -> None:
         """Finish the job that runs, drop the others."""
+        self._closing = True
         while not self._jobs.empty():
             self._jobs.get()
         self._jobs.put(None)
@@ -178,15 +247,30 @@ class ThreadExecutor:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            self._watch.began(job.what)
+            if self._make.is_void(job):
+                continue
             try:
-                answer = next(step for step in job.steps if step is not None)
+                answer = self._aside_answer(job) if job.aside else _answer(job, self._watch)
             except BaseException as error:
                 self._post(self._failed, _failure(error, job))
                 return
-            finally:
-                self._watch.ended()
-            self._post(job.done, answer)
+            if answer is not None:
+                self._post(job.done, answer)
+
+    def _aside_answer(self, job: _Job) -> Any:
+        """The answer of a job with a thread of its own; None: it was given up."""
+        aside = self._aside = Aside(lambda: _answer(job, self._watch), lambda: None)
+        if self._make.is_void(job):  # whoever gave it up a moment ago did not see it
+            aside.give_up()
+        aside.start()
+        while aside.running and not self._closing:
+            aside.join(_LOOK_SECONDS)
+        self._aside = None
+        if aside.given_up or aside.running:
+            return None
+        if aside.error is not None:
+            raise aside.error
+        return aside.answer
 
     def _post(self, callback: Callable[[Any], None], argument: object) -> None:
         try:
@@ -213,7 +297,7 @@ class SliceExecutor:
         self._jobs: deque[_Job] = deque()
         self._scheduled = False
         self._closed = False
-        self._waits = False  # for a job that runs apart
+        self._aside: Aside | None = None  # of the first job, which runs apart
 
     def execute(self, batch: Execute) -> None:
         """Queue a batch."""
@@ -226,8 +310,19 @@ class SliceExecutor:
     def ask_apart(self, question: _Question, done: _Done) -> None:
         """As `ThreadExecutor.ask_apart`: on a thread of its own, while the batches after it wait."""
         job = self._make.question(question, done)
-        job.apart = True
+        job.aside = True
         self._put(job)
+
+    def try_out(self, question: _Question, done: _Done) -> None:
+        """As `ThreadExecutor.try_out`."""
+        self._put(self._make.trial(question, done))
+
+    def give_up(self) -> None:
+        """As `ThreadExecutor.give_up`."""
+        self._make.generation += 1
+        if self._aside is not None and self._make.is_void(self._jobs[0]):
+            job = self._jobs[0]
+            _end(self._loop, self._aside, self._failed, lambda: self._come_back(job))
 
     def restore(self, state: bytes, instance: int) -> None:
         """As `ThreadExecutor.restore`."""
@@ -237,6 +332,8 @@ class SliceExecutor:
         """Stop after the slice that runs."""
         self._closed = True
         self._jobs.clear()
+        if self._aside is not None:
+            self._aside.give_up()
         await self._loop.run_in_executor(None, self._watch.close)
 
     def _put(self, job: _Job) -> None:
@@ -244,7 +341,7 @@ class SliceExecutor:
         self._schedule()
 
     def _schedule(self) -> None:
-        if not self._scheduled and self._jobs and not self._waits:
+        if not self._scheduled and self._jobs and self._aside is None:
             self._scheduled = True
             self._loop.call_soon(self._slice)
 
@@ -253,10 +350,14 @@ class SliceExecutor:
         self._scheduled = False
         if self._closed or not self._jobs:
             return
+        while self._jobs and self._make.is_void(self._jobs[0]):
+            self._jobs.popleft()
+        if not self._jobs:
+            return
         job = self._jobs[0]
-        if job.apart:
-            self._waits = True
-            threading.Thread(target=self._work_apart, args=(job,), name="execute", daemon=True).start()
+        if job.aside:
+            self._aside = Aside(lambda: _answer(job, self._watch), lambda: self._aside_over(job))
+            self._aside.start()
             return
         try:
             answer = self._advance(job)
@@ -266,28 +367,36 @@ class SliceExecutor:
             self._closed = True  # its state is not known any more
             self._failed(_failure(error, job))
             return
-        self._answered(job, answer)
-
-    def _work_apart(self, job: _Job) -> None:
-        answer = next(job.steps)
-        try:
-            self._loop.call_soon_threadsafe(self._came_back, job, answer)
-        except RuntimeError:  # the loop is closed: nobody waits for this any more
-            return
-
-    def _came_back(self, job: _Job, answer: Any) -> None:
-        self._waits = False
-        if not self._closed:
-            self._answered(job, answer)
-
-    def _answered(self, job: _Job, answer: Any) -> None:
-        """A job has its answer, or none yet: go on."""
         if answer is not None:
             self._jobs.popleft()
             if job.instance:
                 self._watch.took(job.seconds, lambda: f"the batch of instance {job.instance}")
             try:
                 job.done(answer)
+            except Exception as error:
+                self._failed(error)
+                return
+        self._schedule()
+
+    def _aside_over(self, job: _Job) -> None:
+        """On the thread of a job that runs apart."""
+        with suppress(RuntimeError):  # the loop is closed: nobody waits for this any more
+            self._loop.call_soon_threadsafe(self._come_back, job)
+
+    def _come_back(self, job: _Job) -> None:
+        """A job that ran apart is over, or was given up and has ended."""
+        aside = self._aside
+        if aside is None or self._closed or self._jobs[0] is not job:
+            return
+        self._aside = None
+        self._jobs.popleft()
+        if aside.error is not None and not aside.given_up:
+            self._closed = True
+            self._failed(_failure(aside.error, job))
+            return
+        if not aside.given_up:
+            try:
+                job.done(aside.answer)
             except Exception as error:
                 self._failed(error)
                 return

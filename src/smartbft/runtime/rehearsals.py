@@ -1,5 +1,6 @@
 """Rehearsals on a running replica: the application works on a state that may be anything, so what it makes of it ends
-the rehearsal, not the replica.
+the rehearsal, not the replica. It may also make nothing of it, for ever: it works on a thread of its own meanwhile, and
+is stopped when the core gives the rehearsal up.
 
 A batch is executed in one go, also by an application in Python: a replica that rehearses votes on nothing that waits.
 """
@@ -11,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from smartbft.core.effects import BeginRehearsal, KeepSnapshot, RehearseBatch, RehearseSnapshot
+from smartbft.core.effects import AbandonRehearsal, BeginRehearsal, KeepSnapshot, RehearseBatch, RehearseSnapshot
 from smartbft.core.inputs import BatchRehearsed, Input, RehearsalFailed, SnapshotKept, SnapshotRehearsed
 from smartbft.errors import CorruptSnapshot, LocalProtocolError
 from smartbft.smr.application import BatchStateMachine, ExecutionContext, execute_decided
-from smartbft.storage import SnapshotStore
+from smartbft.storage import SnapshotStore, Trials
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +24,11 @@ logger = logging.getLogger(__name__)
 class Application(Protocol):
     """The executor, as far as rehearsals need it."""
 
-    def ask(self, question: Callable[[BatchStateMachine, int], Any], done: Callable[[Any], None]) -> None:
-        """Call `question` between two batches, and `done` with the answer, which is not None, on the loop."""
+    def try_out(self, question: Callable[[BatchStateMachine, int], Any], done: Callable[[Any], None]) -> None:
+        """Call `question` between two batches, beside the loop, and `done` with the answer, not None, on it."""
+
+    def give_up(self) -> None:
+        """Nobody waits for the answers any more: stop the question that is being asked, and drop the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class RehearsalStage:
         application: the executor.
         take: feeds an input to the core.
         on_writer: runs a job on the thread that writes snapshots; an input that it returns goes to the core.
+        trials: remembers whose snapshot is rehearsed.
     """
 
     def __init__(
@@ -66,7 +71,9 @@ class RehearsalStage:
         *,
         take: Callable[[Input], None],
         on_writer: Callable[[Callable[[], Input | None]], None],
+        trials: Trials | None = None,
     ) -> None:
+        self._trials = trials or Trials(None)
         self._store = store
         self._application = application
         self._take_input = take
@@ -79,16 +86,26 @@ class RehearsalStage:
             RehearseBatch: self._execute,
             RehearseSnapshot: self._capture,
             KeepSnapshot: self._keep,
+            AbandonRehearsal: self._abandon,
         }
 
     def _begin(self, effect: BeginRehearsal) -> None:
         logger.info("rehearsal %d of a snapshot begins", effect.rehearsal)
+        self._remember(effect.seeder)
 
         def restored(outcome: _Outcome) -> None:
-            if outcome.error is not None:
-                self._take_input(RehearsalFailed(effect.rehearsal, f"the application refuses it: {outcome.error}"))
+            if isinstance(outcome.error, ValueError):
+                reason = f"the application refuses it: {outcome.error}"
+                self._take_input(RehearsalFailed(effect.rehearsal, reason, convicts=True))
+            elif outcome.error is not None:
+                reason = f"the application cannot restore it: {outcome.error!r}"
+                self._take_input(RehearsalFailed(effect.rehearsal, reason))
 
-        self._application.ask(_attempt(lambda application: application.restore(effect.state)), restored)
+        self._application.try_out(_attempt(lambda application: application.restore(effect.state)), restored)
+
+    def _remember(self, seeder: int) -> None:
+        if seeder >= 0:
+            self._trials.begin(seeder)  # a few bytes, not synced, and before the application sees the state
 
     def _execute(self, effect: RehearseBatch) -> None:
         batch = effect.batch
@@ -101,13 +118,15 @@ class RehearsalStage:
                 reason = f"the application cannot execute instance {batch.instance} on it: {outcome.error}"
                 self._take_input(RehearsalFailed(effect.rehearsal, reason))
 
-        self._application.ask(_attempt(lambda application: execute_decided(application, batch.data, context)), executed)
+        self._application.try_out(
+            _attempt(lambda application: execute_decided(application, batch.data, context)), executed
+        )
 
     def _capture(self, effect: RehearseSnapshot) -> None:
         def captured(outcome: _Outcome) -> None:
             self._on_writer(lambda: self._describe(effect, outcome))
 
-        self._application.ask(_attempt(lambda application: application.capture()), captured)
+        self._application.try_out(_attempt(lambda application: application.capture()), captured)
 
     def _describe(self, effect: RehearseSnapshot, captured: _Outcome) -> Input:
         """The snapshot and its digest."""
@@ -121,9 +140,21 @@ class RehearsalStage:
         except (CorruptSnapshot, LocalProtocolError) as error:
             return RehearsalFailed(effect.rehearsal, f"it becomes no snapshot: {error}")
 
+    def _abandon(self, effect: AbandonRehearsal) -> None:
+        if effect.reason:
+            logger.warning(
+                "rehearsal %d, of the snapshot of replica %d, came to nothing, which is held against nobody: %s",
+                effect.rehearsal,
+                effect.seeder,
+                effect.reason,
+            )
+            self._remember(effect.seeder)  # if the application cannot be stopped, the next start tries others first
+        self._application.give_up()
+
     def _keep(self, effect: KeepSnapshot) -> None:
         def keep() -> Input:
             self._store.keep_rehearsed(effect.snapshot, effect.manifest.proof)
+            self._trials.end()
             return SnapshotKept(effect.manifest, effect.snapshot)
 
         self._on_writer(keep)

@@ -29,7 +29,7 @@ from smartbft.limits import MAX_TRANSFER_QUEUE, TRANSFER_BYTES_PER_SECOND
 from smartbft.messages import SnapshotChunk, SnapshotManifest, decode_proof, encode
 from smartbft.runtime.rehearsals import RehearsalStage
 from smartbft.smr.application import BatchStateMachine
-from smartbft.storage import SnapshotStore
+from smartbft.storage import SnapshotStore, Trials
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,12 @@ class Application(Protocol):
 
     def ask(self, question: Callable[[BatchStateMachine, int], Any], done: Callable[[Any], None]) -> None:
         """Call `question` between two batches, and `done` with the answer on the loop."""
+
+    def try_out(self, question: Callable[[BatchStateMachine, int], Any], done: Callable[[Any], None]) -> None:
+        """As `ask`, for a question that may never be answered."""
+
+    def give_up(self) -> None:
+        """Nobody waits for the answers to such questions any more."""
 
     def restore(self, state: bytes, instance: int) -> None:
         """Replace the application's state, in turn with the batches."""
@@ -70,6 +76,7 @@ class SnapshotKeeper:
         take: feeds an input to the core.
         installed: called when the application's state is about to be replaced.
         failed: called with an error that ends the replica.
+        trials: remembers whose snapshot is rehearsed; None: nobody does.
     """
 
     def __init__(
@@ -84,6 +91,7 @@ class SnapshotKeeper:
         take: Callable[[Input], None],
         installed: Callable[[], None],
         failed: Callable[[BaseException], None],
+        trials: Trials | None = None,
     ) -> None:
         self._store = store
         self._view = view
@@ -102,7 +110,7 @@ class SnapshotKeeper:
         self._turn = asyncio.Lock()
         self._closed = False
         self._rehearsals = RehearsalStage(
-            store, application, take=take, on_writer=lambda job: self._on_writer(_arriving(job))
+            store, application, take=take, on_writer=lambda job: self._on_writer(_arriving(job)), trials=trials
         )
         self._broken = False  # a write failed: what follows it must not be taken for whole
 

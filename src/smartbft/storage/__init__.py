@@ -7,6 +7,7 @@ from smartbft.storage.lives import Lives, mark_never_started
 from smartbft.storage.log import LogStatistics, PersistenceMode, ReplicaLog
 from smartbft.storage.recovery import ParsedSegments, RawRecord, parse_segments
 from smartbft.storage.snapshots import SNAPSHOT_FOLDER, SnapshotStore, read_snapshots
+from smartbft.storage.trials import Trials
 
 __all__ = [
     "SNAPSHOT_FOLDER",
@@ -23,6 +24,7 @@ __all__ = [
     "RecordSummary",
     "ReplicaLog",
     "SnapshotStore",
+    "Trials",
     "inspect_log",
     "mark_never_started",
     "parse_segments",

@@ -14,6 +14,10 @@ _CONTEXT = struct.Struct("<QQ32s")
 _STATE = struct.Struct("<Q32s")
 
 
+class Hangs(BaseException):
+    """Raised by an application of the simulator where a real one would not return."""
+
+
 class AppendLog(BatchStateMachine):
     """Appends each operation to a log of which it keeps length and running digest; the result of an operation is both.
 

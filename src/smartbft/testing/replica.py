@@ -21,6 +21,7 @@ from smartbft.core.effects import (
     Reply,
     ReportDivergence,
     ReportEvidence,
+    ReportFault,
     Send,
     ServeDecisions,
     SetTimer,
@@ -123,6 +124,7 @@ class SimulatedReplica:
         self._timers_set = 0
         self._jobs = 0
         self._executions: deque[Execute | TakeSnapshot | InstallSnapshot | Rehearsing] = deque()
+        self._hangs = False  # whether the application does not come back from a rehearsal
         self._waiting: deque[tuple[int, Persist]] = deque()
         self._token = 0
         self._replies: deque[Reply] = deque()
@@ -139,6 +141,7 @@ class SimulatedReplica:
             Penalise: self._penalise,
             ReportEvidence: self._report,
             ReportDivergence: self._report_divergence,
+            ReportFault: self._report_fault,
             MakeConsensusKey: self._make_key,
             VotesOnRecord: self._on_record,
             **self._snapshots.actions(),
@@ -350,6 +353,10 @@ class SimulatedReplica:
         if self.judged and (found.certain or not self._world.byzantine.issuperset(found.differing)):
             raise PropertyViolation("equal state", f"replica {self.id}: {found}")
 
+    def _report_fault(self, effect: ReportFault) -> None:
+        if self.judged:
+            raise PropertyViolation("equal state", f"replica {self.id}: {effect.reason}")
+
     # Consensus keys
 
     def _make_key(self, _: MakeConsensusKey) -> None:
@@ -429,7 +436,7 @@ class SimulatedReplica:
     def execute_next(self, effect: Execute | TakeSnapshot | InstallSnapshot | Rehearsing) -> None:
         """Have the application asked, in turn."""
         self._executions.append(effect)
-        if len(self._executions) == 1:
+        if len(self._executions) == 1 and not self._hangs:
             self._go_on()
 
     def _on_executed(self, _: None) -> None:
@@ -442,8 +449,9 @@ class SimulatedReplica:
             self.executed = effect.instance
         elif isinstance(effect, TakeSnapshot):
             self._snapshots.capture(effect)
-        elif not isinstance(effect, Execute):
-            self._snapshots.rehearse(effect)
+        elif not isinstance(effect, Execute) and not self._snapshots.rehearse(effect):
+            self._hangs = True
+            return
         if not isinstance(effect, Execute):
             self._go_on()
             return
@@ -460,6 +468,17 @@ class SimulatedReplica:
         if self._executions:
             delay = self._world.scenario.execute_delay
             self._scheduler.after(self._scheduler.between(1, delay), self._on_executed)
+
+    def give_up_rehearsal(self) -> None:
+        """Stop what the application does for a rehearsal; nobody waits for what comes of it."""
+        waiting = list(self._executions)
+        running = 0 if self._hangs else 1  # the first one is under way
+        self._executions = deque(
+            effect for at, effect in enumerate(waiting) if at < running or not isinstance(effect, Rehearsing)
+        )
+        if self._hangs:
+            self._hangs = False
+            self._go_on()
 
     def forget_replies(self) -> None:
         """A snapshot takes the place of the batches they belong to; it holds them."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from smartbft.core.effects import (
+    AbandonRehearsal,
     BeginRehearsal,
     BeginTransfer,
     FinishTransfer,
@@ -34,6 +35,7 @@ from smartbft.messages import Message, SnapshotChunk, SnapshotManifest, decode_p
 from smartbft.smr.application import ExecutionContext, execute_decided
 from smartbft.snapshots import FoundSnapshots, Manifest, Snapshot
 from smartbft.storage import MemoryFiles, SnapshotStore
+from smartbft.testing.application import Hangs
 from smartbft.testing.trace import Kind
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ class SimulatedSnapshots:
             StoreChunk: lambda effect: self._store.put_chunk(effect.index, effect.data),
             FinishTransfer: self._finish_transfer,
             **dict.fromkeys((BeginRehearsal, RehearseBatch, RehearseSnapshot), self._replica.execute_next),
+            AbandonRehearsal: lambda _: self._replica.give_up_rehearsal(),
             KeepSnapshot: lambda effect: self._on_disk(self._keep_rehearsed, effect),
         }
 
@@ -158,15 +161,23 @@ class SimulatedSnapshots:
 
     # Rehearsals
 
-    def rehearse(self, effect: Rehearsing) -> None:
-        """It is the turn of a rehearsal's next step: the application may make anything of it."""
+    def rehearse(self, effect: Rehearsing) -> bool:
+        """It is the turn of a rehearsal's next step: the application may make anything of it.
+
+        Returns:
+            Whether the application has come back.
+        """
         try:
             answer = self._rehearse(effect)
+        except Hangs:
+            return False
         except Exception as error:
-            answer = RehearsalFailed(effect.rehearsal, str(error))
+            convicts = isinstance(effect, BeginRehearsal) and isinstance(error, ValueError)
+            answer = RehearsalFailed(effect.rehearsal, str(error), convicts)
         if answer is not None:
             # After what the application has to do next: `rehearse` is called between two jobs of it.
             self._scheduler.after(1, self._answer, answer)
+        return True
 
     def _rehearse(self, effect: Rehearsing) -> Input | None:
         replica, world = self._replica, self._world
