@@ -159,7 +159,9 @@ class LocalCluster:
             self._task.cancel()
 
     async def aclose(self) -> None:
-        """Stop every replica. Idempotent."""
+        """Stop every replica. Idempotent. In a forked child there is nothing to stop."""
+        if os.getpid() != self._process:
+            return
         self._closed = True
         for replica in list(self.replicas):
             await self.stop(replica)
