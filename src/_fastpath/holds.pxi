@@ -24,6 +24,11 @@ cdef class Holds:
         check_status(status, &error)
         return changed
 
+    def void(self, unsigned int member) -> None:
+        """The channel to a member is new: what it announced before counts no longer."""
+        cdef fp_buffer_t error
+        check_status(pool_table.holds.forget(self.pool.pool, member, &error), &error)
+
     def take(self, size_t most) -> bytes:
         """What is to be announced now."""
         cdef fp_buffer_t digests

@@ -127,6 +127,7 @@ cdef class RequestPool:
         object members = 0,
         object member = 0,
         object max_holds = 1,
+        object max_idle = 16_000_000,
     ) -> None:
         cdef fp_pool_config_t config
         cdef View chain = View(chain_id)
@@ -148,6 +149,7 @@ cdef class RequestPool:
         config.members = members
         config.member = member
         config.max_holds = positive(max_holds, "max_holds")
+        config.max_idle = positive(max_idle, "max_idle")
         if config.max_operation_bytes + HEADER_BYTES + SIGNATURE_BYTES > config.max_bytes:
             raise ValueError(f"max_bytes ({max_bytes}) must have room for a request with the largest operation")
         self.pool = pool_table.create(chain.slice, &config)
@@ -191,6 +193,10 @@ cdef class RequestPool:
     def drop_source(self, uint64_t source) -> None:
         """The connection is gone."""
         check_status(pool_table.drop_source(self.pool, source), NULL)
+
+    def pass_time(self, uint64_t now) -> None:
+        """It is `now`: what could not be proposed for long goes."""
+        check_status(pool_table.pass_time(self.pool, now), NULL)
 
     def take_unverified(self, size_t max_requests) -> VerifyJob | None:
         """The next requests to verify."""
@@ -430,6 +436,9 @@ cdef class RequestPool:
             "bad_signatures": stats.bad_signatures,
             "refused": stats.refused,
             "signature_checks": stats.signature_checks,
+            "idle": stats.idle,
+            "evicted": stats.evicted,
+            "full": stats.full,
         }
 
 

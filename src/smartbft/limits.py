@@ -87,6 +87,10 @@ CLOCK_SKEW_MICROSECONDS = 60 * 1_000_000
 # The request pool: a few seconds of the highest measured load; beyond it clients get Overloaded.
 MAX_POOL_REQUESTS = 65536
 MAX_POOL_BYTES = 64 * 1024 * 1024
+# A request that is verified and could not be proposed (a gap is before it, too few replicas hold it) stays so many
+# request timeouts: a client that lost a request on the way sends it again after a second or two. Whatever needs room
+# takes it before that.
+MAX_IDLE_REQUEST_TIMEOUTS = 8
 # One connection's share of unverified requests, so that a flood of bad signatures costs only its sender.
 MAX_UNVERIFIED_PER_SOURCE = 16384
 # A connection that sent this many bad signatures is closed.

@@ -326,7 +326,7 @@ def _within(twins: HoldTwins, members: int):
     same = twins.same_holds
 
     def same_within(name: str, *arguments: object) -> object:
-        if name in ("hold", "wanted"):
+        if name in ("hold", "wanted", "void"):
             arguments = (int(arguments[0]) % members, *arguments[1:])  # type: ignore[call-overload]
         return same(name, *arguments)
 

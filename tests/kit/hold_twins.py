@@ -9,7 +9,7 @@ from random import Random
 from kit.pool_twins import RULES, START, PoolTwins, split_frames
 from smartbft._fastpath.pool import FROM_MEMBER, encode_request, join_requests, request_digests, split_requests
 from smartbft.smr.pool_rules import PoolOracle
-from smartbft.smr.sessions import Place, PoolRules
+from smartbft.smr.sessions import Pending, Place, PoolRules
 
 # The clients' keys are their connections' numbers: source 1 has proven the key of ones, and so on.
 CHANNEL_RULES = replace(RULES, members=4, member=1, max_holds=5, max_requests=16)
@@ -27,6 +27,7 @@ class HoldTwins(PoolTwins):
     def __init__(self, rules: PoolRules = CHANNEL_RULES, oracle: PoolOracle | None = None) -> None:
         super().__init__(rules, oracle)
         self.elsewhere: list[bytes] = []  # requests that others hold
+        self.vouched: set[Pending] = set()
         for source in (1, 2, 3):
             self.prove(source)
 
@@ -64,7 +65,11 @@ class HoldTwins(PoolTwins):
             if entry.proposable:
                 assert len(entry.holders) >= 3, "nothing is proposed that fewer than 2f + 1 hold"
             if entry.verified:
-                assert entry.own or len(entry.holders - {1}) >= 2, "nothing is voted for that nobody vouches for"
+                vouched = entry.own or len(entry.holders - {1}) >= 2 or entry in self.vouched
+                assert vouched, "nothing is voted for that nobody vouches for"
+                self.vouched.add(entry)  # that stays true when the channel to a member is new
+        assert stats["idle"] == len(self.oracle.room.idle)
+        assert stats["evicted"] == self.oracle.room.evicted
 
     def compare_replies(self) -> None:
         found = {source: sorted(split_frames(frames)) for source, frames in self.native.take_replies()}
@@ -114,6 +119,10 @@ def _hold(random: Random, twins: HoldTwins) -> None:
     twins.same_holds("hold", random.choice([0, 2, 3]), random_digests(random, twins), twins.now)
 
 
+def _void(random: Random, twins: HoldTwins) -> None:
+    twins.same_holds("void", random.choice([0, 1, 2, 3]))
+
+
 def _ask(random: Random, twins: HoldTwins) -> None:
     twins.same_holds("held", twins.now - random.choice([0, 10, 40]), random.randrange(1, 6))
     twins.same_holds("wanted", random.choice([0, 2, 3]), twins.now - random.choice([0, 20]), twins.now, 3)
@@ -143,6 +152,7 @@ _STEPS: dict[Callable[[Random, HoldTwins], None], int] = {
     _hold: 19,
     lambda random, twins: twins.same_holds("take", random.randrange(1, 6)) and None: 6,
     _ask: 8,
+    _void: 2,
     _propose: 4,
     _reconnect: 2,
     lambda random, twins: twins.same("resolve", random_digests(random, twins), random.random() < 0.5) and None: 2,

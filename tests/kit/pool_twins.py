@@ -33,6 +33,7 @@ RULES = PoolRules(
     lease=1000,
     skew=100,
     replica=7,
+    max_idle=400,
 )
 GOOD, BAD, REFUSED = 1, 0, 2  # verdicts, and the first byte of the signatures that get them
 
@@ -176,6 +177,8 @@ class PoolTwins:
         entries = self.oracle.by_digest.values()
         assert stats["pending"] == len(entries)
         assert stats["verified"] == sum(entry.verified for entry in entries)
+        assert stats["idle"] == len(self.oracle.room.idle)
+        assert stats["evicted"] == self.oracle.room.evicted
         assert stats["bytes"] == sum(len(entry.request) for entry in entries)
         assert stats["pending"] == stats["verified"] + stats["unverified"]
 
@@ -255,6 +258,7 @@ def random_step(random: Random, twins: PoolTwins) -> None:
         # Now and then the clock is set, forward or back.
         jumps = [0, 1, 10, 10, 50, 300, 1100, -300, -1100]
         twins.now = max(START, twins.now + random.choice(jumps if random.random() < 0.3 else [0, 1, 10]))
+        twins.same("pass_time", twins.now)
     twins.compare()
     if random.random() < 0.3:
         twins.compare_replies()

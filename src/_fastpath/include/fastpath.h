@@ -227,6 +227,7 @@ typedef struct {
     uint64_t lease;
     uint64_t skew;
     uint64_t max_holds; /* digests of requests that are not here, of one member */
+    uint64_t max_idle;  /* microseconds for which a request stays that could not be proposed */
     uint32_t members;   /* 0: requests are signed */
     uint32_t member;
     uint16_t replica;
@@ -248,7 +249,7 @@ typedef struct {
 
 typedef struct {
     uint64_t pending, verified, unverified, bytes, sessions, admitted, duplicates, bad_signatures, refused;
-    uint64_t signature_checks;
+    uint64_t signature_checks, idle, evicted, full;
 } fp_pool_stats_t;
 
 /* The largest payload of a kind of frame. */
@@ -317,6 +318,8 @@ typedef struct {
     int32_t (*hold)(
         const fp_request_pool_t *pool, uint32_t member, fp_slice_t digests, uint64_t now, size_t *changed,
         fp_buffer_t *error);
+    /* The channel to a member is new: what it announced before counts no longer. */
+    int32_t (*forget)(const fp_request_pool_t *pool, uint32_t member, fp_buffer_t *error);
     int32_t (*take)(const fp_request_pool_t *pool, size_t most, fp_buffer_t *digests);
     int32_t (*held)(const fp_request_pool_t *pool, uint64_t before, size_t most, fp_buffer_t *digests);
     int32_t (*wanted)(
@@ -336,6 +339,8 @@ typedef struct {
     int32_t (*admit_body)(
         const fp_request_pool_t *pool, fp_slice_t list, uint64_t now, size_t *count, fp_buffer_t *error);
     int32_t (*drop_source)(const fp_request_pool_t *pool, uint64_t source);
+    /* What could not be proposed for long goes, and sessions that lapsed unopened. */
+    int32_t (*pass_time)(const fp_request_pool_t *pool, uint64_t now);
     /* The job is null if nothing waits. */
     int32_t (*take_unverified)(const fp_request_pool_t *pool, size_t most, fp_job_t **job);
     /* `bad` gets `source | count` repeated; FP_INVALID: not one verdict per request. */

@@ -256,6 +256,7 @@ fn pool() -> RequestPool {
             max_operation_bytes: MAX_OPERATION,
             max_unverified_per_source: 10,
             admit_unverified: false,
+            max_idle: 1_000,
             vouching: None,
             sessions,
         },

@@ -216,6 +216,7 @@ cdef extern from "fastpath.h" nogil:
         uint64_t lease
         uint64_t skew
         uint64_t max_holds
+        uint64_t max_idle
         uint32_t members
         uint32_t member
         uint16_t replica
@@ -233,7 +234,7 @@ cdef extern from "fastpath.h" nogil:
 
     ctypedef struct fp_pool_stats_t:
         uint64_t pending, verified, unverified, bytes, sessions, admitted, duplicates, bad_signatures, refused
-        uint64_t signature_checks
+        uint64_t signature_checks, idle, evicted, full
 
     ctypedef struct fp_frame_limit_t:
         uint32_t largest
@@ -280,6 +281,7 @@ cdef extern from "fastpath.h" nogil:
         int32_t (*hold)(
             const fp_request_pool_t *pool, uint32_t member, fp_slice_t digests, uint64_t now, size_t *changed,
             fp_buffer_t *error) noexcept nogil
+        int32_t (*forget)(const fp_request_pool_t *pool, uint32_t member, fp_buffer_t *error) noexcept nogil
         int32_t (*take)(const fp_request_pool_t *pool, size_t most, fp_buffer_t *digests) noexcept nogil
         int32_t (*held)(
             const fp_request_pool_t *pool, uint64_t before, size_t most, fp_buffer_t *digests) noexcept nogil
@@ -301,6 +303,7 @@ cdef extern from "fastpath.h" nogil:
             const fp_request_pool_t *pool, fp_slice_t list, uint64_t now, size_t *count,
             fp_buffer_t *error) noexcept nogil
         int32_t (*drop_source)(const fp_request_pool_t *pool, uint64_t source) noexcept nogil
+        int32_t (*pass_time)(const fp_request_pool_t *pool, uint64_t now) noexcept nogil
         int32_t (*take_unverified)(const fp_request_pool_t *pool, size_t most, fp_job_t **job) noexcept nogil
         int32_t (*apply_verdicts)(
             const fp_request_pool_t *pool, const fp_job_t *job, fp_slice_t mask, fp_buffer_t *bad) noexcept nogil

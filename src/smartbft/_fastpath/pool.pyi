@@ -81,10 +81,16 @@ class Holds:
         only now. Announcements of requests that are not here are kept, the last `max_holds` of each member.
 
         Raises LocalProtocolError: no such member, no digest list, or requests are signed."""
+    def void(self, member: int) -> None:
+        """The channel to a member is new, and it may have restarted: what it announced before counts no longer. What was
+        vouched for stays so; what could be proposed waits for `2f + 1` again.
+
+        Raises LocalProtocolError: no such member, or requests are signed."""
     def take(self, most: int) -> bytes:
         """Digests to announce now, each given out once; once more when its client asks again."""
     def held(self, before: int, most: int) -> bytes:
-        """Digests of what is vouched for and pending here since before `before`, to announce again."""
+        """Digests of what is vouched for and pending here since before `before`, to announce again: half of them at least
+        ready ones, oldest first, if there are so many."""
     def wanted(self, member: int, before: int, now: int, most: int) -> tuple[bytes, bool]:
         """Digests of requests that are not here, that `f + 1` members hold since before `before`, `member` among them; and
         whether anything is wanted at all. What was looked at comes last the next time. Raises LocalProtocolError: requests are signed."""
@@ -121,6 +127,7 @@ class RequestPool:
         members: int = 0,
         member: int = 0,
         max_holds: int = 1,
+        max_idle: int = 16_000_000,
     ) -> None:
         """
         Args:
@@ -130,11 +137,15 @@ class RequestPool:
             members: of the view, if requests carry no signatures; 0: they are signed.
             member: position of this replica among them.
             max_holds: announcements kept of one member about requests that are not here.
+            max_idle: how long a verified request stays that could not be proposed, microseconds.
         """
     # reception
     def admit(self, data: Buffer, source: int, now: int) -> int:
         """Admit a request list; returns how many were new. `source`: the client's connection, or `FROM_MEMBER` and the id
         of the member that passes them on, or 0 for nobody in particular.
+
+        In a full pool, requests that could not be proposed give way first, and refusals tell their clients; then the
+        newest one of a connection, or else of a client key, that has far more here. Each member is guaranteed a share.
 
         A request that was executed and released makes its cached reply leave again towards `source`; one beyond a limit or
         with a lapsed session makes a refusal. Raises RemoteProtocolError: malformed (nothing was admitted).
@@ -144,6 +155,9 @@ class RequestPool:
         put at the front of the verification queue. The limits on sources do not apply."""
     def drop_source(self, source: int) -> None:
         """The connection is gone: its requests that are not at the verifier yet and its reply route are forgotten."""
+    def pass_time(self, now: int) -> None:
+        """It is `now` (microseconds): requests that could not be proposed for longer than `max_idle` are refused, and so
+        are those of sessions that can no longer be opened, by this clock or by the next batch. `admit` does it too."""
     def take_unverified(self, max_requests: int) -> VerifyJob | None:
         """The next requests to verify: prioritised ones first, then round-robin over sources, oldest first."""
     def apply_verdicts(self, job: VerifyJob, mask: Buffer) -> list[tuple[int, int]]:
@@ -223,4 +237,5 @@ class RequestPool:
         """
     def stats(self) -> dict[str, int]:
         """`pending`, `verified`, `unverified`, `bytes`, `sessions`, `admitted`, `duplicates`, `bad_signatures`,
-        `refused`, `signature_checks`."""
+        `refused`, `signature_checks`; `idle`: verified, but could not be proposed; `evicted`: gave way to others, or were
+        not proposable for too long; `full`: 1 if the largest request has no room before others give way."""

@@ -47,7 +47,7 @@ from smartbft.core.serving import Serving
 from smartbft.core.state_transfer import StateTransfer, TransferMessage
 from smartbft.core.taking_part import LOST_VOTES, NO_KEY, TakingPart
 from smartbft.core.validation import Rehearsed, Validator, Verified
-from smartbft.core.vouching import Vouching
+from smartbft.core.vouching import Vouching, waiting_for_room
 from smartbft.core.witness import Witness
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import KeyVerifier, Signer
@@ -309,7 +309,7 @@ class Replica(Outbox):
         if self.executed < self.decided:
             return f"the application, which executes instance {self.executed + 1} of {self.decided}"
         if self.pool.oldest_pending() < 0:
-            return ""
+            return waiting_for_room(self.pool)
         if self.leader != self.id:
             return f"the proposal of instance {self.decided + 1} from its leader, replica {self.leader}"
         return f"the verification of {self.pool.stats()['unverified']} requests, which it will propose as the leader"
@@ -396,6 +396,7 @@ class Replica(Outbox):
             handler()
 
     def _on_request_timer(self) -> None:
+        self.pool.pass_time(self.now)
         self._forwarding.on_timer()
         self.key_changes.on_timer()
 

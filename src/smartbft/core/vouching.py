@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from smartbft._fastpath.pool import RequestPool
 from smartbft.core.inputs import Timer
 from smartbft.limits import (
     MAX_FETCH_HELD_DIGESTS,
@@ -16,6 +17,7 @@ from smartbft.limits import (
     MAX_HOLD_DIGESTS,
     MAX_HOLDS_PER_MEMBER,
     MAX_HOLDS_REPEATED,
+    MAX_IDLE_REQUEST_TIMEOUTS,
 )
 from smartbft.messages import FetchHeld, HeldRequests, Hold
 from smartbft.types import CHANNEL, Parameters, View
@@ -28,10 +30,25 @@ _SHORTEST_PAUSE = 1_000
 
 
 def pool_arguments(parameters: Parameters, view: View, replica: int) -> dict[str, Any]:
-    """The arguments of a replica's `RequestPool` that have to do with vouching: none where requests are signed."""
-    if parameters.request_authentication != CHANNEL:
-        return {}
-    return {"members": view.n, "member": view.ids.index(replica), "max_holds": MAX_HOLDS_PER_MEMBER}
+    """The arguments of a replica's `RequestPool` that have to do with timeouts and, where requests carry no signatures,
+    with vouching.
+    """
+    arguments: dict[str, Any] = {"max_idle": MAX_IDLE_REQUEST_TIMEOUTS * parameters.request_timeout}
+    if parameters.request_authentication == CHANNEL:
+        arguments |= {"members": view.n, "member": view.ids.index(replica), "max_holds": MAX_HOLDS_PER_MEMBER}
+    return arguments
+
+
+def waiting_for_room(pool: RequestPool) -> str:
+    """What a pool that has nothing to propose waits for, in words, if it is full."""
+    stats = pool.stats()
+    if not stats["full"]:
+        return ""
+    return (
+        f"room in the request pool, which is full: of its {stats['pending']} requests {stats['idle']} could not be"
+        f" proposed (their predecessors are missing, or too few replicas hold them) and {stats['unverified']} are not"
+        " verified yet"
+    )
 
 
 class Vouching:
@@ -54,10 +71,15 @@ class Vouching:
             replica.broadcast(Hold(replica.view.number, replica.regency, digests))
 
     def repeat(self, to: int | None) -> None:
-        """Say again what is pending and may not be known: to a peer whose channel is new, or now and then to all."""
+        """Say again what is pending and may not be known: to a peer whose channel is new, or now and then to all.
+
+        A peer whose channel is new may have restarted, and hold nothing of what it announced. It says it again too.
+        """
         if not self._active:
             return
         replica = self._replica
+        if to is not None:
+            replica.pool.holds.void(replica.view.ids.index(to))
         before, most = replica.now + 1, MAX_HOLD_DIGESTS
         if to is None:
             before, most = replica.now - replica.parameters.resend_interval, MAX_HOLDS_REPEATED

@@ -64,6 +64,13 @@ class Announcements:
             self.queues[member].remove(digest)
         return set(record.members)
 
+    def void(self, member: int) -> None:
+        """What a member announced about requests that are not here counts no longer."""
+        for digest in self.queues.pop(member, []):
+            self.records[digest].members.discard(member)
+            if not self.records[digest].members:
+                del self.records[digest]
+
     def settle(self, digest: bytes) -> None:
         """It is decided: late announcements mean nothing."""
         self.take(digest)
@@ -121,6 +128,28 @@ class HoldOracle:
             return False
         return True
 
+    def void(self, member: int) -> None:
+        """As `Holds.void`."""
+        pool = self.pool
+        if member == pool.rules.member:
+            return
+        pool.announcements.void(member)
+        for entry in [one for one in pool.by_digest.values() if member in one.holders]:
+            entry.holders.discard(member)
+            if entry.proposable and len(entry.holders) < pool.rules.strong:
+                self._announce_again(entry)
+
+    def _announce_again(self, entry: Pending) -> None:
+        """A request that enough held waits for announcements once more."""
+        pool, session = self.pool, self.pool.table.sessions[entry.id]
+        if entry.place is Place.READY:
+            pool._retreat(session, entry.number)
+        entry.place = Place.ANNOUNCED
+        pool.announced.append(entry)
+        pool.room.make_idle(entry)
+        pool._promote(session, entry.number)
+        pool._advance(session)
+
     def take(self, most: int) -> bytes:
         """As `Holds.take`."""
         said, self.pool.unsaid[:most] = self.pool.unsaid[:most], []
@@ -129,7 +158,8 @@ class HoldOracle:
     def held(self, before: int, most: int) -> bytes:
         """As `Holds.held`."""
         pool = self.pool
-        again: list[bytes] = []
+        ready = [entry.digest for entry in pool.ready_list if entry.ready_at < before]
+        again = ready[: most - most // 2]  # what clients tell few replicas does not keep them back
         for entry in list(pool.announced):
             if len(again) >= most:
                 break
@@ -137,10 +167,7 @@ class HoldOracle:
             pool.announced.append(entry)
             if entry.arrival < before:
                 again.append(entry.digest)
-        for entry in pool.ready_list:
-            if len(again) >= most or entry.ready_at >= before:
-                break
-            again.append(entry.digest)
+        again += ready[most - most // 2 :][: most - len(again)]
         return b"".join(again)
 
     def wanted(self, member: int, before: int, now: int, most: int) -> tuple[bytes, bool]:

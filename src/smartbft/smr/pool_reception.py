@@ -14,6 +14,7 @@ from smartbft._fastpath.pool import request_digests, split_requests
 from smartbft.errors import MalformedMessage
 from smartbft.limits import DIGEST_BYTES, REQUEST_OVERHEAD_BYTES, SIGNATURE_BYTES
 from smartbft.smr.hold_rules import Announcements
+from smartbft.smr.room_rules import Newcomer, Room
 from smartbft.smr.sessions import Pending, Place, PoolRules, Session, SessionId, SessionTable, Standing
 
 NO_SOURCE = 0
@@ -76,6 +77,7 @@ class Reception:
         self.unsaid: list[Pending] = []  # to be announced
         self.announcements = Announcements(rules)
         self.keys: dict[int, bytes] = {}  # what clients have proven, by source
+        self.room = Room(self)
 
     # --- the life of a pending request
 
@@ -91,6 +93,7 @@ class Reception:
         for queue in (*self.queues.values(), self.priority, self.ready_list, self.reserve, self.announced, self.unsaid):
             if entry in queue:
                 queue.remove(entry)
+        self.room.discharge(entry)
         del self.by_digest[entry.digest]
         session = self.table.sessions[entry.id]
         session.pending[entry.number].remove(entry)
@@ -101,23 +104,40 @@ class Reception:
         """Remove a request for another reason than a decision."""
         session = self.table.sessions[entry.id]
         if entry.place is Place.READY:
-            for number in range(entry.number, session.received + 1):
-                candidate = session.pending[number][0]
-                candidate.place = Place.VERIFIED
-                self.ready_list.remove(candidate)
-            session.received = entry.number - 1
+            self._retreat(session, entry.number)
         self._detach(entry)
-        others = session.pending.get(entry.number, [])
-        others.sort(key=lambda other: (not other.proposable, not other.verified))
+        self._promote(session, entry.number)
         if entry.verified:
             self._advance(session)
         self._forget_if_empty(session)
 
-    def _advance(self, session: Session) -> None:
-        """Move `received` over what has become reachable without a gap."""
-        if session.standing is Standing.UNVERIFIED:
-            return
+    def _retreat(self, session: Session, first: int) -> None:
+        """The requests from a number on could not be proposed any more."""
+        for number in range(first, session.received + 1):
+            candidate = session.pending[number][0]
+            candidate.place = Place.VERIFIED
+            self.ready_list.remove(candidate)
+            self.room.make_idle(candidate)
+        session.received = first - 1
+
+    @staticmethod
+    def _promote(session: Session, number: int) -> None:
+        others = session.pending.get(number, [])
+        others.sort(key=lambda other: (not other.proposable, not other.verified))
+
+    def _advance(self, session: Session) -> bool:
+        """Move `received` over what has become reachable without a gap.
+
+        False: the session's first request could be proposed, but there is no place for it. Only what could be proposed
+        holds a place.
+        """
+        if session.standing is Standing.UNPLACED:
+            if session.proposable(session.ordered + 1) is None:
+                return True
+            if not self._reserve(session):
+                return False
         while (entry := session.proposable(session.received + 1)) is not None:
+            self.room.leave_idle(entry)
             # The deadline of a request that waited behind a gap begins when the gap is filled.
             self.ready_clock = entry.ready_at = max(self.ready_clock, entry.arrival)
             entry.place = Place.READY
@@ -126,8 +146,12 @@ class Reception:
         if session.received > session.ordered:
             if session.id not in self.ring:
                 self.ring.append(session.id)
-        elif session.id in self.ring:
-            self.ring.remove(session.id)
+        else:
+            if session.id in self.ring:
+                self.ring.remove(session.id)
+            if session.standing is Standing.WAITING:
+                session.standing = Standing.UNPLACED
+        return True
 
     def _forget_if_empty(self, session: Session) -> None:
         if session.standing is not Standing.OPEN and not session.pending:
@@ -166,17 +190,19 @@ class Reception:
         """As `RequestPool.admit`."""
         parsed = self._parse(data, _client(source))
         digests = chunks(request_digests(self.rules.chain_id, data))
+        self.pass_time(now)
         return sum(self._admit(*item, digest, source, now) for item, digest in zip(parsed, digests, strict=True))
 
     def _admit(self, request: bytes, id: SessionId, number: int, digest: bytes, owner: int, now: int) -> bool:
         source = _client(owner)
-        self.now = max(self.agreed_time, now)  # a clock that was set forward may be set back
         if source != NO_SOURCE:
             self.sources.add(source)
         if digest in self.by_digest:
             if source != NO_SOURCE:
                 self.by_digest[digest].route = source
                 self._heard_from_client(self.by_digest[digest])
+            if digest in self.by_digest:
+                self.room.charge_again(self.by_digest[digest], owner)
             return False
         session = self.table.sessions.get(id)
         if session is not None and number <= session.ordered:
@@ -209,9 +235,16 @@ class Reception:
             number <= ordered + self.rules.window
             and share < self.rules.max_unverified_per_source
             and self.accepting
-            and self._make_room(size)
+            and self.room.make(Newcomer(owner, id[0], size, self._in_line(session, number)))
         )
         return None if within else native.OVERLOADED
+
+    @staticmethod
+    def _in_line(session: Session | None, number: int) -> bool:
+        """Whether all numbers of the session before this one are here."""
+        if session is None:
+            return number == 1
+        return all(before in session.pending for before in range(session.ordered + 1, number))
 
     def _answer_again(self, session: Session, number: int, digest: bytes, source: int) -> None:
         if number > session.released:
@@ -225,10 +258,10 @@ class Reception:
         """As `RequestPool.admit_body`."""
         parsed = self._parse(data, NO_SOURCE)
         digests = chunks(request_digests(self.rules.chain_id, data))
+        self.pass_time(now)
         return sum(self._admit_body(*item, digest, now) for item, digest in zip(parsed, digests, strict=True))
 
     def _admit_body(self, request: bytes, id: SessionId, number: int, digest: bytes, now: int) -> bool:
-        self.now = max(self.agreed_time, now)  # a clock that was set forward may be set back
         if digest in self.by_digest:
             self._name(self.by_digest[digest])
             return False
@@ -245,6 +278,7 @@ class Reception:
         session = self.table.sessions.setdefault(entry.id, Session(entry.id))
         session.pending.setdefault(entry.number, []).append(entry)
         self.by_digest[entry.digest] = entry
+        self.room.charge(entry, entry.source)
         entry.own = NO_SOURCE < entry.source < native.FROM_MEMBER
         entry.holders = self.announcements.take(entry.digest)
         if entry.reserve:
@@ -268,6 +302,7 @@ class Reception:
 
     def drop_source(self, source: int) -> None:
         """As `RequestPool.drop_source`."""
+        self.room.drop_source(source)
         for entry in list(self.queues.get(source, [])):
             self._discard(entry)
         self.queues.pop(source, None)
@@ -276,6 +311,10 @@ class Reception:
         self.sources.discard(source)
         self.keys.pop(source, None)
         self.outbox.pop(source, None)
+
+    def pass_time(self, now: int) -> None:
+        """As `RequestPool.pass_time`."""
+        self.room.pass_time(now)
 
     # --- verification
 
@@ -321,30 +360,43 @@ class Reception:
             self._enter(entry)
         else:
             entry.place = Place.UNVOUCHED
+            self.room.make_idle(entry)
 
     def _enter(self, entry: Pending) -> None:
         """The request is authentic: it competes for its number, and its session for a place."""
         session = self.table.sessions[entry.id]
         entry.place = Place.VERIFIED
-        if session.standing is Standing.UNVERIFIED and not self._reserve(session) and not entry.named:
-            self._reject(entry, native.OVERLOADED)
-            return
         rivals = session.pending[entry.number]
         beaten = any(other.verified for other in rivals if other is not entry)
         if self.rules.members and (not beaten or entry.named or self._held_by_others(entry)):
             self._announce(entry)
             return
         if beaten:
-            if not entry.named:
+            if entry.named:
+                self.room.make_idle(entry)
+            else:
                 self._discard(entry)
-            self._advance(session)  # it may have got its place only now
+            self._advance(session)  # there may be a place for it only now
             return
         rivals.remove(entry)
         rivals.insert(0, entry)
         for other in rivals[1:]:
             if not other.named:
                 self._detach(other)
-        self._advance(session)
+        self._take_turn(entry)
+
+    def _take_turn(self, entry: Pending) -> None:
+        """A verified request that enough hold is ready if all before it are; and refused if there is no place for its
+        session, unless a proposal names it.
+        """
+        session = self.table.sessions[entry.id]
+        placed = self._advance(session)
+        if entry.place is not Place.VERIFIED:
+            return
+        if not placed and not entry.named and session.proposable(session.ordered + 1) is entry:
+            self._reject(entry, native.OVERLOADED)
+        else:
+            self.room.make_idle(entry)
 
     def _reserve(self, session: Session) -> bool:
         key = session.id[0]
@@ -377,16 +429,6 @@ class Reception:
     def _held_by_others(self, entry: Pending) -> bool:
         return len(entry.holders - {self.rules.member}) >= self.rules.weak
 
-    def _make_room(self, size: int) -> bool:
-        """Whether the pool has room, if need be for requests that too few hold."""
-        while not self._fits(size, reserve=False):
-            oldest = next((entry for entry in self.announced if not entry.reserve), None)
-            if oldest is None:
-                return False
-            self._discard(oldest)
-            self._refuse(oldest.route, oldest.digest, native.OVERLOADED)
-        return True
-
     def _heard_from_client(self, entry: Pending) -> None:
         if self.rules.members:
             entry.own = True
@@ -407,13 +449,14 @@ class Reception:
             self._put_first(session, entry)
         entry.place = Place.ANNOUNCED
         self.announced.append(entry)
+        self.room.make_idle(entry)
         self._advance(session)
 
     def _compete(self, entry: Pending) -> None:
         session = self.table.sessions[entry.id]
         if session.proposable(entry.number) in (None, entry):
             self._put_first(session, entry)
-        self._advance(session)
+        self._take_turn(entry)
 
     def _put_first(self, session: Session, entry: Pending) -> None:
         session.pending[entry.number].remove(entry)

@@ -171,18 +171,7 @@ class PoolOracle(Reception):
                 self._evict(waiting[-1])
 
     def _evict(self, session: Session) -> None:
-        for entry in session.all_pending():
-            if entry.place is Place.READY:
-                self.ready_list.remove(entry)
-                entry.place = Place.VERIFIED
-            if not entry.named:
-                self._detach(entry)
-                self._refuse(entry.route, entry.digest, native.OVERLOADED)
-        if session.id in self.ring:
-            self.ring.remove(session.id)
-        session.standing = Standing.UNVERIFIED
-        session.received = session.ordered
-        self._forget_if_empty(session)
+        self.room.end(session, native.OVERLOADED)
 
     # --- replies
 

@@ -23,8 +23,8 @@ SessionId = tuple[bytes, int]  # client key, session number
 class Standing(Enum):
     """What a session is to this replica."""
 
-    UNVERIFIED = auto()  # somebody claims to be its client
-    WAITING = auto()  # it has a verified request, and a place in the table is kept for it
+    UNPLACED = auto()  # it has no request that could be proposed, and no place in the table
+    WAITING = auto()  # it has one, and a place in the table is kept for it
     OPEN = auto()  # a decision opened it: replicated state
 
 
@@ -36,8 +36,25 @@ class Place(Enum):
     AT_VERIFIER = auto()
     UNVOUCHED = auto()  # checked, but nobody vouches for it yet
     ANNOUNCED = auto()  # vouched for, but fewer than 2f + 1 hold it
-    VERIFIED = auto()
+    VERIFIED = auto()  # but it could not be proposed
     READY = auto()  # verified, and could be proposed
+
+
+@dataclass(eq=False)
+class Account:
+    """The requests of one connection, member or client key, see `room_rules`."""
+
+    guaranteed: int
+    idle: Account | None = None  # those that could not be proposed
+    entries: list[Pending] = field(default_factory=list)
+    rank: int = 0
+    gone: bool = False
+
+    @property
+    def of_idle(self) -> Account:
+        """The account of what could not be proposed."""
+        assert self.idle is not None
+        return self.idle
 
 
 @dataclass(eq=False)
@@ -59,6 +76,8 @@ class Pending:
     own: bool = False  # the client itself sent it, on a connection that proves its key
     holders: set[int] = field(default_factory=set)  # members that announced it
     unsaid: bool = False  # waits to be announced
+    account: Account | None = None  # of its connection or member; None: in the room for bodies
+    idle_since: int | None = None  # since when it could not be proposed, although it is verified
 
     @property
     def verified(self) -> bool:
@@ -82,7 +101,7 @@ class Session:
     """One session: cursors, pending requests by number (the one to propose first), routes and replies."""
 
     id: SessionId
-    standing: Standing = Standing.UNVERIFIED
+    standing: Standing = Standing.UNPLACED
     received: int = 0
     ordered: int = 0
     executed: int = 0
@@ -125,6 +144,7 @@ class PoolRules:
     members: int = 0
     member: int = 0
     max_holds: int = 1
+    max_idle: int = 16_000_000
 
     @property
     def weak(self) -> int:

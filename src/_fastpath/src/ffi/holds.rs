@@ -8,6 +8,7 @@ use super::{Buffer, Slice, OK};
 pub struct Table {
     pub prove: unsafe extern "C" fn(*const PoolHandle, u64, *const u8) -> i32,
     pub hold: unsafe extern "C" fn(*const PoolHandle, u32, Slice, u64, *mut usize, *mut Buffer) -> i32,
+    pub forget: unsafe extern "C" fn(*const PoolHandle, u32, *mut Buffer) -> i32,
     pub take: unsafe extern "C" fn(*const PoolHandle, usize, *mut Buffer) -> i32,
     pub held: unsafe extern "C" fn(*const PoolHandle, u64, usize, *mut Buffer) -> i32,
     pub wanted:
@@ -36,6 +37,11 @@ unsafe extern "C" fn hold(
 ) -> i32 {
     // SAFETY: the caller passes a live pool and slice, and places for the outcome.
     unsafe { with(pool, |pool| report(pool.hold(member, names.as_bytes(), now).map(|count| *changed = count), error)) }
+}
+
+unsafe extern "C" fn forget(pool: *const PoolHandle, member: u32, error: *mut Buffer) -> i32 {
+    // SAFETY: the caller passes a live pool and a place for the error.
+    unsafe { with(pool, |pool| report(pool.void_holds(member), error)) }
 }
 
 unsafe extern "C" fn take(pool: *const PoolHandle, most: usize, names: *mut Buffer) -> i32 {
@@ -95,4 +101,4 @@ unsafe extern "C" fn requests(
     }
 }
 
-pub const TABLE: Table = Table { prove, hold, take, held, wanted, requests };
+pub const TABLE: Table = Table { prove, hold, forget, take, held, wanted, requests };

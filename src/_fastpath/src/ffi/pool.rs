@@ -33,6 +33,8 @@ pub struct Config {
     pub skew: u64,
     /// Digests of requests that are not here, of one member; of no meaning without members.
     pub max_holds: u64,
+    /// Microseconds for which a request stays that could not be proposed.
+    pub max_idle: u64,
     /// 0: requests are signed.
     pub members: u32,
     pub member: u32,
@@ -58,7 +60,7 @@ pub struct ExecutionFields {
 }
 
 /// `fp_pool_stats_t`: the counters in the order of the header.
-pub type StatFields = [u64; 10];
+pub type StatFields = [u64; 13];
 
 /// `fp_pool_t`. The order of the fields is that of `include/fastpath.h`.
 #[repr(C)]
@@ -69,6 +71,7 @@ pub struct Table {
     pub admit: unsafe extern "C" fn(*const PoolHandle, Slice, u64, u64, *mut usize, *mut Buffer) -> i32,
     pub admit_body: unsafe extern "C" fn(*const PoolHandle, Slice, u64, *mut usize, *mut Buffer) -> i32,
     pub drop_source: unsafe extern "C" fn(*const PoolHandle, u64) -> i32,
+    pub pass_time: unsafe extern "C" fn(*const PoolHandle, u64) -> i32,
     pub take_unverified: unsafe extern "C" fn(*const PoolHandle, usize, *mut *mut Arc<VerifyJob>) -> i32,
     pub apply_verdicts: unsafe extern "C" fn(*const PoolHandle, *const Arc<VerifyJob>, Slice, *mut Buffer) -> i32,
     pub form_batch: unsafe extern "C" fn(*const PoolHandle, usize, usize, u64, *mut Buffer, *mut Buffer) -> i32,
@@ -169,6 +172,7 @@ unsafe extern "C" fn create(chain_id: Slice, config: *const Config) -> *mut Pool
             max_operation_bytes: config.max_operation_bytes as usize,
             max_unverified_per_source: config.max_unverified_per_source as usize,
             admit_unverified: config.admit_unverified,
+            max_idle: config.max_idle,
             vouching: (config.members > 0).then_some(Vouching {
                 member: config.member,
                 members: config.members.min(MOST_MEMBERS),
@@ -218,6 +222,9 @@ unsafe extern "C" fn stats(pool: *const PoolHandle, fields: *mut StatFields) -> 
                 stats.bad_signatures,
                 stats.refused,
                 stats.signature_checks,
+                stats.idle,
+                stats.evicted,
+                u64::from(stats.full),
             ];
             OK
         })
@@ -252,6 +259,7 @@ static TABLE: Table = Table {
     admit: reception::admit,
     admit_body: reception::admit_body,
     drop_source: reception::drop_source,
+    pass_time: reception::pass_time,
     take_unverified: reception::take_unverified,
     apply_verdicts: reception::apply_verdicts,
     form_batch: ordering::form_batch,

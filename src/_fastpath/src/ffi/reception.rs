@@ -55,6 +55,16 @@ pub(super) unsafe extern "C" fn drop_source(pool: *const PoolHandle, source: u64
     }
 }
 
+pub(super) unsafe extern "C" fn pass_time(pool: *const PoolHandle, now: u64) -> i32 {
+    // SAFETY: the caller passes a live pool.
+    unsafe {
+        with(pool, |pool| {
+            pool.pass_time(now);
+            OK
+        })
+    }
+}
+
 /// The job is null if nothing waits; else to be freed with `jobs.free`.
 pub(super) unsafe extern "C" fn take_unverified(
     pool: *const PoolHandle,

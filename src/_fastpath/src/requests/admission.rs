@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::pool::{new_links, Entry, Place, RequestPool};
+use super::room::Newcomer;
 use super::sources::{FROM_MEMBER, NO_SOURCE};
 use crate::wire::{items, status, Digest, RequestView, SessionId, WireError};
 
@@ -38,6 +39,7 @@ impl RequestPool {
     pub fn admit_body(&mut self, list: &[u8], now: u64) -> Result<usize, WireError> {
         let batch: Result<Vec<_>, _> = items(list).map(|item| self.parse(item?)).collect();
         let batch = batch?;
+        self.pass_time(now);
         let digests = self.digests_of(&batch);
         Ok(batch
             .into_iter()
@@ -48,6 +50,7 @@ impl RequestPool {
 
     /// Admits requests from a client or a peer. Returns how many were new.
     pub fn admit_many(&mut self, batch: &[RequestView], arrival: Arrival) -> usize {
+        self.pass_time(arrival.now);
         let digests = self.digests_of(batch);
         batch.iter().zip(digests).filter(|(request, digest)| self.admit_one(**request, *digest, arrival)).count()
     }
@@ -59,8 +62,7 @@ impl RequestPool {
 
     /// One request; true if it was new and was taken.
     fn admit_one(&mut self, request: RequestView, digest: Digest, arrival: Arrival) -> bool {
-        let Arrival { source, owner, now } = arrival;
-        self.look_at_clock(now);
+        let Arrival { source, owner, .. } = arrival;
         if source != NO_SOURCE {
             self.sources.register(source);
         }
@@ -69,6 +71,9 @@ impl RequestPool {
             if source != NO_SOURCE {
                 self.entries[slot].route = source;
                 self.heard_from_client(slot);
+            }
+            if let Some(&slot) = self.digests.get(&digest) {
+                self.charge_again(slot, owner);
             }
             return false;
         }
@@ -122,7 +127,10 @@ impl RequestPool {
         let within = number - ordered <= self.config.window
             && self.sources.unverified(owner) < self.config.max_unverified_per_source
             && self.accepting
-            && (self.load.fits(bytes, &self.config) || self.make_room(bytes));
+            && {
+                let in_line = self.is_in_line(known, number);
+                self.make_room(&Newcomer { owner, key: &id.key, bytes, in_line })
+            };
         if within {
             Ok(())
         } else {
@@ -130,9 +138,12 @@ impl RequestPool {
         }
     }
 
-    /// The clock as it is now: one that was set forward may be set back, but it is never before the agreed time.
-    fn look_at_clock(&mut self, now: u64) {
-        self.now = now.max(self.agreed_time);
+    /// Whether all numbers of the session before this one are here.
+    fn is_in_line(&self, known: Option<u32>, number: u64) -> bool {
+        let Some(session) = known else { return number == 1 };
+        let state = &self.sessions.slab[session];
+        let (Ok(before) | Err(before)) = state.position(number);
+        number - state.ordered == before as u64 + 1
     }
 
     /// Whether the next batch may open a session although its number has lapsed by our clock: a batch may always have
@@ -143,7 +154,6 @@ impl RequestPool {
     }
 
     fn admit_one_body(&mut self, request: RequestView, digest: Digest, now: u64) -> bool {
-        self.look_at_clock(now);
         if let Some(&slot) = self.digests.get(&digest) {
             self.counters.duplicates += 1;
             self.name(slot);
@@ -195,6 +205,10 @@ impl RequestPool {
             own: arrival.source != NO_SOURCE,
             holders,
             unsaid: false,
+            stamp: 0,
+            account: 0,
+            idle_account: 0,
+            idle_since: None,
             links: new_links(),
         });
         self.counters.admitted += 1;

@@ -10,7 +10,7 @@ use super::ordering::digests;
 use super::pool::{Misuse, Place, RequestPool};
 use super::slab::{List, NONE};
 use super::sources::{NO_SOURCE, PLACE};
-use crate::wire::{push_item, status, Digest, RequestView, WireError, DIGEST_BYTES, SIGNATURE_BYTES};
+use crate::wire::{push_item, Digest, RequestView, WireError, DIGEST_BYTES, SIGNATURE_BYTES};
 
 /// Members are bits of a machine word.
 pub const MOST_MEMBERS: u32 = 64;
@@ -173,6 +173,18 @@ impl Holds {
         }
     }
 
+    /// What a member announced about requests that are not here counts no longer.
+    fn void(&mut self, member: u32) {
+        let Some(sender) = self.senders.get_mut(member as usize) else { return };
+        for (digest, stamp) in std::mem::take(sender).queue {
+            let Some(record) = self.unknown.get_mut(&digest).filter(|record| record.stamp == stamp) else { continue };
+            record.mask &= !bit(member);
+            if record.mask == 0 {
+                self.unknown.remove(&digest);
+            }
+        }
+    }
+
     fn settle(&mut self, digest: Digest, most: usize) {
         self.take(&digest);
         if self.is_settled.insert(digest, ()).is_none() {
@@ -285,6 +297,7 @@ impl RequestPool {
         }
         self.entries[slot].place = Place::Announced;
         self.announced.push_back(&mut self.entries, slot);
+        self.make_idle(slot);
         self.advance(session);
     }
 
@@ -293,29 +306,13 @@ impl RequestPool {
         if self.proposable_candidate(session, number).is_none_or(|winner| winner == slot) {
             self.put_first(slot);
         }
-        self.advance(session);
+        self.take_turn(slot);
     }
 
     fn say(&mut self, slot: u32) {
         if !std::mem::replace(&mut self.entries[slot].unsaid, true) {
             self.holds.unsaid.push_back((slot, self.entries.generation(slot)));
         }
-    }
-
-    /// Drops requests that too few hold, oldest first, until one more fits: who tells few replicas fills no pool.
-    pub(super) fn make_room(&mut self, bytes: usize) -> bool {
-        while !self.load.fits(bytes, &self.config) {
-            let mut slot = self.announced.head;
-            while slot != NONE && self.entries[slot].reserve {
-                slot = List::<PLACE>::next(&self.entries, slot);
-            }
-            if slot == NONE {
-                return false;
-            }
-            let entry = self.discard(slot);
-            self.refuse(entry.route, &entry.digest, status::OVERLOADED);
-        }
-        true
     }
 
     /// A member announces what it holds. Returns how many requests that are here changed their standing by that.
@@ -350,6 +347,43 @@ impl RequestPool {
         true
     }
 
+    /// The channel to a member is new: it may have restarted, and not hold what it announced before. It says again what it
+    /// holds, and until then nothing is proposed, or expected of a leader, on its word. That somebody vouched for what is
+    /// here stays true.
+    pub fn void_holds(&mut self, member: u32) -> Result<(), Misuse> {
+        let vouching = self.vouching()?;
+        if member >= vouching.members {
+            return Err(Misuse(format!("member {member} of {}", vouching.members)));
+        }
+        if member == vouching.member {
+            return Ok(());
+        }
+        self.holds.void(member);
+        let held = self.entries.slots().filter(|slot| self.entries[*slot].holders & bit(member) != 0);
+        let mut held: Vec<u32> = held.collect();
+        held.sort_unstable_by_key(|slot| self.entries[*slot].stamp);
+        for slot in held {
+            self.entries[slot].holders &= !bit(member);
+            if self.entries[slot].is_proposable() && !self.is_strong(slot) {
+                self.announce_again(slot);
+            }
+        }
+        Ok(())
+    }
+
+    /// A request that enough held waits for announcements once more.
+    fn announce_again(&mut self, slot: u32) {
+        let (session, number) = (self.entries[slot].session, self.entries[slot].number);
+        if self.entries[slot].place == Place::Ready {
+            self.retreat(session, number);
+        }
+        self.entries[slot].place = Place::Announced;
+        self.announced.push_back(&mut self.entries, slot);
+        self.make_idle(slot);
+        self.promote_candidate(session, number);
+        self.advance(session);
+    }
+
     /// Digests to announce now, at most so many.
     pub fn take_holds(&mut self, most: usize) -> Vec<u8> {
         let mut out = Vec::new();
@@ -363,10 +397,15 @@ impl RequestPool {
         out
     }
 
-    /// Digests of vouched requests from before a time that are still pending, to announce once more: those that too few
-    /// hold in turn, then the ready ones, also if all have announced them: a member that restarted has forgotten.
+    /// Digests of vouched requests from before a time that are still pending, to announce once more: ready ones, oldest
+    /// first, also if all have announced them, as a member that restarted has forgotten; then those that too few hold, in
+    /// turn. Half of the room is for the ready ones: what clients tell few replicas does not keep them back.
     pub fn held(&mut self, before: u64, most: usize) -> Vec<u8> {
         let mut out = Vec::new();
+        if self.config.vouching.is_none() {
+            return out;
+        }
+        let next = self.add_ready(&mut out, self.ready.head, before, most - most / 2);
         for _ in 0..self.announced.len {
             let slot = self.announced.head;
             if out.len() >= most * DIGEST_BYTES {
@@ -378,15 +417,17 @@ impl RequestPool {
                 out.extend_from_slice(&self.entries[slot].digest);
             }
         }
-        if self.config.vouching.is_none() {
-            return out;
-        }
-        let mut slot = self.ready.head;
+        self.add_ready(&mut out, next, before, most);
+        out
+    }
+
+    /// Adds ready requests from `slot` on, until there are so many digests; returns the next one.
+    fn add_ready(&self, out: &mut Vec<u8>, mut slot: u32, before: u64, most: usize) -> u32 {
         while slot != NONE && out.len() < most * DIGEST_BYTES && self.entries[slot].ready_at < before {
             out.extend_from_slice(&self.entries[slot].digest);
             slot = List::<PLACE>::next(&self.entries, slot);
         }
-        out
+        slot
     }
 
     /// Digests of requests that are not here and that a member holds, wanted since before a time; and whether anything is

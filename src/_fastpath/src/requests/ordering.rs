@@ -355,7 +355,7 @@ impl RequestPool {
         while self.sessions.waiting_count() > 0 && !self.sessions.has_room(self.now, self.sessions.waiting_count() - 1)
         {
             if let Some(session) = self.sessions.last_waiting() {
-                self.evict_session(session);
+                self.evict_session(session, status::OVERLOADED);
             }
         }
         if self.sessions.waiting_count() == 0 {
@@ -368,7 +368,7 @@ impl RequestPool {
                 let last = waiting.iter().copied().max_by_key(|session| self.sessions.slab[*session].id.number);
                 match last {
                     Some(last) if !self.sessions.key_has_room(&key, self.now, waiting.len() - 1) => {
-                        self.evict_session(last)
+                        self.evict_session(last, status::OVERLOADED)
                     }
                     _ => break,
                 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use super::holds::{Holds, Vouching};
 use super::index::Map;
+use super::room::{guaranteed, IDLE};
 use super::sessions::{Session, SessionLimits, SessionTable, Standing, SIBLINGS};
 use super::slab::{Link, Linked, List, Slab, NONE, UNLINKED};
 use super::sources::{Sources, NO_SOURCE, PLACE};
-use crate::wire::{status, Digest, Domains, ReplyHeader};
+use crate::wire::{status, Digest, Domains, ReplyHeader, REQUEST_OVERHEAD_BYTES};
 
 /// The caller called in the wrong state or with arguments that do not fit together.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub struct PoolConfig {
     pub max_operation_bytes: usize,
     pub max_unverified_per_source: usize,
     pub admit_unverified: bool,
+    /// How long a request stays that is verified and could not be proposed, microseconds.
+    pub max_idle: u64,
     /// Requests carry no signatures: members vouch for them.
     pub vouching: Option<Vouching>,
     pub sessions: SessionLimits,
@@ -40,7 +43,7 @@ pub enum Place {
     Unvouched,
     /// Vouched for and announced, but held by fewer than `2f + 1`.
     Announced,
-    /// Verified, but not the next to propose: a gap before it, another one with its number, or no place for its session.
+    /// Verified, but it could not be proposed: a gap before it, another one with its number, or no place for its session.
     Verified,
     /// Verified, and could be proposed.
     Ready,
@@ -70,7 +73,14 @@ pub struct Entry {
     pub holders: u64,
     /// Waits to be announced.
     pub unsaid: bool,
-    pub links: [Link; 2],
+    /// Tells which of two came first.
+    pub stamp: u64,
+    /// The accounts of its connection or member: of all that it has here, and of what could not be proposed.
+    pub account: u32,
+    pub idle_account: u32,
+    /// Since when it could not be proposed, although it is verified.
+    pub idle_since: Option<u64>,
+    pub links: [Link; LINKS],
 }
 
 impl Linked for Entry {
@@ -119,6 +129,12 @@ impl Load {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
+    /// Verified, but could not be proposed.
+    pub idle: u64,
+    /// Gave way to others, or were here for too long without being proposable.
+    pub evicted: u64,
+    /// Whether the largest request has no room before others give way.
+    pub full: bool,
     pub pending: u64,
     pub verified: u64,
     pub unverified: u64,
@@ -145,6 +161,11 @@ pub struct RequestPool {
     /// Vouched requests that fewer than `2f + 1` hold.
     pub(super) announced: List<PLACE>,
     pub(super) holds: Holds,
+    /// Verified requests that could not be proposed, in the order in which they came to that.
+    pub(super) idle: List<IDLE>,
+    /// When sessions that lapsed unopened were looked for.
+    pub(super) looked_at: u64,
+    pub(super) stamps: u64,
     pub(super) load: Load,
     /// Bodies named by proposals have room of their own, so that a full pool cannot keep a proposal out.
     pub(super) reserve_load: Load,
@@ -172,12 +193,15 @@ impl RequestPool {
             entries: Slab::default(),
             digests: Map::default(),
             sessions: SessionTable::new(config.sessions),
-            sources: Sources::default(),
+            sources: Sources::new(guaranteed(config.max_bytes, config.max_requests, config.max_operation_bytes)),
             priority: List::default(),
             ready: List::default(),
             ready_clock: 0,
             announced: List::default(),
             holds: Holds::default(),
+            idle: List::default(),
+            looked_at: 0,
+            stamps: 0,
             load: Load::default(),
             reserve_load: Load::default(),
             reserve: VecDeque::new(),
@@ -222,17 +246,23 @@ impl RequestPool {
             unverified: self.unverified as u64,
             bytes: (self.load.bytes + self.reserve_load.bytes) as u64,
             sessions: self.sessions.open_count() as u64,
+            idle: u64::from(self.idle.len),
+            full: !self.load.fits(REQUEST_OVERHEAD_BYTES + self.config.max_operation_bytes, &self.config),
             ..self.counters
         }
     }
 
-    pub(super) fn insert(&mut self, entry: Entry) -> u32 {
+    pub(super) fn insert(&mut self, mut entry: Entry) -> u32 {
         let (session, number, digest, bytes) = (entry.session, entry.number, entry.digest, entry.bytes.len());
+        self.stamps += 1;
+        entry.stamp = self.stamps;
+        let owner = entry.owner;
         let load = if entry.reserve { &mut self.reserve_load } else { &mut self.load };
         load.add(bytes);
         self.unverified += 1;
         let slot = self.entries.insert(entry);
         self.digests.insert(digest, slot);
+        self.charge(slot, owner);
         let session = &mut self.sessions.slab[session];
         session.pending += 1;
         session.candidates_mut(number).list.push_back(&mut self.entries, slot);
@@ -269,6 +299,7 @@ impl RequestPool {
     pub(super) fn detach(&mut self, slot: u32) -> Entry {
         self.leave_place(slot);
         self.uncount(slot);
+        self.discharge(slot);
         let entry = &self.entries[slot];
         let (session, number) = (entry.session, entry.number);
         let session = &mut self.sessions.slab[session];
@@ -308,19 +339,20 @@ impl RequestPool {
     }
 
     /// The verified candidates from `number` on are no longer ready.
-    fn retreat(&mut self, session: u32, number: u64) {
+    pub(super) fn retreat(&mut self, session: u32, number: u64) {
         let received = self.sessions.slab[session].received;
         for number in number..=received {
             if let Some(slot) = self.proposable_candidate(session, number) {
                 self.ready.remove(&mut self.entries, slot);
                 self.entries[slot].place = Place::Verified;
+                self.make_idle(slot);
             }
         }
         self.sessions.slab[session].received = number - 1;
     }
 
     /// Puts a verified candidate first if there is one.
-    fn promote_candidate(&mut self, session: u32, number: u64) {
+    pub(super) fn promote_candidate(&mut self, session: u32, number: u64) {
         let Some(candidates) = self.sessions.slab[session].candidates(number) else {
             return;
         };
@@ -349,16 +381,24 @@ impl RequestPool {
         (slot != NONE && self.entries[slot].is_verified()).then_some(slot)
     }
 
-    /// Moves the received cursor over what has become reachable without a gap.
-    pub(super) fn advance(&mut self, session: u32) {
-        if self.sessions.slab[session].standing == Standing::Unverified {
-            return;
+    /// Moves the received cursor over what has become reachable without a gap. False: the session's first request could be
+    /// proposed, but there is no place for it.
+    pub(super) fn advance(&mut self, session: u32) -> bool {
+        if self.sessions.slab[session].standing == Standing::Unplaced {
+            let first = self.sessions.slab[session].ordered + 1;
+            if self.proposable_candidate(session, first).is_none() {
+                return true;
+            }
+            if !self.sessions.reserve(session, self.now) {
+                return false;
+            }
         }
         loop {
             let number = self.sessions.slab[session].received + 1;
             let Some(slot) = self.proposable_candidate(session, number) else {
                 break;
             };
+            self.leave_idle(slot);
             self.ready_clock = self.ready_clock.max(self.entries[slot].arrival);
             let entry = &mut self.entries[slot];
             entry.ready_at = self.ready_clock;
@@ -371,7 +411,9 @@ impl RequestPool {
             self.sessions.enter_ring(session);
         } else {
             self.sessions.leave_ring(session);
+            self.sessions.demote(session);
         }
+        true
     }
 
     /// A session that is neither open nor has requests is forgotten.
@@ -385,6 +427,11 @@ impl RequestPool {
     /// Refuses a request: a reply with this status to `source`, if there is one and it takes its answers.
     pub(super) fn refuse(&mut self, source: u64, digest: &Digest, status: u8) {
         self.counters.refused += 1;
+        self.tell_refused(source, digest, status);
+    }
+
+    /// The reply of a refusal.
+    pub(super) fn tell_refused(&mut self, source: u64, digest: &Digest, status: u8) {
         if source == NO_SOURCE {
             return;
         }
@@ -422,16 +469,17 @@ impl RequestPool {
         self.sessions.forget_ended(u64::MAX);
     }
 
-    /// Takes a waiting session's place back: requests that no proposal names are refused.
-    pub(super) fn evict_session(&mut self, session: u32) {
+    /// Takes the place of a session that is not open back: requests that no proposal names are refused.
+    pub(super) fn evict_session(&mut self, session: u32, status: u8) {
         for slot in self.pending_slots(session) {
-            if self.entries[slot].place == Place::Ready {
-                self.ready.remove(&mut self.entries, slot);
-                self.entries[slot].place = Place::Verified;
-            }
             if !self.entries[slot].named {
                 let entry = self.detach(slot);
-                self.refuse(entry.route, &entry.digest, status::OVERLOADED);
+                self.counters.evicted += 1;
+                self.tell_refused(entry.route, &entry.digest, status);
+            } else if self.entries[slot].place == Place::Ready {
+                self.ready.remove(&mut self.entries, slot);
+                self.entries[slot].place = Place::Verified;
+                self.make_idle(slot);
             }
         }
         self.sessions.leave_ring(session);
@@ -447,8 +495,11 @@ impl RequestPool {
     }
 }
 
-pub(super) fn new_links() -> [Link; 2] {
-    [UNLINKED; 2]
+/// Lists that an entry can be in: see `PLACE`, `SIBLINGS`, `BY_SOURCE`, `BY_KEY`, `IDLE` and `IDLE_BY_SOURCE`.
+const LINKS: usize = 6;
+
+pub(super) fn new_links() -> [Link; LINKS] {
+    [UNLINKED; LINKS]
 }
 
 /// Number of the sibling link, for lists of entries with one (session, number).

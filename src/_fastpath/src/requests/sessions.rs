@@ -1,12 +1,15 @@
 //! The session table: which sessions are open, their cursors, their leases and the replies kept for them.
 //!
-//! An *open* session is replicated state: it was opened by a decision. A *waiting* one has a verified request here and a
-//! place kept for it; an *unverified* one exists only because somebody claims to be its client. An *ended* one is kept
-//! aside: a decision let it lapse whose execution is still to come, so that it belongs to the executed state.
+//! An *open* session is replicated state: it was opened by a decision. A *waiting* one has a request here that could be
+//! proposed, and a place kept for it; an *unplaced* one has none. Only what could be proposed holds a place: else a client
+//! could fill the places of its key at one replica with sessions that never open, and that replica could not propose what
+//! all the others wait for. An *ended* one is kept aside: a decision let it lapse whose execution is still to come, so that
+//! it belongs to the executed state.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::index::Map;
+use super::shares::{Shares, BY_KEY};
 use super::slab::{Link, Linked, List, Slab, UNLINKED};
 use super::snapshot::session_bytes;
 use crate::wire::{Digest, SessionId, KEY_BYTES};
@@ -16,7 +19,7 @@ pub const SIBLINGS: usize = 1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    Unverified,
+    Unplaced,
     Waiting,
     Open,
 }
@@ -53,6 +56,8 @@ pub struct Session {
     /// Of the numbers up to `executed`, the last ones: whole reply payloads.
     pub replies: VecDeque<Vec<u8>>,
     pub pending: u32,
+    /// The share of its client key in the pool.
+    pub account: u32,
     pub in_ring: bool,
     ring_link: Link,
     /// The last capture that this session is in already, or that it is too young for.
@@ -73,10 +78,11 @@ impl Linked for Session {
 }
 
 impl Session {
-    fn new(id: SessionId) -> Self {
+    fn new(id: SessionId, account: u32) -> Self {
         Session {
             id,
-            standing: Standing::Unverified,
+            account,
+            standing: Standing::Unplaced,
             received: 0,
             ordered: 0,
             executed: 0,
@@ -186,13 +192,16 @@ pub struct SessionTable {
     pub ring: List<0>,
     index: Map<SessionId, u32>,
     keys: Map<[u8; KEY_BYTES], KeyUse>,
+    /// The share of each client key in the pool; the sessions of a key are its users.
+    pub shares: Shares<BY_KEY>,
+    accounts: Map<[u8; KEY_BYTES], u32>,
     /// Open sessions by the start of their lease, which may be out of date on the early side (see `settle`).
     leases: BTreeSet<(u64, u32)>,
     /// Leases listed under earlier times than this are up to date.
     settled: u64,
     /// Sessions of the other two standings by session number and key.
     waiting: BTreeMap<(u64, [u8; KEY_BYTES]), u32>,
-    unverified: BTreeMap<(u64, [u8; KEY_BYTES]), u32>,
+    unplaced: BTreeMap<(u64, [u8; KEY_BYTES]), u32>,
     /// Sessions that a decision ended which is not executed yet, by that instance: at most what was open at the executed
     /// prefix and what the decisions after it opened.
     ended: Map<SessionId, Session>,
@@ -217,10 +226,12 @@ impl SessionTable {
             ring: List::default(),
             index: Map::default(),
             keys: Map::default(),
+            shares: Shares::default(),
+            accounts: Map::default(),
             leases: BTreeSet::new(),
             settled: 0,
             waiting: BTreeMap::new(),
-            unverified: BTreeMap::new(),
+            unplaced: BTreeMap::new(),
             ended: Map::default(),
             ended_by: VecDeque::new(),
             captures: 0,
@@ -241,10 +252,30 @@ impl SessionTable {
         if let Some(slot) = self.find(&id) {
             return slot;
         }
-        let slot = self.slab.insert(Session::new(id));
+        let account = self.join_account(id.key);
+        let slot = self.slab.insert(Session::new(id, account));
         self.index.insert(id, slot);
-        self.unverified.insert((id.number, id.key), slot);
+        self.unplaced.insert((id.number, id.key), slot);
         slot
+    }
+
+    fn join_account(&mut self, key: [u8; KEY_BYTES]) -> u32 {
+        match self.accounts.get(&key).copied() {
+            Some(account) => {
+                self.shares.join(account);
+                account
+            }
+            None => {
+                let account = self.shares.open(0);
+                self.accounts.insert(key, account);
+                account
+            }
+        }
+    }
+
+    /// The share of a client key that has sessions here.
+    pub fn account_of(&self, key: &[u8; KEY_BYTES]) -> Option<u32> {
+        self.accounts.get(key).copied()
     }
 
     /// Whether a session that is not open may be opened by a batch with this timestamp.
@@ -292,8 +323,16 @@ impl SessionTable {
     /// Sessions that are not open and that no batch later than `timestamp` can open.
     pub fn stale(&self, timestamp: u64) -> Vec<u32> {
         let bound = (timestamp.saturating_sub(self.limits.lease), [0; KEY_BYTES]);
-        let stale = [&self.waiting, &self.unverified].map(|sessions| sessions.range(..bound).map(|(_, slot)| *slot));
+        let stale = [&self.waiting, &self.unplaced].map(|sessions| sessions.range(..bound).map(|(_, slot)| *slot));
         stale.into_iter().flatten().collect()
+    }
+
+    /// Sessions that are not open, and that batches with these timestamps can not open.
+    pub fn lapsed_unopened(&self, now: u64, next: Option<u64>) -> Vec<u32> {
+        let bound = (now.saturating_sub(self.limits.lease), [0; KEY_BYTES]);
+        let lapsed = [&self.waiting, &self.unplaced].map(|sessions| sessions.range(..bound));
+        let may_open = |number| next.is_some_and(|next| self.admissible(number, next));
+        lapsed.into_iter().flatten().filter(|((number, _), _)| !may_open(*number)).map(|(_, slot)| *slot).collect()
     }
 
     /// How many more sessions may be open at `timestamp`, counted up to `most`.
@@ -339,14 +378,14 @@ impl SessionTable {
         self.keys.get(key).map_or(&[], |uses| uses.waiting.as_slice())
     }
 
-    /// Keeps a place for a session that has its first verified request; false at a limit.
+    /// Keeps a place for a session whose first request could be proposed; false at a limit.
     pub fn reserve(&mut self, slot: u32, now: u64) -> bool {
         let id = self.slab[slot].id;
         let of_key = self.waiting_of_key(&id.key).len();
         if !self.key_has_room(&id.key, now, of_key) || !self.has_room(now, self.waiting.len()) {
             return false;
         }
-        self.unverified.remove(&(id.number, id.key));
+        self.unplaced.remove(&(id.number, id.key));
         self.waiting.insert((id.number, id.key), slot);
         self.keys.entry(id.key).or_default().waiting.push(slot);
         self.slab[slot].standing = Standing::Waiting;
@@ -367,18 +406,21 @@ impl SessionTable {
 
     /// Takes a waiting session's place back; its requests stay.
     pub fn demote(&mut self, slot: u32) {
+        if self.slab[slot].standing != Standing::Waiting {
+            return;
+        }
         self.forget_standing(slot);
         let session = &mut self.slab[slot];
-        session.standing = Standing::Unverified;
-        self.unverified.insert((session.id.number, session.id.key), slot);
+        session.standing = Standing::Unplaced;
+        self.unplaced.insert((session.id.number, session.id.key), slot);
     }
 
     fn forget_standing(&mut self, slot: u32) {
         let session = &self.slab[slot];
         let (id, standing) = (session.id, session.standing);
         match standing {
-            Standing::Unverified => {
-                self.unverified.remove(&(id.number, id.key));
+            Standing::Unplaced => {
+                self.unplaced.remove(&(id.number, id.key));
                 return;
             }
             Standing::Waiting => {
@@ -403,6 +445,9 @@ impl SessionTable {
         self.forget_standing(slot);
         let session = self.slab.remove(slot);
         self.index.remove(&session.id);
+        if self.shares.leave(session.account) {
+            self.accounts.remove(&session.id.key);
+        }
         session
     }
 
@@ -486,7 +531,7 @@ impl SessionTable {
     /// Every session in the table.
     pub fn slots(&self) -> Vec<u32> {
         let open = self.leases.iter().map(|(_, slot)| *slot);
-        open.chain(self.waiting.values().copied()).chain(self.unverified.values().copied()).collect()
+        open.chain(self.waiting.values().copied()).chain(self.unplaced.values().copied()).collect()
     }
 
     /// The waiting session that loses its place first: the one with the highest number.

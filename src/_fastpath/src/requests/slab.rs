@@ -47,6 +47,11 @@ impl<T> Slab<T> {
         self.slots.get(slot as usize)?.value.as_ref()
     }
 
+    /// The occupied slots, in an order that must show in no result.
+    pub fn slots(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..self.slots.len() as u32).filter(|slot| self.slots[*slot as usize].value.is_some())
+    }
+
     /// Distinguishes the values that a slot held over time.
     pub fn generation(&self, slot: u32) -> u32 {
         self.slots[slot as usize].generation

@@ -3,6 +3,9 @@
 use std::collections::VecDeque;
 
 use super::index::Map;
+use super::pool::Entry;
+use super::room::IDLE_BY_SOURCE;
+use super::shares::{Shares, BY_SOURCE};
 use super::slab::{Linked, List, Slab};
 use crate::wire::{push_frame_header, FRAME_HEADER_BYTES, KEY_BYTES, KIND_REPLY};
 
@@ -23,6 +26,9 @@ const OPTIONAL_REPLY_BYTES: usize = 256 * 1024;
 pub struct Source {
     /// Distinguishes connections that used one number one after the other; from 1.
     epoch: u64,
+    /// Its share of the pool, and of what cannot be proposed.
+    pub account: u32,
+    pub idle_account: u32,
     /// The client key that was proven on it.
     pub key: Option<[u8; KEY_BYTES]>,
     pub queue: List<PLACE>,
@@ -41,15 +47,35 @@ pub struct Sources {
     turns: VecDeque<u64>,
     with_replies: VecDeque<u64>,
     epochs: u64,
+    /// What a member's account is guaranteed.
+    guaranteed: u64,
+    pub shares: Shares<BY_SOURCE>,
+    pub idle_shares: Shares<IDLE_BY_SOURCE>,
 }
 
 impl Sources {
+    pub fn new(guaranteed: u64) -> Sources {
+        Sources { guaranteed, ..Sources::default() }
+    }
+
     pub fn register(&mut self, source: u64) -> &mut Source {
-        let epochs = &mut self.epochs;
-        self.map.entry(source).or_insert_with(|| {
+        let Sources { map, epochs, guaranteed, shares, idle_shares, .. } = self;
+        map.entry(source).or_insert_with(|| {
             *epochs += 1;
-            Source { epoch: *epochs, ..Source::default() }
+            Source {
+                epoch: *epochs,
+                account: shares.open(if source < FROM_MEMBER { 0 } else { *guaranteed }),
+                idle_account: idle_shares.open(0),
+                ..Source::default()
+            }
         })
+    }
+
+    /// Takes an entry out of the share of its source; one that is gone ends with its last entry.
+    pub fn take(&mut self, account: u32, idle_account: u32, entries: &mut Slab<Entry>, slot: u32, weight: u64) {
+        if self.shares.remove(account, entries, slot, weight) {
+            self.idle_shares.leave(idle_account);
+        }
     }
 
     pub fn get_mut(&mut self, source: u64) -> Option<&mut Source> {
@@ -107,6 +133,9 @@ impl Sources {
         let Some(state) = self.map.remove(&source) else {
             return List::default();
         };
+        if self.shares.leave(state.account) {
+            self.idle_shares.leave(state.idle_account);
+        }
         self.turns.retain(|other| *other != source);
         self.with_replies.retain(|other| *other != source);
         state.queue

@@ -5,6 +5,7 @@ use super::admission::Arrival;
 use super::pool::{Place, PoolConfig, RequestPool};
 use super::sessions::{SessionLimits, Standing};
 use super::slab::{List, NONE};
+use super::sources::FROM_MEMBER;
 use super::verification::VerifyJob;
 use super::{Execution, Verdict};
 use crate::wire::tests::request;
@@ -22,6 +23,7 @@ fn config() -> PoolConfig {
         max_operation_bytes: 64,
         max_unverified_per_source: 4,
         admit_unverified: false,
+        max_idle: 300,
         vouching: None,
         sessions: SessionLimits { max_sessions: 4, max_sessions_per_key: 2, lease: 1000, skew: 100 },
     }
@@ -55,6 +57,7 @@ fn check_bookkeeping(pool: &RequestPool) {
     let stats = pool.stats();
     let (mut pending, mut unverified, mut ready, mut in_ring) = (0, 0, 0, 0);
     let mut session_slots = Vec::new();
+    let mut idle = 0;
     for slot in 0..10_000 {
         let Some(session) = pool.sessions.slab.get(slot) else { continue };
         session_slots.push(slot);
@@ -77,18 +80,25 @@ fn check_bookkeeping(pool: &RequestPool) {
                 assert!(!entry.is_verified() || position == 0 || entry.named, "an unnamed loser is kept");
                 let reachable = candidates.number <= session.received && position == 0;
                 assert_eq!(entry.place == Place::Ready, reachable);
+                let could_not = entry.is_verified() && !reachable && !entry.reserve;
+                assert_eq!(entry.idle_since.is_some(), could_not);
+                idle += u32::from(could_not);
                 ready += u32::from(reachable);
             }
         }
         assert!(session.numbers.iter().zip(session.numbers.iter().skip(1)).all(|(a, b)| a.number < b.number));
         assert_eq!(session.pending, own);
         pending += u64::from(own);
-        assert!(session.standing != Standing::Unverified || !session.in_ring);
+        assert!(session.is_open() || session.in_ring == (session.standing == Standing::Waiting), "an idle place");
     }
     assert_eq!(session_slots.len(), pool.sessions.slab.len());
     assert_eq!((stats.pending, stats.unverified), (pending, unverified));
     assert_eq!((pool.ready.len, pool.sessions.ring.len), (ready, in_ring));
     assert_eq!(pool.digests.len() as u64, pending);
+    assert_eq!(pool.idle.len, idle);
+    let counted = pool.load.requests as u32;
+    assert_eq!((pool.sources.shares.entries(), pool.sessions.shares.entries()), (counted, counted));
+    assert_eq!(pool.sources.idle_shares.entries(), idle);
     assert_eq!((pool.load.requests + pool.reserve_load.requests) as u64, pending);
     assert!(pool.load.requests <= 12 && pool.load.bytes <= 2200);
     assert!(pool.reserve_load.requests <= 12 && pool.reserve_load.bytes <= 2200);
@@ -126,7 +136,7 @@ impl History {
     }
 
     fn step(&mut self) {
-        match self.random.below(13) {
+        match self.random.below(14) {
             0..=2 => self.receive(),
             3 => {
                 let body = self.random.request(self.now);
@@ -139,6 +149,7 @@ impl History {
             8 => self.decide_elsewhere(),
             9 => self.propose(),
             12 => self.import_own_sessions(),
+            13 => self.pool.pass_time(self.now),
             10 => self.now += self.random.pick(&[1, 1, 10, 10, 100, 600]),
             _ => self.pool.drop_source(self.random.pick(&[1, 2])),
         }
@@ -149,7 +160,7 @@ impl History {
     fn receive(&mut self) {
         let bytes: Vec<Vec<u8>> = (0..3).map(|_| self.random.request(self.now)).collect();
         let batch: Vec<RequestView> = bytes.iter().map(|bytes| RequestView::parse(bytes, 64).unwrap()).collect();
-        let arrival = Arrival::new(self.random.below(3), self.now);
+        let arrival = Arrival::new(self.random.pick(&[0, 1, 2, FROM_MEMBER, FROM_MEMBER + 2]), self.now);
         self.pool.admit_many(&batch, arrival);
     }
 

@@ -116,6 +116,7 @@ impl RequestPool {
         } else {
             self.entries[slot].place = Place::Unvouched;
             self.unvouched += 1;
+            self.make_idle(slot);
         }
     }
 
@@ -124,28 +125,42 @@ impl RequestPool {
         let entry = &mut self.entries[slot];
         entry.place = Place::Verified;
         let (session, number, named) = (entry.session, entry.number, entry.named);
-        let unverified = self.sessions.slab[session].standing == super::sessions::Standing::Unverified;
-        if unverified && !self.sessions.reserve(session, self.now) && !named {
-            self.reject(slot, status::OVERLOADED);
-            return;
-        }
         let rival = self.verified_candidate(session, number).is_some_and(|winner| winner != slot);
         if let Some(vouching) = self.config.vouching.filter(|_| !rival || named || self.is_held_by_others(slot)) {
             self.announce(vouching, slot);
             return;
         }
         if rival {
-            if !named {
+            if named {
+                self.make_idle(slot);
+            } else {
                 self.counters.duplicates += 1;
                 self.discard(slot);
             }
-            // The session may have got its place only now.
+            // There may be a place for the session only now.
             self.advance(session);
             return;
         }
         self.put_first(slot);
         self.drop_losers(session, number);
-        self.advance(session);
+        self.take_turn(slot);
+    }
+
+    /// A verified request that enough hold: it is ready if all before it are; and refused if there is no place for its
+    /// session, unless a proposal names it.
+    pub(super) fn take_turn(&mut self, slot: u32) {
+        let (session, number) = (self.entries[slot].session, self.entries[slot].number);
+        let placed = self.advance(session);
+        let entry = &self.entries[slot];
+        if entry.place != Place::Verified {
+            return;
+        }
+        let first = self.sessions.slab[session].ordered + 1 == number;
+        if !placed && first && !entry.named && self.proposable_candidate(session, number) == Some(slot) {
+            self.reject(slot, status::OVERLOADED);
+        } else {
+            self.make_idle(slot);
+        }
     }
 
     /// The number has its request: unnamed others are of no use any more.
