@@ -184,7 +184,7 @@ async def command_session(
     file = await _take(folder, key_name, deadline)
     session = CommandSession(client, file)
     try:
-        answers = await sessions_of(client, client.key, deadline - asyncio.get_running_loop().time())
+        answers = await sessions_of(client, client.key, max(0.0, deadline - asyncio.get_running_loop().time()))
         known = agreed_sessions(answers, client.genesis.view.f)
         if not _resume(client, file.read() if file is not None else None, known):
             _check_room(client, key_name, known, folder.problem)

@@ -346,6 +346,11 @@ class AsyncClient(ClientConnections):
         self._error = error
         for pending in self._all_pending():
             pending.fail(lambda: error)
+        for turn in self._waiting:
+            fail(turn, error)
+        for question in chain(*self._questions.values()):
+            fail(question, error)
+        self._changed.set()
 
     # --- numbers ---
 

@@ -39,7 +39,7 @@ async def read(client: AsyncClient, query: bytes, within: float) -> bytes | None
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within
     while True:
-        answers = await _ask(client, Question(read=query), deadline - loop.time())
+        answers = await _ask(client, Question(read=query), max(0.0, deadline - loop.time()))
         result = agreed(answers, client.genesis.view.quorum)
         if result is not None or loop.time() + _PAUSE_SECONDS >= deadline or _refused(answers, client):
             return result
