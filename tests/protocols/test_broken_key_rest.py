@@ -1,0 +1,53 @@
+"""BROKEN: how long a new key rests is counted in one's own timeout, which differs from replica to replica.
+
+After many failed regencies the leader's timeout is 60 s, and so long it proposes no other key of a member that had a
+new one; a replica that was restarted since has 2 s, and suspects it for that. With the liar's STOP that is `f + 1`: a
+correct leader that orders everything is replaced, every few seconds. Replica 0 lies; 1 leads regency 0.
+"""
+
+from __future__ import annotations
+
+from kit.cluster import Cluster, Node, secret
+from kit.regencies import sent
+from kit.requests import TestClient
+
+from smartbft.core.inputs import Timer
+from smartbft.crypto.signatures import Ed25519Signer
+from smartbft.limits import REQUEST_LOOKS_PER_TIMEOUT
+from smartbft.messages import KeyAnnouncement, Stop
+from smartbft.types import KeyStatement, Parameters
+
+LIAR, LEADER, RESTARTED, OTHER = range(4)
+
+
+def announcement(node: Node, replaces: bytes, number: int) -> tuple[KeyAnnouncement, bytes]:
+    signer = Ed25519Signer(bytes([number]) * 32)
+    content = (LIAR, replaces, signer.public_key)
+    possession = signer.sign(node.domains.possession_payload(0, *content))
+    signature = Ed25519Signer(secret(LIAR)).sign(node.domains.key_payload(0, *content))
+    return KeyAnnouncement(0, 0, KeyStatement(*content, possession, signature).encode()), signer.public_key
+
+
+def test_a_leader_is_not_suspected_for_a_key_that_rests() -> None:
+    cluster = Cluster(parameters=Parameters(batch_delay=0))
+    for id in (LEADER, OTHER):  # they have lived through the failures of a night
+        for _ in range(5):
+            cluster.nodes[id].ordering._synchronization._patience.installed()
+    leader, restarted = cluster.nodes[LEADER], cluster.nodes[RESTARTED]
+    assert (leader.ordering.timeout, restarted.ordering.timeout) == (60_000_000, 2_000_000)
+    first, key = announcement(leader, cluster.view.members[LIAR].consensus_key, 1)
+    second, _ = announcement(leader, key, 2)
+    for message in (first, second):
+        for id in (LEADER, RESTARTED, OTHER):
+            cluster.nodes[id].receive(LIAR, message)
+        cluster.run()
+    assert leader.replica.decided == 1, "the second one rests"
+    client = TestClient()
+    for number in range(3 * REQUEST_LOOKS_PER_TIMEOUT):  # 6 s, in which the leader orders all that clients ask for
+        for node in cluster.nodes:
+            node.now += restarted.ordering.timeout // REQUEST_LOOKS_PER_TIMEOUT
+        restarted.fire(Timer.REQUEST)
+        if number % 8 == 0:
+            cluster.submit(client.requests(b"in time"))
+        assert not sent(restarted, Stop), f"after {number / 4} s"
+        cluster.run()
