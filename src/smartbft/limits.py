@@ -288,11 +288,17 @@ MEMBER_KNOCKS_PER_SECOND = 2.0
 LOOP_TICK_SECONDS = 0.001
 # How often it is told how many connections were turned away, and why.
 LOBBY_REPORT_SECONDS = 10.0
-# A client that was thrown out has to wait, twice as long each time. By address, since nobody has to say who he is;
-# honest clients may share it, so the pause never grows beyond what their own repeated dialing bridges.
-CLIENT_PENALTY_INITIAL_SECONDS = 0.1
-CLIENT_PENALTY_MAX_SECONDS = 2.0
-MAX_PENALISED_ADDRESSES = 4096
+# An address whose clients broke the protocol is on probation for so long. Honest clients may share it: so its newcomers
+# still come in, at half the rate of all handshakes, in the order in which they came; so many may wait, which is what
+# comes in within two thirds of a second. After an offence that cost much (hundreds of bad signatures may be checked
+# before a connection is closed) nobody of the address comes in for a moment. Offences are told in the log so often.
+PROBATION_SECONDS = 10.0
+PROBATION_NEWCOMERS_PER_SECOND = CLIENT_HANDSHAKES_PER_SECOND / 2
+PROBATION_NEWCOMERS_WAITING = 64
+OFFENCES_TOLD_AT_ONCE = 16
+OFFENCES_TOLD_PER_SECOND = 1.0
+COSTLY_OFFENCE_PAUSE_SECONDS = 0.25
+MAX_ADDRESSES_ON_PROBATION = 4096
 HANDSHAKE_TIMEOUT_SECONDS = 5.0
 CLIENT_IDLE_TIMEOUT_SECONDS = 600.0
 # Questions about the status: how many one connection may have open, the pause between two answers (everybody who asked

@@ -143,7 +143,7 @@ class Entrance:
 
     def __init__(self, limits: ConnectionLimits) -> None:
         self.begun: list[str] = []
-        self.lobby = Lobby(limits, tls=False, door=None, welcome=lambda host: "", begin=self._begin)
+        self.lobby = Lobby(limits, tls=False, door=None, probation=None, begin=self._begin)
         self._others: list[socket.socket] = []
 
     async def _begin(self, guest: Guest, sock: socket.socket) -> None:

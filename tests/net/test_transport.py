@@ -23,7 +23,7 @@ from smartbft.crypto.signatures import Ed25519Signer
 from smartbft.errors import ConfigError, HandshakeError, RemoteProtocolError
 from smartbft.net.connection import Connection, ReadBuffer
 from smartbft.net.handshake import NO_CHANNEL, ClientDialer, Identity
-from smartbft.net.penalties import Penalties
+from smartbft.net.penalties import Probation
 from smartbft.net.tls import acceptor_context, dialer_context
 from smartbft.net.transport import Dialer, Listener, Target, _end_of, plain
 from smartbft.net.watch import ConnectionLimits
@@ -75,9 +75,9 @@ class Pair:
         pin: bytes | None = None,
         limits: ConnectionLimits = PATIENT,
         clients: bool = False,
-        penalties: Penalties[str] | None = None,
+        probation: Probation | None = None,
     ) -> None:
-        self._penalties = penalties
+        self._probation = probation
         self._writers: list[asyncio.StreamWriter] = []
         self.accepting, self.dialing = Owner(), Owner()
         self._tls = tls
@@ -99,7 +99,7 @@ class Pair:
             tls=context,
             certificate=certificate,
             connection_limits=self._limits,
-            penalties=self._penalties,
+            probation=self._probation,
         )
         sock = socket.socket()
         sock.bind(("127.0.0.1", 0))

@@ -105,6 +105,7 @@ class Connection(asyncio.BufferedProtocol):
         self._pauses = 0
         self._drained = asyncio.Event()
         self._drained.set()
+        self.blameless = False  # whether it is closed although the other side broke no rule
         self._error: Exception | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._rested: asyncio.TimerHandle | None = None
@@ -241,11 +242,13 @@ class Connection(asyncio.BufferedProtocol):
         if reader is None or self._error is not None:
             return
         if self._is_stuck(now):
-            self.fail(RemoteProtocolError(f"{self.address} takes nothing of what is sent to it"))
+            self.retire(RemoteProtocolError(f"{self.address} takes nothing of what is sent to it"))
             return
         reason = self._watch.look(now, self._received, reader.buffered())
         if reason is not None and not self._pauses:
-            self.fail(RemoteProtocolError(f"{self.address}: {reason}"))
+            # Whoever says nothing has nothing to say, or is gone; whoever does not end what it began holds us up.
+            end = self.fail if reader.buffered() else self.retire
+            end(RemoteProtocolError(f"{self.address}: {reason}"))
 
     def _is_stuck(self, now: float) -> bool:
         """Whether much waits to be written and nothing of it goes: the other side has vanished, or means not to read.
@@ -265,6 +268,11 @@ class Connection(asyncio.BufferedProtocol):
         if self._error is None:
             self._error = error
         self.abort()
+
+    def retire(self, error: Exception) -> None:
+        """Close at once because of `error`, which is nobody's fault."""
+        self.blameless = self.blameless or self._error is None
+        self.fail(error)
 
     def abort(self) -> None:
         """Close at once."""

@@ -26,8 +26,10 @@ from smartbft.limits import (
     LOOP_TICK_SECONDS,
     MAX_HELLO_BYTES,
     PLAIN_HANDSHAKES_PER_TLS_HANDSHAKE,
+    PROBATION_NEWCOMERS_WAITING,
 )
 from smartbft.net.knock import KNOCK_BYTES, KNOCK_HEADER, Door
+from smartbft.net.penalties import Probation
 from smartbft.net.watch import ConnectionLimits
 from smartbft.token_bucket import TokenBucket
 
@@ -70,7 +72,7 @@ class Lobby:
         connection_limits: how many, how long, and how many handshakes.
         tls: whether handshakes begin with TLS.
         door: knows the knocks of replicas; None on the port for clients.
-        welcome: asked for each new connection; why its address is not welcome now, or "".
+        probation: addresses that are let in more slowly; None: there are none.
         begin: hands a socket over to asyncio and returns when its connection is made (with TLS: after that handshake);
             raises OSError.
 
@@ -85,19 +87,21 @@ class Lobby:
         *,
         tls: bool,
         door: Door | None,
-        welcome: Callable[[str], str],
+        probation: Probation | None,
         begin: Callable[[Guest, socket.socket], Awaitable[None]],
     ) -> None:
         self.guests: dict[Guest, None] = {}
         self._limits = connection_limits
         self._tls = tls
         self._door = door
-        self._welcome = welcome
+        self._probation = probation
         self._begin = begin
         self._loop = asyncio.get_running_loop()
         self._sockets: dict[socket.socket, Callable[[], object]] = {}  # and what to call before each is closed
         self._groups: dict[str, dict[Guest, None]] = {}
         self._ready: dict[str, list[Guest]] = {}  # who has spoken, by address; addresses in turn
+        self._held: dict[str, dict[Guest, None]] = {}  # who has spoken and is of an address on probation, oldest first
+        self._releasing: set[str] = set()  # addresses of which somebody comes in a little later
         self._accepts = TokenBucket(ACCEPTED_AT_ONCE, ACCEPTED_PER_SECOND)
         times = 1 if tls else PLAIN_HANDSHAKES_PER_TLS_HANDSHAKE
         at_once, per_second = connection_limits.handshakes_at_once, connection_limits.handshakes_per_second
@@ -138,6 +142,7 @@ class Lobby:
         del group[guest]
         if not group:
             del self._groups[guest.group]
+        self._unhold(guest)
         waiting = self._ready.get(guest.group, [])
         if guest in waiting:
             waiting.remove(guest)
@@ -189,11 +194,6 @@ class Lobby:
         self._timers.add(timer)
 
     def _receive(self, sock: socket.socket, host: str) -> None:
-        why = self._welcome(host)
-        if why:
-            self._note(host, why)
-            sock.close()
-            return
         sock.setblocking(False)
         guest = Guest(host, sock)
         self.guests[guest] = None
@@ -232,8 +232,10 @@ class Lobby:
             self._turn_away(guest, "what it said is no handshake")
         else:
             self._loop.remove_reader(sock.fileno())
-            self._ready.setdefault(guest.group, []).append(guest)
-            self._serve()
+            if self._probation is not None and self._probation.includes(guest.group, self._loop.time()):
+                self._hold(guest, self._probation)
+            else:
+                self._enqueue(guest)
 
     def _on_knock(self, guest: Guest, sock: socket.socket, data: bytes) -> None:
         if self._door is not None and self._door.opens(data, self._loop.time()):
@@ -247,7 +249,43 @@ class Lobby:
             return said[0] == _TLS_HANDSHAKE
         return said[4] == HELLO and 2 <= int.from_bytes(said[:4], "little") <= MAX_HELLO_BYTES + 1
 
+    # --- addresses on probation ---
+
+    def _hold(self, guest: Guest, probation: Probation) -> None:
+        """It waits behind the others of its address: whoever broke the protocol and comes back overtakes nobody."""
+        held = self._held.setdefault(guest.group, {})
+        if len(held) >= PROBATION_NEWCOMERS_WAITING:
+            self._turn_away(guest, "its address broke the protocol lately, and many others of it wait")
+            return
+        held[guest] = None
+        if guest.group not in self._releasing:
+            self._release(guest.group, probation)
+
+    def _release(self, group: str, probation: Probation) -> None:
+        """Let in whoever waits longest as soon as somebody of this address may come in."""
+        self._releasing.discard(group)
+        while held := self._held.get(group):
+            pause = probation.wait(group, self._loop.time())
+            if pause:
+                self._releasing.add(group)
+                self._later(pause, lambda: self._release(group, probation))
+                return
+            probation.enter(group, self._loop.time())
+            guest = next(iter(held))
+            self._unhold(guest)
+            self._enqueue(guest)
+
+    def _unhold(self, guest: Guest) -> None:
+        held = self._held.get(guest.group, {})
+        held.pop(guest, None)
+        if not held:
+            self._held.pop(guest.group, None)
+
     # --- handshakes ---
+
+    def _enqueue(self, guest: Guest) -> None:
+        self._ready.setdefault(guest.group, []).append(guest)
+        self._serve()
 
     def _serve(self) -> None:
         """Begin as many handshakes as may begin now."""

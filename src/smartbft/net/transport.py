@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from smartbft.crypto.signatures import Signer
-from smartbft.errors import HandshakeError, RemoteProtocolError
-from smartbft.limits import RECONNECT_INITIAL_SECONDS, RECONNECT_MAX_SECONDS
+from smartbft.errors import HandshakeError, InvalidSignature, RemoteProtocolError
+from smartbft.limits import COSTLY_OFFENCE_PAUSE_SECONDS, RECONNECT_INITIAL_SECONDS, RECONNECT_MAX_SECONDS
 from smartbft.net.connection import Connection, Handler, ReadBuffer
 from smartbft.net.dialing import Trials, connect_any, listen, listen_on, plain, server_name
 from smartbft.net.handshake import (
@@ -31,9 +31,9 @@ from smartbft.net.handshake import (
     ReplicaDialer,
 )
 from smartbft.net.knock import Door, knock
-from smartbft.net.lobby import Guest, Lobby, address_group
+from smartbft.net.lobby import Guest, Lobby
 from smartbft.net.names import RESOLVER, Place, Places
-from smartbft.net.penalties import Penalties
+from smartbft.net.penalties import Probation
 from smartbft.net.watch import ConnectionLimits
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Listener:
         tls: the context, None for plain TCP.
         certificate: SHA-256 of this replica's certificate, None for plain TCP.
         connection_limits: how many connections, and their timeouts.
-        penalties: makes addresses wait whose connections were closed for what they did; None: the owner sees to that.
+        probation: lets addresses in more slowly whose connections broke the protocol; None: the owner sees to that.
 
     Attributes:
         connections: all whose handshake has begun (with TLS: ours, after that one).
@@ -86,7 +86,7 @@ class Listener:
         tls: ssl.SSLContext | None = None,
         certificate: bytes | None = None,
         connection_limits: ConnectionLimits | None = None,
-        penalties: Penalties[str] | None = None,
+        probation: Probation | None = None,
     ) -> None:
         self._chain_id = chain_id
         self._identity = identity
@@ -98,12 +98,10 @@ class Listener:
         self._limits = connection_limits or ConnectionLimits()
         self._looking: asyncio.TimerHandle | None = None
         self._quiet: list[Connection] = []  # those that would make room for others, the most silent one last
-        self.penalties = penalties
+        self.probation = probation
         self.connections: set[Connection] = set()
         door = None if peers is None else Door(chain_id, identity.replica, peers)
-        self.lobby = Lobby(
-            self._limits, tls=tls is not None, door=door, welcome=self._why_not_welcome, begin=self._begin
-        )
+        self.lobby = Lobby(self._limits, tls=tls is not None, door=door, probation=probation, begin=self._begin)
 
     async def start(self, host: str, port: int, sock: socket.socket | None = None) -> None:
         """Listen on `host`:`port`, or on `sock` if it is given (bound already).
@@ -132,13 +130,6 @@ class Listener:
             connection.abort()
         await asyncio.sleep(0)
 
-    def _why_not_welcome(self, host: str) -> str:
-        """Why a new connection is turned away at once."""
-        now = asyncio.get_running_loop().time()
-        if self.penalties is not None and self.penalties.remaining(address_group(host), now):
-            return "its address broke the protocol a moment ago and has to wait"
-        return ""
-
     def make_room(self) -> str:
         """If too many are open, one that has been silent for long goes; why there is no room, if there is none such."""
         if len(self.connections) <= self._limits.connections:
@@ -146,7 +137,7 @@ class Listener:
         while self._quiet:
             connection = self._quiet.pop()
             if connection in self.connections:
-                connection.fail(RemoteProtocolError(f"{connection.address} was silent, and others need the room"))
+                connection.retire(RemoteProtocolError(f"{connection.address} was silent, and others need the room"))
                 return ""
         return f"{self._limits.connections} connections are open, which is the limit"
 
@@ -200,7 +191,6 @@ class _Accepted(Connection):
         super().__init__(handshake, greeting, handler, buffer, connection_limits)
         self._listener = listener
         self._guest = guest
-        self._turned_away = False  # not for what it did
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._listener.connections.add(self)
@@ -213,10 +203,11 @@ class _Accepted(Connection):
         listener, error = self._listener, self._error
         listener.connections.discard(self)
         listener.lobby.left(self._guest)
-        # Who is on another chain is told so and was not rude; whoever breaks the protocol has to wait.
-        rude = isinstance(error, RemoteProtocolError) and not isinstance(error, HandshakeError)
-        if rude and not self._turned_away and listener.penalties is not None:
-            listener.penalties.offence(self._guest.group, self._loop.time())
+        # Who is on another chain is told so and was not rude; whoever breaks the protocol is on probation.
+        rude = isinstance(error, RemoteProtocolError) and not isinstance(error, HandshakeError) and not self.blameless
+        if rude and listener.probation is not None:
+            pause = COSTLY_OFFENCE_PAUSE_SECONDS if isinstance(error, InvalidSignature) else 0.0
+            listener.probation.offence(self._guest.group, pause, self._loop.time())
         super().connection_lost(exc)
 
     def _shake_hands(self, data: memoryview) -> None:
@@ -225,8 +216,7 @@ class _Accepted(Connection):
             self._listener.lobby.left(self._guest)
 
     def _turn_away(self, why: str) -> None:
-        self._turned_away = True
-        self.fail(RemoteProtocolError(f"{self.address}: {why}"))
+        self.retire(RemoteProtocolError(f"{self.address}: {why}"))
 
 
 class _BeforeTls(asyncio.Protocol):

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
 
 from smartbft._fastpath.frames import REQUEST, STATUS, STATUS_ANSWER, FrameReader, frame
 from smartbft._fastpath.pool import RequestPool
-from smartbft.errors import RemoteProtocolError
-from smartbft.limits import MAX_OPEN_QUESTIONS, MAX_REQUEST_BYTES, MAX_STATUS_QUESTION_BYTES
+from smartbft.errors import InvalidSignature, RemoteProtocolError
+from smartbft.limits import (
+    MAX_OPEN_QUESTIONS,
+    MAX_REQUEST_BYTES,
+    MAX_STATUS_QUESTION_BYTES,
+    OFFENCES_TOLD_AT_ONCE,
+    OFFENCES_TOLD_PER_SECOND,
+)
 from smartbft.net.connection import Connection
 from smartbft.runtime.throttle import ClientReader
+from smartbft.token_bucket import TokenBucket
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +56,8 @@ class ClientGate:
         self._connections: dict[int, Connection] = {}
         self._sources: dict[Connection, int] = {}
         self._questions: dict[Connection, deque[bytes]] = {}
+        self._told = TokenBucket(OFFENCES_TOLD_AT_ONCE, OFFENCES_TOLD_PER_SECOND)
+        self._untold = 0
         self._last_source = 0
         self._paused = False
 
@@ -68,7 +78,7 @@ class ClientGate:
         """Close a connection that sent too many bad signatures."""
         connection = self._connections.get(source)
         if connection is not None:
-            connection.fail(RemoteProtocolError("too many requests with bad signatures"))
+            connection.fail(InvalidSignature("too many requests with bad signatures"))
 
     def pause(self) -> None:
         """Read no client until `resume`: a queue is full."""
@@ -117,11 +127,20 @@ class ClientGate:
             self._pool.drop_source(source)
             self._forgotten(source)
         if isinstance(error, RemoteProtocolError):
-            logger.info("the connection of client %s is closed: %s", connection.address, error)
+            self._tell(connection, error)
 
     def failed(self, error: BaseException) -> None:
         """Our own code raised."""
         self._failed(error)
+
+    def _tell(self, connection: Connection, error: RemoteProtocolError) -> None:
+        """Whoever offends again and again must not fill the log."""
+        if not self._told.take(asyncio.get_running_loop().time()):
+            self._untold += 1
+            return
+        before = f" ({self._untold} others before it)" if self._untold else ""
+        self._untold = 0
+        logger.info("the connection of client %s is closed: %s%s", connection.address, error, before)
 
     # --- questions: one at a time per connection, so that answers come in their order ---
 

@@ -18,7 +18,7 @@ from smartbft.errors import ConfigError
 from smartbft.net import descriptors
 from smartbft.net.connection import Handler, ReadBuffer
 from smartbft.net.handshake import Identity
-from smartbft.net.penalties import Penalties
+from smartbft.net.penalties import Probation
 from smartbft.net.tls import acceptor_context, check_with_itself, dialer_context
 from smartbft.net.transport import Dialer, Listener, Target
 from smartbft.net.watch import ConnectionLimits
@@ -104,8 +104,8 @@ class Network:
         available = descriptors.available()
         replicas = self._listener(lower, self._peers, descriptors.for_replicas(PEER_LIMITS, available))
         await replicas.start(me.replica_address.host, me.replica_address.port, replica_socket)
-        rude: Penalties[str] = Penalties(
-            limits.CLIENT_PENALTY_INITIAL_SECONDS, limits.CLIENT_PENALTY_MAX_SECONDS, limits.MAX_PENALISED_ADDRESSES
+        probation = Probation(
+            limits.PROBATION_SECONDS, limits.PROBATION_NEWCOMERS_PER_SECOND, limits.MAX_ADDRESSES_ON_PROBATION
         )
         bounds = descriptors.for_clients(ConnectionLimits(), available)
         if bounds.connections < limits.MAX_CLIENT_CONNECTIONS:
@@ -115,7 +115,7 @@ class Network:
                 limits.MAX_CLIENT_CONNECTIONS,
                 available,
             )
-        clients = self._listener(None, self._clients, bounds, rude)
+        clients = self._listener(None, self._clients, bounds, probation)
         await clients.start(me.client_address.host, me.client_address.port, client_socket)
         for member in members:
             if member.id > me.id:
@@ -134,7 +134,7 @@ class Network:
         peers: dict[int, bytes] | None,
         handler: Handler,
         bounds: ConnectionLimits,
-        penalties: Penalties[str] | None = None,
+        probation: Probation | None = None,
     ) -> Listener:
         listener = Listener(
             self._genesis.chain_id,
@@ -145,7 +145,7 @@ class Network:
             tls=self._accepting,
             certificate=self._member.certificate_sha256 if self._accepting is not None else None,
             connection_limits=bounds,
-            penalties=penalties,
+            probation=probation,
         )
         self._listeners.append(listener)
         return listener
