@@ -204,15 +204,17 @@ cdef class RequestPool:
         check_status(pool_table.take_unverified(self.pool, max_requests, &job), NULL)
         return None if job == NULL else new_job(job)
 
-    def apply_verdicts(self, VerifyJob job not None, object mask) -> list:
+    def apply_verdicts(self, VerifyJob job not None, object mask, object reasons=b"") -> list:
         """Apply a mask; returns `(source, bad)` for each source with bad signatures."""
         cdef View view = View(mask)
+        cdef View why = View(reasons)
         cdef fp_slice_t verdicts = view.slice
+        cdef fp_slice_t texts = why.slice
         cdef fp_buffer_t bad
         cdef fp_job_t *handle = job.handle()
         cdef int32_t status
         with nogil:
-            status = pool_table.apply_verdicts(self.pool, handle, verdicts, &bad)
+            status = pool_table.apply_verdicts(self.pool, handle, verdicts, texts, &bad)
         if status == FP_INVALID:
             raise ValueError(f"a mask of {view.buffer.len} bytes for a job of {job.count} requests")
         check_status(status, NULL)

@@ -22,9 +22,14 @@ MAX_MEMBERS = 64
 # Operations. 64 KiB holds any command of the applications this is for; larger data belongs beside the log, by digest.
 MAX_OPERATION_BYTES = 64 * 1024
 MAX_REQUEST_BYTES = REQUEST_OVERHEAD_BYTES + MAX_OPERATION_BYTES
-# Results are kept for every reply in a session's window: the bound keeps the table's memory predictable.
+# Results are kept for every reply in a session's window: the bound keeps the table's memory predictable. What an
+# application's `execute` returns may be as large as an operation; one byte before it says that it was accepted.
 MAX_RESULT_BYTES = 64 * 1024
-MAX_REPLY_BYTES = REPLY_HEADER_BYTES + MAX_RESULT_BYTES
+MAX_CODED_RESULT_BYTES = 1 + MAX_RESULT_BYTES
+# Code and text of a refused check: a line. Of many refused at once only so many get theirs, the others nothing.
+MAX_REASON_BYTES = 256
+MAX_REASONS_PER_JOB = 32
+MAX_REPLY_BYTES = REPLY_HEADER_BYTES + MAX_CODED_RESULT_BYTES
 
 # Batches. One batch travels in one frame when a peer fetches it, and lies in one record of the log.
 MAX_BATCH_REQUESTS = 8192

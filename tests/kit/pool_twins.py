@@ -118,7 +118,9 @@ class PoolTwins:
         if self.jobs:
             job, expected = self.jobs.pop(which % len(self.jobs))
             mask = verdicts(job.data)
-            assert self.native.apply_verdicts(job, mask) == self.oracle.apply_verdicts(expected, mask)
+            # Half of the refused requests get a reason.
+            reasons = join_results([b"why %d" % number for number in range(mask.count(2) // 2)])
+            assert self.native.apply_verdicts(job, mask, reasons) == self.oracle.apply_verdicts(expected, mask, reasons)
 
     def propose(self, max_requests: int, max_bytes: int, *, decide: bool) -> None:
         """Form a batch as the leader; perhaps it is decided."""

@@ -54,7 +54,7 @@ class Pool:
     def stats(self) -> dict[str, int]:
         return {"unverified": self.out + sum(job.count for job in self.jobs)}
 
-    def apply_verdicts(self, job: Job, verdicts: bytes) -> list[tuple[int, int]]:
+    def apply_verdicts(self, job: Job, verdicts: bytes, reasons: bytes) -> list[tuple[int, int]]:
         self.applied.append(verdicts)
         self.out -= job.count
         return [(job.source, verdicts.count(0))]

@@ -10,9 +10,17 @@ from kit.requests import TestClient
 
 from smartbft import limits
 from smartbft._fastpath.pool import encode_request, join_requests, join_results
-from smartbft.errors import InvariantViolation, LocalProtocolError, MalformedMessage, Rejected, RemoteProtocolError
-from smartbft.smr.application import ExecutionContext, StateMachine, open_result
+from smartbft.errors import (
+    InvariantViolation,
+    LocalProtocolError,
+    MalformedMessage,
+    Rejected,
+    RemoteProtocolError,
+    ResultTooLarge,
+)
+from smartbft.smr.application import ExecutionContext, StateMachine, is_rejection, open_result, too_large
 from smartbft.smr.per_operation import PerOperation, as_batch
+from smartbft.testing.determinism.copies import split_results
 
 CONTEXT = ExecutionContext(instance=4, timestamp=1_000_000, seed=bytes(32))
 
@@ -52,7 +60,7 @@ class Echo(StateMachine):
         if operation == b"text":
             return "text"  # type: ignore[return-value]
         if operation == b"long":
-            return bytes(limits.MAX_RESULT_BYTES)
+            return bytes(limits.MAX_RESULT_BYTES + 1)
         return operation
 
     def snapshot(self) -> bytes:
@@ -69,7 +77,7 @@ def echo() -> PerOperation:
 
 def test_results_come_in_order_with_their_codes(echo: PerOperation) -> None:
     results = echo.execute_batch(batch(b"one", b"reject", b"", b"reject without code", b"long", b"two"), CONTEXT)
-    assert results == join_results([b"\0one", b"\7", b"", b"\xff", b"\xfe", b"\0two"])
+    assert results == join_results([b"\0one", b"\7", b"", b"\xff\0", too_large(limits.MAX_RESULT_BYTES + 1), b"\0two"])
 
 
 def test_the_application_sees_the_agreed_context_and_never_the_empty_operation(echo: PerOperation) -> None:
@@ -150,8 +158,85 @@ def test_open_result() -> None:
     with pytest.raises(Rejected) as rejection:
         open_result(b"\7")
     assert rejection.value.code == 7
-    with pytest.raises(MalformedMessage):
-        open_result(b"\7more")
+    for malformed in (b"\7more", b"\xff\1", b"\xff\0\0", b"\xff\1\0\0\0\0\0", b"\xff\2"):
+        with pytest.raises(MalformedMessage):
+            open_result(malformed)
+
+
+class Answers(StateMachine):
+    """Rejects with the code that an operation names, or answers with as many bytes; counts the answers."""
+
+    def __init__(self) -> None:
+        self.answers = 0
+
+    def execute(self, operation: bytes, context: ExecutionContext) -> bytes:
+        kind, number = operation[:1], int.from_bytes(operation[1:], "little")
+        if kind == b"r":
+            raise Rejected("rejected", number)
+        self.answers += 1
+        return bytes(number)
+
+    def snapshot(self) -> bytes:
+        return bytes([self.answers])
+
+    def restore(self, snapshot: bytes) -> None:
+        self.answers = snapshot[0]
+
+
+def answer(kind: bytes, number: int) -> bytes:
+    """The result of one operation of `Answers`."""
+    machine = PerOperation(Answers())
+    before = machine.snapshot()
+    (result,) = split_results(machine.execute_batch(batch(kind + number.to_bytes(4, "little")), CONTEXT), 1)
+    assert is_rejection(result) == (machine.snapshot() == before)
+    return result
+
+
+def test_every_code_is_the_applications() -> None:
+    """None stands for anything else: not for a result that is too long, nor for a rejection without a code."""
+    for code in range(256):
+        with pytest.raises(Rejected) as rejection:
+            open_result(answer(b"r", code))
+        assert rejection.value.code == code
+    assert len({answer(b"r", code) for code in range(256)}) == 256
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, limits.MAX_OPERATION_BYTES - 1, limits.MAX_OPERATION_BYTES])
+def test_a_result_may_be_as_long_as_an_operation(length: int) -> None:
+    result = answer(b"a", length)
+    assert open_result(result) == bytes(length)
+    assert len(result) <= limits.MAX_CODED_RESULT_BYTES
+
+
+@pytest.mark.parametrize("length", [limits.MAX_OPERATION_BYTES + 1, 1_000_000])
+def test_an_operation_whose_result_is_too_long_was_executed_and_never_rejected(length: int) -> None:
+    with pytest.raises(
+        ResultTooLarge, match=f"was executed; its result of {length} bytes is longer than the 65536"
+    ) as told:
+        open_result(answer(b"a", length))
+    assert told.value.length == length
+    assert not isinstance(told.value, Rejected)
+
+
+@pytest.mark.parametrize("like", [bytes, bytearray, memoryview])
+def test_whatever_is_bytes_like_will_do(like: Callable[[bytes], bytes]) -> None:
+    class Likes(Answers):
+        def execute(self, operation: bytes, context: ExecutionContext) -> bytes:
+            return like(operation)
+
+        def snapshot(self) -> bytes:
+            return like(b"state")
+
+    machine = PerOperation(Likes())
+    assert machine.execute_batch(batch(b"one"), CONTEXT) == join_results([b"\0one"])
+    assert machine.snapshot() == b"state"
+    assert open_result(like(b"\0one")) == b"one"
+
+
+def test_a_check_says_why(echo: PerOperation) -> None:
+    assert echo.why_refused(b"refuse") == (3, "refused")
+    assert echo.why_refused(b"stumble") == (0, "the check raised IndexError")
+    assert echo.why_refused(b"fine") == (0, "")
 
 
 def test_as_batch_wraps_only_what_needs_it(echo: PerOperation) -> None:

@@ -343,9 +343,10 @@ typedef struct {
     int32_t (*pass_time)(const fp_request_pool_t *pool, uint64_t now);
     /* The job is null if nothing waits. */
     int32_t (*take_unverified)(const fp_request_pool_t *pool, size_t most, fp_job_t **job);
-    /* `bad` gets `source | count` repeated; FP_INVALID: not one verdict per request. */
+    /* `reasons`: items, one per refused request, or fewer. `bad` gets `source | count` repeated; FP_INVALID: not one
+     * verdict per request. */
     int32_t (*apply_verdicts)(
-        const fp_request_pool_t *pool, const fp_job_t *job, fp_slice_t mask, fp_buffer_t *bad);
+        const fp_request_pool_t *pool, const fp_job_t *job, fp_slice_t mask, fp_slice_t reasons, fp_buffer_t *bad);
     int32_t (*form_batch)(
         const fp_request_pool_t *pool, size_t max_requests, size_t max_bytes, uint64_t timestamp,
         fp_buffer_t *digests, fp_buffer_t *data);

@@ -3,6 +3,8 @@
 //! Everything here parses hostile bytes: a length is compared with its limit and with what is left before it is used,
 //! and every layout has exactly one encoding.
 
+use std::borrow::Cow;
+
 use crate::hashing::hash_many;
 
 /// What is wrong with bytes from the network.
@@ -22,6 +24,10 @@ pub const REQUEST_HEADER_BYTES: usize = KEY_BYTES + 8 + 8 + 4;
 pub const REQUEST_OVERHEAD_BYTES: usize = REQUEST_HEADER_BYTES + SIGNATURE_BYTES;
 /// Replica, status, level, view, instance, agreed time, request digest.
 pub const REPLY_HEADER_BYTES: usize = 2 + 1 + 1 + 4 + 8 + 8 + DIGEST_BYTES;
+/// The longest result that is kept and sent: a code, and 64 KiB.
+pub const MAX_RESULT_BYTES: usize = 1 + 64 * 1024;
+/// What stands for a longer one begins with these bytes; its length follows.
+const TOO_LARGE: [u8; 2] = [255, 1];
 /// Length and kind.
 pub const FRAME_HEADER_BYTES: usize = 5;
 
@@ -201,6 +207,15 @@ impl Domains {
             }
         }
     }
+}
+
+/// A result as it is kept and sent: itself, or that it is too long (`smartbft.smr.application.fitting`).
+pub fn fitting(result: &[u8]) -> Cow<'_, [u8]> {
+    if result.len() <= MAX_RESULT_BYTES {
+        return Cow::Borrowed(result);
+    }
+    let length = u32::try_from(result.len()).unwrap_or(u32::MAX);
+    Cow::Owned([&TOO_LARGE[..], &length.to_le_bytes()].concat())
 }
 
 /// The fields of a reply before its result.

@@ -306,7 +306,8 @@ cdef extern from "fastpath.h" nogil:
         int32_t (*pass_time)(const fp_request_pool_t *pool, uint64_t now) noexcept nogil
         int32_t (*take_unverified)(const fp_request_pool_t *pool, size_t most, fp_job_t **job) noexcept nogil
         int32_t (*apply_verdicts)(
-            const fp_request_pool_t *pool, const fp_job_t *job, fp_slice_t mask, fp_buffer_t *bad) noexcept nogil
+            const fp_request_pool_t *pool, const fp_job_t *job, fp_slice_t mask, fp_slice_t reasons,
+            fp_buffer_t *bad) noexcept nogil
         int32_t (*form_batch)(
             const fp_request_pool_t *pool, size_t max_requests, size_t max_bytes, uint64_t timestamp,
             fp_buffer_t *digests, fp_buffer_t *data) noexcept nogil

@@ -160,9 +160,11 @@ class RequestPool:
         are those of sessions that can no longer be opened, by this clock or by the next batch. `admit` does it too."""
     def take_unverified(self, max_requests: int) -> VerifyJob | None:
         """The next requests to verify: prioritised ones first, then round-robin over sources, oldest first."""
-    def apply_verdicts(self, job: VerifyJob, mask: Buffer) -> list[tuple[int, int]]:
+    def apply_verdicts(self, job: VerifyJob, mask: Buffer, reasons: Buffer = b"") -> list[tuple[int, int]]:
         """Mask bytes: 1 valid, 0 bad signature, 2 refused by the application's check. Returns `(source, bad)` for each
         source of requests with bad signatures: whoever brought each of them first. Requests that were dropped or decided meanwhile are passed over.
+        `reasons` are items as `join_results` makes them, one for each refused request in their order, or fewer: what
+        the client of each gets with its refusal.
 
         Raises ValueError: not one verdict per request."""
     # proposing and voting

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from smartbft import limits
 from smartbft._fastpath import coin as native
+from smartbft._fastpath.pool import encode_request, join_requests
 from smartbft.errors import ConfigError, LocalProtocolError, MalformedMessage, Rejected
 from smartbft.smr.application import BatchStateMachine, ExecutionContext, LocalOptions
 
@@ -57,6 +58,8 @@ _REPLY_OVERHEAD_BYTES = limits.FRAME_HEADER_BYTES + limits.REPLY_HEADER_BYTES
 PAPER_MINT_RECEIPT_BYTES = PAPER_MINT_REPLY_BYTES - _REPLY_OVERHEAD_BYTES
 PAPER_SPEND_RECEIPT_BYTES = PAPER_SPEND_REPLY_BYTES - _REPLY_OVERHEAD_BYTES
 
+
+_CODE_AT = 4  # in a result list, after the length of the first result
 
 # --- operations
 
@@ -281,6 +284,13 @@ class CoinApplication(BatchStateMachine):
     def check_batch(self, data: bytes) -> bytes:
         """One byte per request: 1 where the operation is well-formed and can be valid in some state, else 0."""
         return self.state.check_batch(data)
+
+    def why_refused(self, operation: bytes) -> tuple[int, str]:
+        """The code of an operation that can be valid in no state, and what it means."""
+        request = encode_request(bytes(limits.KEY_BYTES), 1, 1, operation, bytes(limits.SIGNATURE_BYTES))
+        # What the check refuses is rejected in every state, and before the state is looked at.
+        code = native.CoinState(bytes(limits.DIGEST_BYTES), b"").execute_batch(join_requests([request]))[_CODE_AT]
+        return code, CODE_NAMES[code]
 
     def snapshot(self) -> bytes:
         """The coins in the order of their ids."""

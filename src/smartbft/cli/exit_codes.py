@@ -15,6 +15,7 @@ from smartbft.errors import (
     LocalProtocolError,
     Rejected,
     RemoteProtocolError,
+    ResultTooLarge,
     StateDiverged,
     StorageError,
 )
@@ -64,6 +65,7 @@ _BY_CLASS: tuple[tuple[type[BaseException], ExitCode], ...] = (
     (ConfigError, ExitCode.CONFIGURATION),
     (Indeterminate, ExitCode.OUTCOME_UNKNOWN),
     (Rejected, ExitCode.REJECTED),
+    (ResultTooLarge, ExitCode.INTERNAL),
     (ClientError, ExitCode.UNREACHABLE),
     (StorageError, ExitCode.STORAGE),
     (CheckFailed, ExitCode.DIVERGENCE),

@@ -167,8 +167,14 @@ class RunningReplica:
             self._executor.restore(state.snapshots.newest.state, state.base)
         if not self._sequential:
             self._verifier = Verifier(self._verify_threads(), _VERIFY_NICE)
+            checks = OperationChecks(application)
             self._pump = VerificationPump(
-                self._pool, self._verifier, OperationChecks(application), self._clients.punish, self._loop
+                self._pool,
+                self._verifier,
+                checks,
+                self._clients.punish,
+                self._loop,
+                checks.why_refused,
             )
         self._driver = self._make_driver(self._executor, self._keeper)
         self._watch()

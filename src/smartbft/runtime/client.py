@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 
 from smartbft._fastpath.frames import REPLY, STATUS_ANSWER, FrameReader
-from smartbft._fastpath.pool import BAD_SIGNATURE, EXECUTED, SESSION_REFUSED
+from smartbft._fastpath.pool import EXECUTED, SESSION_REFUSED
 from smartbft.config import ClientProfile, Genesis, Seconds, parse_seconds
 from smartbft.config.replica import Persistence, Transport
 from smartbft.crypto.keys import load_signer
@@ -53,6 +53,7 @@ from smartbft.runtime.requests import (
     SignedRequest,
     check_operation,
     reading_of,
+    rejection,
 )
 from smartbft.types import SIGNATURES
 
@@ -521,8 +522,7 @@ class AsyncClient(ClientConnections):
             settled = partial(pending.request.unknown, pending.votes.difference())
             pending.fail(settled)
         else:
-            reason = "its signature is bad" if outcome.status == BAD_SIGNATURE else "the application's check refuses it"
-            settled = partial(Rejected, f"the request was not ordered: {reason}")
+            settled = partial(rejection, outcome)
             pending.fail(settled)
         if pending.unknown:
             self._late[pending.request.digest] = settled
@@ -544,15 +544,20 @@ class AsyncClient(ClientConnections):
         while (lowest := next(iter(self._pending), executed)) < executed and not self._pending[lowest].waiting:
             self._drop(lowest)
 
-    def _no_answer(self, pending: Pending, seconds: float) -> Indeterminate:
+    def _no_answer(self, pending: Pending, seconds: float) -> Indeterminate | Rejected:
         """The error of an invocation whose time is over.
 
-        It never says that nothing happened, not even where all replicas say that they have no room: a leader that lies
-        about that may have the request ordered all the same, and a replica that refused it may take it when it comes
-        again.
+        It never says that a request was not executed which may be, not even where all replicas say that they have no
+        room: a leader that lies about that may have it ordered all the same, and a replica that refused it may take it
+        when it comes again.
         """
         request, votes = pending.request, pending.votes
         statuses = votes.statuses()
+        final = votes.final(self._f)
+        if final is not None:  # and they give different reasons
+            refused = self._collector.refusal(final, votes)
+            self._settle(request.digest, refused)
+            return rejection(refused)
         if votes.count(SESSION_REFUSED) > self._f and request.session == self._session:
             self._begin_session()
         said = ", ".join(f"replica {replica} {STATUS_NAMES[status]}" for replica, status in sorted(statuses.items()))

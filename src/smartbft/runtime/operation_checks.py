@@ -44,6 +44,15 @@ class OperationChecks:
         except BaseException:
             return bytes(self._passes(*request) for request in split_requests(data))
 
+    def why_refused(self, operation: bytes) -> tuple[int, str]:
+        """Code and text for the client of an operation that was refused; none where the application fails to say."""
+        try:
+            return self._application.why_refused(operation)
+        except (InvariantViolation, KeyboardInterrupt):
+            raise
+        except BaseException:  # its failure is in the log, from the check itself
+            return 0, ""
+
     def _verdicts(self, data: bytes) -> bytes:
         checks = self._application.check_batch(data)
         if not isinstance(checks, bytes):

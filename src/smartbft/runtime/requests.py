@@ -15,7 +15,7 @@ from smartbft._fastpath.verify import verify
 from smartbft.arguments import bytes_of
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import Signer
-from smartbft.errors import Indeterminate, LocalProtocolError, MalformedMessage
+from smartbft.errors import Indeterminate, LocalProtocolError, MalformedMessage, Rejected
 from smartbft.limits import (
     CLIENT_RETRANSMIT_SECONDS,
     FRAME_HEADER_BYTES,
@@ -31,7 +31,8 @@ _REPLY = struct.Struct("<HBBIQQ32s")
 # Bytes of a reply before what correct replicas say alike.
 _REPLICA_FIELD_BYTES = 2
 _LEVEL_AT = 1  # after them
-_FINAL = frozenset((REJECTED, BAD_SIGNATURE))
+# Refusals that every correct replica gives alike, at all times.
+_FINAL = (REJECTED, BAD_SIGNATURE)
 STATUS_NAMES = {
     EXECUTED: "EXECUTED",
     OVERLOADED: "OVERLOADED",
@@ -129,7 +130,7 @@ class Outcome:
 
     Attributes:
         status: EXECUTED, REJECTED, BAD_SIGNATURE or SESSION_REFUSED; or `RESULTS_DIFFER`.
-        result: the application's result (EXECUTED).
+        result: the application's result (EXECUTED), or code and text of its check (REJECTED).
         instance: the consensus instance that ordered it (EXECUTED).
         agreed_time: microseconds; for SESSION_REFUSED one between the clocks of correct replicas.
         level: persistence of the replies (EXECUTED): 0 memory, 1 asynchronous, 2 synchronous.
@@ -166,7 +167,15 @@ class ReplyVotes:
 
     def results(self) -> Counter[bytes]:
         """How many replicas gave which result."""
-        return Counter(reply[REPLY_HEADER_BYTES - _REPLICA_FIELD_BYTES :] for reply in self.executed())
+        return Counter(map(_result_of, self.executed()))
+
+    def reasons(self, status: int) -> Counter[bytes]:
+        """How many replicas that answered with this status gave which reason."""
+        return Counter(_result_of(reply) for reply in self.replies.values() if reply[0] == status)
+
+    def final(self, f: int) -> int | None:
+        """The status of a refusal that more than `f` replicas give and that is final, if there is one."""
+        return next((status for status in _FINAL if self.count(status) > f), None)
 
     def difference(self) -> str:
         """How the replies of those that executed the request differ, in words; empty if they do not."""
@@ -267,9 +276,9 @@ class ReplyCollector:
         """The status of the outcome, if this reply completes one.
 
         Every correct replica judges an operation and a signature alike: the refusal of one of them is final, and it is
-        among ``f + 1``. A session is judged by the clock: only of ``2f + 1`` readings does the middle one lie between
-        those of two correct replicas. And OVERLOADED is never an outcome: a liar may keep what the others do not take,
-        and have it ordered.
+        among ``f + 1``. They give one reason; should a liar have given another, one more is waited for. A session is
+        judged by the clock: only of ``2f + 1`` readings does the middle one lie between those of two correct replicas.
+        And OVERLOADED is never an outcome: a liar may keep what the others do not take, and have it ordered.
         """
         if status == EXECUTED:
             same = Counter(votes.executed())
@@ -281,7 +290,9 @@ class ReplyCollector:
         count = votes.count(status)
         if status == SESSION_REFUSED:
             return status if count > 2 * self._f else None
-        return status if status in _FINAL and count > self._f else None
+        if status not in _FINAL or count <= self._f:
+            return None
+        return status if count > 2 * self._f or votes.reasons(status)[_result_of(body)] > self._f else None
 
     def _outcome(self, status: int, payload: bytes, votes: ReplyVotes) -> Outcome:
         if status == EXECUTED:
@@ -292,11 +303,31 @@ class ReplyCollector:
                 time for answered, time in map(_status_and_time, votes.replies.values()) if answered == status
             )
             return Outcome(status, b"", 0, readings[(len(readings) - 1) // 2], 0)
-        return Outcome(status, b"", 0, 0, 0)
+        return self.refusal(status, votes)
+
+    def refusal(self, status: int, votes: ReplyVotes) -> Outcome:
+        """The outcome of a request that is refused for good, with the reason that ``f + 1`` replicas give, if any."""
+        reasons = [reason for reason, count in votes.reasons(status).items() if count > self._f]
+        return Outcome(status, reasons[0] if reasons else b"", 0, 0, 0)
+
+
+def _result_of(body: bytes) -> bytes:
+    return body[REPLY_HEADER_BYTES - _REPLICA_FIELD_BYTES :]
 
 
 def _status_and_time(body: bytes) -> tuple[int, int]:
     return body[0], reading_of(bytes(_REPLICA_FIELD_BYTES) + body)
+
+
+def rejection(outcome: Outcome) -> Rejected:
+    """The error of an invocation whose request was refused for good before it was ordered."""
+    if outcome.status == BAD_SIGNATURE:
+        return Rejected("the request was not ordered: its signature is bad")
+    code, text = outcome.result[:1], outcome.result[1:].decode("utf-8", "replace")
+    shown = "".join(character if character.isprintable() else " " for character in text).strip()
+    why = f": {shown}" if shown else ""
+    named = f" (code {code[0]})" if code and code[0] else ""
+    return Rejected(f"the request was not ordered: the application's check refuses it{why}{named}", *code)
 
 
 def reading_of(payload: bytes) -> int:

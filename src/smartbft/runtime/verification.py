@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from smartbft._fastpath.pool import FROM_MEMBER, RequestPool, Verifier, VerifyJob
+from smartbft._fastpath.pool import FROM_MEMBER, RequestPool, Verifier, VerifyJob, join_results, split_requests
 from smartbft.errors import ApplicationFailed
 from smartbft.limits import (
     LOOP_TICK_SECONDS,
     MAX_BAD_SIGNATURES_PER_SOURCE,
+    MAX_REASON_BYTES,
+    MAX_REASONS_PER_JOB,
     VERIFY_ENOUGH_REQUESTS,
     VERIFY_JOB_REQUESTS,
     VERIFY_JOBS_IN_FLIGHT,
@@ -41,6 +43,10 @@ def combine(mask: bytes, checks: bytes) -> bytes:
     return wide.to_bytes(size, "little")
 
 
+def _no_reason(operation: bytes) -> tuple[int, str]:
+    return 0, ""
+
+
 class Loop(Protocol):
     """What the pump needs of an event loop."""
 
@@ -60,6 +66,7 @@ class VerificationPump:
         check_batch: the application's stateless check, one byte per request of a request list.
         punish: called with a connection's pool source when it sent too many bad signatures.
         loop: tells the time, and wakes the pump when a pause is over.
+        why_refused: code and text for the client of an operation that the check refuses.
 
     Signatures are cheaper together. While requests trickle in, from many connections one at a time, jobs are submitted
     no closer than a short pause, unless enough requests wait. After a pause without jobs, a request is verified at
@@ -73,8 +80,10 @@ class VerificationPump:
         check_batch: Callable[[bytes], bytes],
         punish: Callable[[int], None],
         loop: Loop,
+        why_refused: Callable[[bytes], tuple[int, str]] = _no_reason,
     ) -> None:
         self._loop = loop
+        self._why_refused = why_refused
         self._not_before = 0.0
         self._wakes = False
         self._closed = False
@@ -139,7 +148,7 @@ class VerificationPump:
 
     def _apply(self, job: VerifyJob) -> None:
         verdicts = combine(job.mask, self._check_batch(job.data))
-        for source, count in self._pool.apply_verdicts(job, verdicts):
+        for source, count in self._pool.apply_verdicts(job, verdicts, self._reasons(job, verdicts)):
             if source >= FROM_MEMBER:
                 member = source - FROM_MEMBER
                 self._liars[member] = self._liars.get(member, 0) + count
@@ -148,3 +157,18 @@ class VerificationPump:
             self._bad[source] = bad
             if source and bad > MAX_BAD_SIGNATURES_PER_SOURCE:
                 self._punish(source)
+
+    def _reasons(self, job: VerifyJob, verdicts: bytes) -> bytes:
+        """What the clients of the first refused requests get, as a list of items; nobody else is looked at."""
+        if REFUSED not in verdicts:
+            return b""
+        requests = split_requests(job.data)
+        refused = [number for number, verdict in enumerate(verdicts) if verdict == REFUSED][:MAX_REASONS_PER_JOB]
+        return join_results([_reason(*self._why_refused(requests[number][3])) for number in refused])
+
+
+def _reason(code: int, text: str) -> bytes:
+    """Code and text of a refusal, as they travel; nothing if there is nothing to say."""
+    if not code and not text:
+        return b""
+    return bytes([code]) + text.encode("utf-8", "replace")[: MAX_REASON_BYTES - 1]

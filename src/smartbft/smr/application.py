@@ -18,14 +18,19 @@ from typing import Any, Protocol, Self
 
 from blake3 import blake3
 
-from smartbft.errors import MalformedMessage, Rejected
+from smartbft.arguments import bytes_of
+from smartbft.errors import MalformedMessage, Rejected, ResultTooLarge
+from smartbft.limits import MAX_CODED_RESULT_BYTES, MAX_RESULT_BYTES
 
 #: First byte of a result: the operation was carried out.
 OK = 0
-#: Code of an operation that an application refused without giving a code.
-UNSPECIFIED = 255
-#: Code of an operation that was carried out, but whose result is too long to be kept and sent.
-RESULT_TOO_LARGE = 254
+# First byte of what is neither a result nor a rejection with a code: more follows it, so that every code from 1 to 255,
+# which stands alone, is the application's.
+_MARK = 255
+#: Result of an operation that an application rejected without giving a code.
+NO_CODE = bytes([_MARK, 0])
+# What `too_large` begins with.
+_TOO_LARGE = bytes([_MARK, 1])
 _SHOWN_OPERATION_BYTES = 64
 
 
@@ -68,8 +73,8 @@ class LocalOptions:
 class StateMachine(ABC):
     """Base class of an application written in plain Python, one operation at a time.
 
-    A result travels as ``u8 code | what execute returned``: code 0, or the code of the `Rejected` that `execute` raised
-    (then nothing follows). `open_result` takes it apart.
+    A result travels as ``0 | what execute returned``, or as the code of the `Rejected` that `execute` raised, alone
+    (docs/wire-format.md). `open_result` takes it apart.
     """
 
     #: Whether a third party must be able to check who asked for what: then requests have to be signed.
@@ -93,12 +98,14 @@ class StateMachine(ABC):
 
     @abstractmethod
     def execute(self, operation: bytes, context: ExecutionContext) -> bytes:
-        """Carry out one operation and return its result, at most `limits.MAX_RESULT_BYTES` - 1 bytes.
+        """Carry out one operation and return its result, bytes or bytes-like, at most `limits.MAX_RESULT_BYTES`.
+
+        The effects of an operation with a longer result stay; its client gets `ResultTooLarge`.
 
         Raises:
-            Rejected: the operation is refused, with a code from 1 to 255. That is an ordered result like any other and
-                must leave the state as it was. Any other exception is a bug of the application, which every replica
-                would meet at the same operation: the replica stops, for its state is no longer known.
+            Rejected: the operation is refused, with a code from 1 to 255, or none. That is an ordered result like any
+                other and must leave the state as it was. Any other exception is a bug of the application, which every
+                replica would meet at the same operation: the replica stops, for its state is no longer known.
         """
 
     def check(self, operation: bytes) -> None:  # noqa: B027 - may be left out: then everything passes
@@ -106,7 +113,8 @@ class StateMachine(ABC):
         replicas at all times). What passes may still be rejected by `execute`.
 
         Raises:
-            Rejected: not an operation of this application.
+            Rejected: not an operation of this application. Its code and its text reach the client, so they, too, must
+                follow from the operation alone.
         """
 
     @abstractmethod
@@ -140,6 +148,9 @@ class BatchStateMachine(Protocol):
     def execute_batch(self, data: bytes, context: ExecutionContext) -> bytes:
         """Execute a request list in order; returns the result list, one result per request.
 
+        A result has at most `limits.MAX_RESULT_BYTES` and one byte, for a code; instead of a longer one its client gets
+        what `too_large` returns.
+
         Raises:
             Exception: a bug of the application; the replica stops.
         """
@@ -151,6 +162,12 @@ class BatchStateMachine(Protocol):
         May be called from another thread while a batch executes.
         """
         ...
+
+    def why_refused(self, operation: bytes) -> tuple[int, str]:
+        """Why `check_batch` refuses an operation, for its client: a code from 1 to 255, or 0 for none, and a text; by
+        the operation's bytes alone.
+        """
+        return 0, ""
 
     def snapshot(self) -> bytes:
         """As `StateMachine.snapshot`."""
@@ -214,12 +231,38 @@ def open_result(result: bytes) -> bytes:
     """What `StateMachine.execute` returned, from the result that a client got (b"" for the empty operation).
 
     Raises:
-        Rejected: the operation was refused; `code` is the application's code.
+        Rejected: the operation was refused; `code` is the application's code, 0 if it gave none.
+        ResultTooLarge: the operation was executed, and its result was too long to be sent.
     """
+    result = bytes_of(result, "a result")
     if not result:
         return b""
     if result[0] == OK:
         return result[1:]
-    if len(result) > 1:
-        raise MalformedMessage("a rejection carries nothing but its code")
-    raise Rejected(f"the application rejected the operation with code {result[0]}", result[0])
+    if result == NO_CODE:
+        raise Rejected("the application rejected the operation, without a code")
+    if len(result) == 1:
+        raise Rejected(f"the application rejected the operation with code {result[0]}", result[0])
+    if result.startswith(_TOO_LARGE) and len(result) == len(too_large(0)):
+        length = int.from_bytes(result[len(_TOO_LARGE) :], "little")
+        raise ResultTooLarge(
+            f"the operation was executed; its result of {length} bytes is longer than the {MAX_RESULT_BYTES} that can "
+            "be sent",
+            length,
+        )
+    raise MalformedMessage("not the result of a StateMachine: neither accepted, nor rejected with a code alone")
+
+
+def is_rejection(result: bytes) -> bool:
+    """Whether a `StateMachine` rejected the operation that has this result."""
+    return result == NO_CODE or (len(result) == 1 and result[0] != OK)
+
+
+def too_large(length: int) -> bytes:
+    """What stands for a result of so many bytes that is too long to be kept and sent."""
+    return _TOO_LARGE + min(length, 2**32 - 1).to_bytes(4, "little")
+
+
+def fitting(result: bytes) -> bytes:
+    """The result of a request as it is kept and sent: itself, or that it is too long."""
+    return result if len(result) <= MAX_CODED_RESULT_BYTES else too_large(len(result))

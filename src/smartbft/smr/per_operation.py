@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from smartbft import limits
 from smartbft._fastpath.pool import join_results, split_requests
-from smartbft.errors import POISON_ADVICE, ApplicationFailed, InvariantViolation, LocalProtocolError, Rejected
+from smartbft.arguments import bytes_of
+from smartbft.errors import (
+    POISON_ADVICE,
+    ApplicationFailed,
+    ArgumentTypeError,
+    InvariantViolation,
+    LocalProtocolError,
+    Rejected,
+)
+from smartbft.limits import MAX_RESULT_BYTES
 from smartbft.smr.application import (
+    NO_CODE,
     OK,
-    RESULT_TOO_LARGE,
-    UNSPECIFIED,
     BatchStateMachine,
     ExecutionContext,
     StateMachine,
     name_operation,
+    too_large,
 )
 
 
@@ -42,8 +50,8 @@ class PerOperation(BatchStateMachine):
         """Execute a request list in order; returns the result list.
 
         Raises:
-            ApplicationFailed: the application raised something other than `Rejected`, or returned something other than
-                bytes. The replica must stop.
+            ApplicationFailed: the application raised something other than `Rejected`, or returned something that is
+                not bytes-like. The replica must stop.
         """
         return join_results(list(self.slices(data, context)))
 
@@ -67,12 +75,26 @@ class PerOperation(BatchStateMachine):
         """One byte per request of a request list: 1 where the operation passes `StateMachine.check`, else 0."""
         return bytes(self._passes(operation) for _, _, _, operation, _ in split_requests(data))
 
+    def why_refused(self, operation: bytes) -> tuple[int, str]:
+        """Code and text of what `StateMachine.check` raises."""
+        try:
+            self.machine.check(operation)
+        except Rejected as rejection:
+            code = rejection.code
+            return (code if isinstance(code, int) and 0 <= code <= 255 else 0), str(rejection)
+        except (InvariantViolation, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            return 0, f"the check raised {type(error).__name__}"
+        return 0, ""
+
     def snapshot(self) -> bytes:
-        """The application's snapshot. Raises ApplicationFailed: it is no bytes."""
+        """The application's snapshot. Raises ApplicationFailed: it is not bytes-like."""
         made = self.machine.snapshot()
-        if not isinstance(made, bytes):
-            raise ApplicationFailed(f"the application's snapshot is {type(made).__name__}, not bytes")
-        return made
+        try:
+            return bytes_of(made, "a snapshot")
+        except ArgumentTypeError:
+            raise ApplicationFailed(f"the application's snapshot is {type(made).__name__}, not bytes") from None
 
     def restore(self, snapshot: bytes) -> None:
         """Restore the application. Raises ValueError."""
@@ -83,25 +105,26 @@ class PerOperation(BatchStateMachine):
         try:
             answer = self.machine.execute(operation, context)
         except Rejected as rejection:
-            return bytes([self._code(rejection)])
+            return self._rejection(rejection)
         except KeyboardInterrupt:  # somebody wants the program to end
             raise
         except BaseException as error:  # sys.exit() in an operation must not end a replica as if all were well
             raise _failure(repr(error), operation, context, position) from error
-        if not isinstance(answer, bytes):
-            raise _failure(f"it returned {type(answer).__name__}, not bytes", operation, context, position)
-        if len(answer) >= limits.MAX_RESULT_BYTES:
-            return bytes([RESULT_TOO_LARGE])
-        return bytes([OK]) + answer
+        try:
+            result = bytes_of(answer, "a result")
+        except ArgumentTypeError:
+            what = f"it returned {type(answer).__name__}, not bytes"
+            raise _failure(what, operation, context, position) from None
+        return bytes([OK]) + result if len(result) <= MAX_RESULT_BYTES else too_large(len(result))
 
     @staticmethod
-    def _code(rejection: Rejected) -> int:
-        code = rejection.code or UNSPECIFIED
-        if not isinstance(code, int) or not 1 <= code <= 255:
+    def _rejection(rejection: Rejected) -> bytes:
+        code = rejection.code or 0
+        if not isinstance(code, int) or not 0 <= code <= 255:
             raise ApplicationFailed(
                 f"the application rejected with code {code!r}; codes go from 1 to 255: {POISON_ADVICE}"
             ) from rejection
-        return code
+        return bytes([code]) if code else NO_CODE
 
     def _passes(self, operation: bytes) -> bool:
         """A check that fails on a client's bytes in any way refuses them: it must not stop the replica."""

@@ -175,9 +175,9 @@ class Reception:
         header = self.rules.replica.to_bytes(2, "little") + bytes([status, level]) + self.view.to_bytes(4, "little")
         return header + self.instance.to_bytes(8, "little") + time.to_bytes(8, "little") + digest + result
 
-    def _refuse(self, source: int, digest: bytes, status: int) -> None:
+    def _refuse(self, source: int, digest: bytes, status: int, reason: bytes = b"") -> None:
         time = self.now if status == native.SESSION_REFUSED else self.agreed_time
-        self._reply(source, self._encode_reply(status, 0, time, digest, b""), OPTIONAL_REPLY_BYTES)
+        self._reply(source, self._encode_reply(status, 0, time, digest, reason), OPTIONAL_REPLY_BYTES)
 
     def take_replies(self) -> list[tuple[int, bytes]]:
         """As `RequestPool.take_replies`."""
@@ -336,23 +336,25 @@ class Reception:
             job.append(entry)
         return job
 
-    def apply_verdicts(self, job: list[Pending], mask: bytes) -> list[tuple[int, int]]:
+    def apply_verdicts(self, job: list[Pending], mask: bytes, reasons: bytes = b"") -> list[tuple[int, int]]:
         """As `RequestPool.apply_verdicts`."""
         bad: dict[int, int] = {}
+        texts = iter(result_list(reasons))
         for entry, verdict in zip(job, mask, strict=True):
+            reason = next(texts, b"") if verdict > 1 else b""
             if self.by_digest.get(entry.digest) is not entry:
                 continue
             if verdict == 1:
                 self._accept(entry)
             else:
-                self._reject(entry, native.REJECTED if verdict else native.BAD_SIGNATURE)
+                self._reject(entry, native.REJECTED if verdict else native.BAD_SIGNATURE, reason)
             if verdict == 0:
                 bad[entry.source] = bad.get(entry.source, 0) + 1
         return list(bad.items())
 
-    def _reject(self, entry: Pending, status: int) -> None:
+    def _reject(self, entry: Pending, status: int, reason: bytes = b"") -> None:
         self._discard(entry)
-        self._refuse(entry.route, entry.digest, status)
+        self._refuse(entry.route, entry.digest, status, reason)
 
     def _accept(self, entry: Pending) -> None:
         entry.counted = False

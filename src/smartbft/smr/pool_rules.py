@@ -7,6 +7,7 @@ from dataclasses import replace
 from smartbft._fastpath import pool as native
 from smartbft._fastpath.pool import join_requests
 from smartbft.errors import LocalProtocolError, MalformedMessage
+from smartbft.smr.application import fitting
 from smartbft.smr.hold_rules import HoldOracle
 from smartbft.smr.pool_reception import NO_SOURCE, Reception, chunks, parse, result_list
 from smartbft.smr.session_snapshot import KeptSession, decode_sessions, encode_sessions, keep, restore
@@ -190,7 +191,7 @@ class PoolOracle(Reception):
             if number != session.executed + 1 or number > session.ordered:
                 raise LocalProtocolError(f"request {number} was executed out of order")
             session.executed = number
-            session.replies[number] = self._encode_reply(native.EXECUTED, level, timestamp, digest, result)
+            session.replies[number] = self._encode_reply(native.EXECUTED, level, timestamp, digest, fitting(result))
             session.replies.pop(number - self.rules.window, None)
         self.executed_instance = instance
         self.ended = {id: (by, session) for id, (by, session) in self.ended.items() if by > instance}

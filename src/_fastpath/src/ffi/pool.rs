@@ -73,7 +73,8 @@ pub struct Table {
     pub drop_source: unsafe extern "C" fn(*const PoolHandle, u64) -> i32,
     pub pass_time: unsafe extern "C" fn(*const PoolHandle, u64) -> i32,
     pub take_unverified: unsafe extern "C" fn(*const PoolHandle, usize, *mut *mut Arc<VerifyJob>) -> i32,
-    pub apply_verdicts: unsafe extern "C" fn(*const PoolHandle, *const Arc<VerifyJob>, Slice, *mut Buffer) -> i32,
+    pub apply_verdicts:
+        unsafe extern "C" fn(*const PoolHandle, *const Arc<VerifyJob>, Slice, Slice, *mut Buffer) -> i32,
     pub form_batch: unsafe extern "C" fn(*const PoolHandle, usize, usize, u64, *mut Buffer, *mut Buffer) -> i32,
     pub resolve:
         unsafe extern "C" fn(*const PoolHandle, Slice, bool, *mut Buffer, *mut Buffer, *mut usize, *mut Buffer) -> i32,

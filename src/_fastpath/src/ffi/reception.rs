@@ -83,21 +83,22 @@ pub(super) unsafe extern "C" fn take_unverified(
     }
 }
 
-/// `bad` gets pairs of native 64-bit integers: source, count.
+/// `reasons` are items. `bad` gets pairs of native 64-bit integers: source, count.
 pub(super) unsafe extern "C" fn apply_verdicts(
     pool: *const PoolHandle,
     job: *const Arc<VerifyJob>,
     mask: Slice,
+    reasons: Slice,
     bad: *mut Buffer,
 ) -> i32 {
-    // SAFETY: the caller passes a live pool, job and mask, and a place for the outcome.
+    // SAFETY: the caller passes a live pool and job, mask and reasons, and a place for the outcome.
     unsafe {
-        let (job, mask) = (&*job, mask.as_bytes());
+        let (job, mask, reasons) = (&*job, mask.as_bytes(), reasons.as_bytes());
         if mask.len() != job.items.len() {
             return INVALID;
         }
         with(pool, |pool| {
-            let pairs = pool.apply_verdicts(job, mask);
+            let pairs = pool.apply_verdicts(job, mask, reasons);
             let packed = pairs.iter().flat_map(|(source, count)| [source.to_ne_bytes(), count.to_ne_bytes()]);
             hand_over(bad, packed.flatten().collect());
             OK

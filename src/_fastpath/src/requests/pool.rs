@@ -427,11 +427,11 @@ impl RequestPool {
     /// Refuses a request: a reply with this status to `source`, if there is one and it takes its answers.
     pub(super) fn refuse(&mut self, source: u64, digest: &Digest, status: u8) {
         self.counters.refused += 1;
-        self.tell_refused(source, digest, status);
+        self.tell_refused(source, digest, status, &[]);
     }
 
-    /// The reply of a refusal.
-    pub(super) fn tell_refused(&mut self, source: u64, digest: &Digest, status: u8) {
+    /// The reply of a refusal, with a reason in the place of a result.
+    pub(super) fn tell_refused(&mut self, source: u64, digest: &Digest, status: u8, reason: &[u8]) {
         if source == NO_SOURCE {
             return;
         }
@@ -445,7 +445,7 @@ impl RequestPool {
             agreed_time,
             digest: *digest,
         };
-        self.sources.reply_if_room(source, &header.encode());
+        self.sources.reply_if_room(source, &[&header.encode(), reason].concat());
     }
 
     /// Drops a session that can no longer be proposed for, refusing its pending requests.
@@ -475,7 +475,7 @@ impl RequestPool {
             if !self.entries[slot].named {
                 let entry = self.detach(slot);
                 self.counters.evicted += 1;
-                self.tell_refused(entry.route, &entry.digest, status);
+                self.tell_refused(entry.route, &entry.digest, status, &[]);
             } else if self.entries[slot].place == Place::Ready {
                 self.ready.remove(&mut self.entries, slot);
                 self.entries[slot].place = Place::Verified;

@@ -3,7 +3,7 @@
 use super::pool::{Misuse, RequestPool};
 use super::sessions::Session;
 use super::sources::NO_SOURCE;
-use crate::wire::{items, status, Digest, ReplyHeader, RequestView, SessionId, KEY_BYTES, REPLY_HEADER_BYTES};
+use crate::wire::{fitting, items, status, Digest, ReplyHeader, RequestView, SessionId, KEY_BYTES, REPLY_HEADER_BYTES};
 
 /// What all replies of a batch have in common.
 #[derive(Clone, Copy)]
@@ -32,6 +32,7 @@ impl Execution {
 impl Session {
     /// The next request of the session was executed: its reply takes the place of the one that leaves the window.
     pub fn keep_reply(&mut self, header: &ReplyHeader, result: &[u8], window: u64) {
+        let result = fitting(result);
         // The oldest reply's memory serves the new one.
         let mut reply = Vec::new();
         if self.replies.len() as u64 >= window {
@@ -40,7 +41,7 @@ impl Session {
         }
         reply.reserve_exact(REPLY_HEADER_BYTES + result.len());
         reply.extend_from_slice(&header.encode());
-        reply.extend_from_slice(result);
+        reply.extend_from_slice(&result);
         self.replies.push_back(reply);
         self.executed += 1;
     }

@@ -169,7 +169,7 @@ impl RequestPool {
     fn give_way(&mut self, slot: u32, status: u8) {
         let entry = self.discard(slot);
         self.counters.evicted += 1;
-        self.tell_refused(entry.route, &entry.digest, status);
+        self.tell_refused(entry.route, &entry.digest, status, &[]);
     }
 
     /// The clock shows this now: what has been idle for long goes, and so do sessions that can no longer be opened.

@@ -173,7 +173,7 @@ impl History {
         let job = self.jobs.swap_remove(which);
         let verdict = |first: u8| [1, 1, 2, 0][first as usize];
         let mask: Vec<u8> = job.items.iter().map(|item| verdict(item.request().signature()[0])).collect();
-        self.pool.apply_verdicts(&job, &mask);
+        self.pool.apply_verdicts(&job, &mask, &[]);
     }
 
     fn propose(&mut self) {

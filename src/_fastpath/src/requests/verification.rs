@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use super::pool::{Place, RequestPool};
-use super::sources::NO_SOURCE;
-use crate::wire::{push_item, status, RequestView};
+use crate::wire::{items, push_item, status, RequestView};
 
 /// Verdicts of a mask.
 pub const BAD: u8 = 0;
@@ -73,10 +72,14 @@ impl RequestPool {
     }
 
     /// Applies a mask to a job's requests as far as they are still here. Returns how many bad signatures came from which
-    /// source, in the order in which the sources first occur.
-    pub fn apply_verdicts(&mut self, job: &VerifyJob, mask: &[u8]) -> Vec<(u64, u64)> {
+    /// source, in the order in which the sources first occur. `reasons` are items, one for each request that the check
+    /// refuses, for their clients; where they end, clients get none.
+    pub fn apply_verdicts(&mut self, job: &VerifyJob, mask: &[u8], reasons: &[u8]) -> Vec<(u64, u64)> {
         let mut bad: Vec<(u64, u64)> = Vec::new();
+        let mut reasons = items(reasons);
         for (item, verdict) in job.items.iter().zip(mask) {
+            let refused = !matches!(*verdict, ACCEPTED | BAD);
+            let reason = if refused { reasons.next().and_then(Result::ok).unwrap_or_default() } else { &[] };
             // The very same bytes: neither another request in the slot nor one of another pool will do.
             if !self.entries.get(item.slot).is_some_and(|entry| Arc::ptr_eq(&entry.bytes, &item.bytes)) {
                 continue;
@@ -85,26 +88,23 @@ impl RequestPool {
                 ACCEPTED => self.accept(item.slot),
                 BAD => {
                     let owner = self.entries[item.slot].owner;
-                    self.reject(item.slot, status::BAD_SIGNATURE);
+                    self.reject(item.slot, status::BAD_SIGNATURE, &[]);
                     self.counters.bad_signatures += 1;
                     match bad.iter_mut().find(|(source, _)| *source == owner) {
                         Some((_, count)) => *count += 1,
                         None => bad.push((owner, 1)),
                     }
                 }
-                _ => self.reject(item.slot, status::REJECTED),
+                _ => self.reject(item.slot, status::REJECTED, reason),
             }
         }
         bad
     }
 
-    fn reject(&mut self, slot: u32, status: u8) {
+    fn reject(&mut self, slot: u32, status: u8, reason: &[u8]) {
         let entry = self.discard(slot);
-        if entry.route != NO_SOURCE {
-            self.refuse(entry.route, &entry.digest, status);
-        } else {
-            self.counters.refused += 1;
-        }
+        self.counters.refused += 1;
+        self.tell_refused(entry.route, &entry.digest, status, reason);
     }
 
     /// The request is authentic: it competes for its number, and its session for a place.
@@ -157,7 +157,7 @@ impl RequestPool {
         }
         let first = self.sessions.slab[session].ordered + 1 == number;
         if !placed && first && !entry.named && self.proposable_candidate(session, number) == Some(slot) {
-            self.reject(slot, status::OVERLOADED);
+            self.reject(slot, status::OVERLOADED, &[]);
         } else {
             self.make_idle(slot);
         }

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from blake3 import blake3
 
-from smartbft.smr.application import OK, RESULT_TOO_LARGE, BatchStateMachine
+from smartbft.smr.application import BatchStateMachine, is_rejection
 from smartbft.testing.determinism.copies import CopyFailed, Make, Seen, calls, execute, take_snapshot
 from smartbft.testing.determinism.divergence import Mistake, show_difference, show_result
 from smartbft.testing.determinism.script import Batch, Step, request_list
@@ -108,7 +108,7 @@ def _judge(
     if not step.operation and (result or after != before):
         shown = f"{show_result(result, coded=coded)}; {'state changed' if after != before else 'state unchanged'}"
         return Flaw(Mistake.EMPTY, index, shown, "an empty result; state unchanged", "required")
-    if coded and result and result[0] not in (OK, RESULT_TOO_LARGE) and after != before:
+    if coded and is_rejection(result) and after != before:
         old, new = show_difference(before, after)
         shown = show_result(result, coded=True)
         return Flaw(Mistake.REJECTED, index, f"{shown}; before: {old}", new, "the same copy, after the rejection")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from smartbft.smr.application import OK
+from smartbft.smr.application import OK, is_rejection
 from smartbft.testing.checkers import PropertyViolation
 from smartbft.testing.determinism.suspects import Suspect
 
@@ -130,7 +130,9 @@ def show_result(result: bytes, *, coded: bool) -> str:
         return f"result {show(result)}"
     if result[0] == OK:
         return f"result {show(result[1:])}"
-    return f"rejected with code {result[0]}"
+    if is_rejection(result):
+        return f"rejected with code {result[0]}" if len(result) == 1 else "rejected without a code"
+    return "a result that is too long"
 
 
 def show_difference(first: bytes, second: bytes) -> tuple[str, str]:
