@@ -106,20 +106,7 @@ class RunningReplica:
         self._server: DecisionServer | None = None
         self._pool = self._make_pool()
         self._driver: Driver | None = None
-        self._core = Core(
-            self._id,
-            self._genesis.view,
-            self._domains,
-            secrets.consensus,
-            self._pool,
-            self._genesis.parameters,
-            permanent=secrets.permanent,
-            verifier=Ed25519KeyVerifier(),
-            level=self._level,
-            ordering=ModSmart,
-            record_votes=self._config.record_votes,
-            make_pool=self._make_pool,
-        )
+        self._core = self._make_core(secrets)
         self._peers = PeerChannels(
             lambda peer: self._driving().peer_connected(peer),
             lambda peer, payload: self._driving().message(peer, payload),
@@ -148,6 +135,22 @@ class RunningReplica:
         self._learns = False
         self._key_files = ConsensusKeys(config.data_folder)
         self._keys = KeyDesk(self._key_files, self._lives, lambda made: self._driving().take(made))
+
+    def _make_core(self, secrets: Secrets) -> Core:
+        return Core(
+            self._id,
+            self._genesis.view,
+            self._domains,
+            secrets.consensus,
+            self._pool,
+            self._genesis.parameters,
+            permanent=secrets.permanent,
+            verifier=Ed25519KeyVerifier(),
+            level=self._level,
+            ordering=ModSmart,
+            record_votes=self._config.record_votes,
+            make_pool=self._make_pool,
+        )
 
     # --- start ---
 
