@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 from kit.coins import MINTER, OWNER, SECONDS, coin_cluster, session_folder, wallet_of
+from kit.patience import let_pass, until
 
-from smartbft import LocalCluster, Overloaded
+from smartbft import Indeterminate, LocalCluster, Overloaded
 from smartbft.apps import coin
 from smartbft.cli import sessions
-from smartbft.cli.sessions import OpenSession, SessionFile, SessionFolder, agreed_sessions, command_session
+from smartbft.cli.sessions import SessionFile, SessionFolder, command_session
 from smartbft.limits import MAX_SESSIONS_PER_KEY, SESSION_FILES_DAYS
+from smartbft.runtime.key_sessions import OpenSession, agreed_sessions
 from smartbft.runtime.reading import sessions_of
 from smartbft.types import Parameters
 
@@ -105,6 +107,25 @@ def test_the_limit_is_named_with_the_time_when_it_ends(run: Run, tmp_path: Path)
                     Overloaded, match=r"16 sessions open.*max_sessions_per_key.*ends in \d+ min \d+ s \(at .* UTC\)"
                 ):
                     await wallet.mint([1])
+
+    run(scenario)
+
+
+def test_a_client_says_which_limit_keeps_it_from_opening_a_session(run: Run) -> None:
+    """Not only commands: every client of the key hears it, and keeps its timeout."""
+
+    async def scenario() -> None:
+        async with coin_cluster(4) as cluster:
+            await exhaust(cluster)
+            async with cluster.client(MINTER) as client:
+                invoked = asyncio.ensure_future(client.invoke(coin.mint([1]), SECONDS))
+                await until(lambda: client._limit is not None and client._limit.done())
+                let_pass(SECONDS)
+                with pytest.raises(
+                    Indeterminate, match=r"16 sessions open.*max_sessions_per_key.*ends in .* UTC"
+                ) as raised:
+                    await invoked
+                assert (raised.value.session, raised.value.sequence) == (client.session, 1)
 
     run(scenario)
 

@@ -170,7 +170,7 @@ def test_a_key_says_which_limit_it_has_reached(cluster: Cluster) -> None:
     for command in (("balance",), ("coins",)):
         cluster.call("coin", *command, "--key", "minter")
     said = cluster.complaint("coin", "mint", 1, code=4)
-    assert "the key 'minter' has 16 sessions open" in said
+    assert "the key 'minter': it has 16 sessions open" in said
     assert "max_sessions_per_key" in said
     assert "UTC" in said
     cluster.stop(0, 1, 2, 3)

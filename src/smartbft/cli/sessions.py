@@ -15,36 +15,21 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from smartbft.errors import Overloaded
 from smartbft.limits import COMMANDS_AT_ONCE, SESSION_FILES_DAYS
 from smartbft.runtime.client import AsyncClient
+from smartbft.runtime.key_sessions import OpenSession, agreed_sessions, limit_reached
 from smartbft.runtime.reading import sessions_of
 
 _BUSY_LOOK_SECONDS = 0.05
 _MAX_FILE_BYTES = 256
 # A session that has less than this part of its lease left is not taken up again.
 _LEAST_PART_OF_LEASE = 8
-
-
-@dataclass(frozen=True)
-class OpenSession:
-    """A session as f + 1 replicas know it.
-
-    Attributes:
-        executed: its numbers up to here are used up.
-        left: microseconds until it ends, if nothing is ordered for it.
-    """
-
-    executed: int
-    left: int
 
 
 class _Kept(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -206,25 +191,6 @@ async def _take(folder: SessionFolder, key_name: str, deadline: float) -> Sessio
         await asyncio.sleep(_BUSY_LOOK_SECONDS)
 
 
-def agreed_sessions(answers: Sequence[Mapping[str, Any]], f: int) -> dict[int, OpenSession]:
-    """The open sessions that at least one correct replica knows, by number: what f + 1 answers say or exceed."""
-    told: dict[int, list[tuple[int, int]]] = {}
-    for answer in answers:
-        try:
-            found = msgspec.convert(answer.get("sessions"), list[tuple[int, int, int]])
-        except msgspec.ValidationError:
-            continue
-        for number, (executed, left) in {number: (executed, left) for number, executed, left in found}.items():
-            told.setdefault(number, []).append((executed, left))
-    agreed = {}
-    for number, readings in sorted(told.items()):
-        if len(readings) > f:
-            executed = sorted((one for one, _ in readings), reverse=True)[f]
-            left = sorted((one for _, one in readings), reverse=True)[f]
-            agreed[number] = OpenSession(executed, left)
-    return agreed
-
-
 def _resume(client: AsyncClient, kept: _Kept | None, known: Mapping[int, OpenSession]) -> bool:
     """Go on with a kept session, if it is still open and long enough so."""
     if kept is None or kept.session not in known:
@@ -239,22 +205,10 @@ def _resume(client: AsyncClient, kept: _Kept | None, known: Mapping[int, OpenSes
 
 def _check_room(client: AsyncClient, key_name: str, known: Mapping[int, OpenSession], problem: str) -> None:
     """Refuse at once what the replicas would refuse until a session ends, and say which limit that is."""
-    lasting = [session.left for session in known.values() if session.left > 0]
-    if len(lasting) < client.genesis.parameters.max_sessions_per_key:
-        return
-    kept = f"; sessions cannot be kept for the next command ({problem})" if problem else ""
-    raise Overloaded(
-        f"the key '{key_name}' has {len(lasting)} sessions open, as many as a key may have (max_sessions_per_key in "
-        f"the genesis): the first of them ends {_at(min(lasting))}, unless it is used again{kept}; nothing was sent"
-    )
-
-
-def _at(left: int) -> str:
-    """In how long, and when that is."""
-    when = datetime.now(UTC) + timedelta(microseconds=left)
-    minutes, seconds = divmod(-(-left // 1_000_000), 60)
-    wait = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
-    return f"in {wait} (at {when:%H:%M:%S} UTC)"
+    reached = limit_reached(known, client.genesis.parameters.max_sessions_per_key)
+    if reached:
+        kept = f"; sessions cannot be kept for the next command ({problem})" if problem else ""
+        raise Overloaded(f"nothing was sent, because of the key '{key_name}': {reached}{kept}")
 
 
 def _state_folder() -> Path:

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 
 from smartbft._fastpath.frames import REPLY, STATUS_ANSWER, FrameReader
-from smartbft._fastpath.pool import EXECUTED, SESSION_REFUSED
+from smartbft._fastpath.pool import EXECUTED, OVERLOADED, SESSION_REFUSED
 from smartbft.config import ClientProfile, Genesis, Seconds, parse_seconds
 from smartbft.config.replica import Persistence, Transport
 from smartbft.crypto.keys import load_signer
@@ -42,6 +42,7 @@ from smartbft.limits import (
 from smartbft.net.connection import Connection
 from smartbft.runtime.client_connections import CONNECT_FIRST, ClientConnections, fail
 from smartbft.runtime.clocks import ReplicaClocks, SessionNumbers
+from smartbft.runtime.key_sessions import learn_limit
 from smartbft.runtime.problems import problem_lines
 from smartbft.runtime.requests import (
     RESULTS_DIFFER,
@@ -117,6 +118,7 @@ class AsyncClient(ClientConnections):
         self._late: dict[bytes, _Settled] = {}  # what became of requests after an invocation had given up, by digest
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._ticker: asyncio.TimerHandle | None = None
+        self._limit: asyncio.Task[str] | None = None  # learns why no session is opened
 
     @classmethod
     def from_profile(cls, profile: ClientProfile | Path | str, key: str = "client") -> AsyncClient:
@@ -172,6 +174,8 @@ class AsyncClient(ClientConnections):
         self._closed = True
         if self._ticker is not None:
             self._ticker.cancel()
+        if self._limit is not None:
+            self._limit.cancel()
         for pending in self._all_pending():
             pending.fail(partial(pending.request.unknown, "the client was closed before the replicas answered"))
         closed = LocalProtocolError("the client is closed")
@@ -311,7 +315,7 @@ class AsyncClient(ClientConnections):
             if future.done() and not future.cancelled():  # it came in the last moment
                 return future.result()
             pending.unknown = True
-            raise self._no_answer(pending, seconds) from None
+            raise self._with_limit(self._no_answer(pending, seconds), pending) from None
         finally:
             # Whether anybody waits or not: the number stays in use until the replicas have settled it.
             pending.waiting.remove(future)
@@ -489,6 +493,7 @@ class AsyncClient(ClientConnections):
             pending.pause = min(2 * pending.pause, CLIENT_RETRANSMIT_MAX_SECONDS)
             pending.resend_at = now + pending.pause
         self._transmit(overdue, self._connections)
+        self._look_for_limit()
         self._ticker = loop.call_later(min(_TICK_SECONDS, self._retransmit), self._tick)
 
     def _settle(self, digest: bytes, outcome: Outcome) -> None:
@@ -543,6 +548,19 @@ class AsyncClient(ClientConnections):
         """Numbers are executed without a gap: those before an executed one are used up, by whatever request."""
         while (lowest := next(iter(self._pending), executed)) < executed and not self._pending[lowest].waiting:
             self._drop(lowest)
+
+    def _look_for_limit(self) -> None:
+        """Have it found out which limit keeps a session from being opened, while its first request is refused."""
+        first = self._pending.get(1)
+        if self._limit is None and first is not None and first.votes.count(OVERLOADED) > self._f:
+            self._limit = asyncio.get_running_loop().create_task(learn_limit(self))
+
+    def _with_limit(self, error: Exception, pending: Pending) -> Exception:
+        """An error that says, if that is known, why no session was opened."""
+        limit, request = self._limit, pending.request
+        if request.sequence != 1 or limit is None or not limit.done() or limit.cancelled() or not limit.result():
+            return error
+        return request.unknown(f"{error}; {limit.result()}") if isinstance(error, Indeterminate) else error
 
     def _no_answer(self, pending: Pending, seconds: float) -> Indeterminate | Rejected:
         """The error of an invocation whose time is over.

@@ -13,11 +13,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from smartbft.errors import NotEnoughReplies
-from smartbft.runtime.client import AsyncClient
 from smartbft.runtime.status import Question
+
+if TYPE_CHECKING:
+    from smartbft.runtime.client import AsyncClient
 
 # Between two attempts: the replicas that lag have a moment to catch up.
 _PAUSE_SECONDS = 0.03
