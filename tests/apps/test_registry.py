@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +10,7 @@ from smartbft.apps import BUILT_IN, create_application
 from smartbft.apps.coin import CoinApplication
 from smartbft.apps.coin_ledger import CoinLedgerApplication
 from smartbft.apps.counter import Counter
-from smartbft.errors import ConfigError
+from smartbft.errors import ApplicationFailed, ConfigError
 from smartbft.smr.application import ExecutionContext, LocalOptions
 from smartbft.smr.per_operation import PerOperation
 
@@ -49,6 +50,29 @@ def test_anybodys_own(monkeypatch) -> None:
         create_application("their_application:thing", CHAIN, {})
     with pytest.raises(ConfigError, match='has no "Missing"'):
         create_application("their_application:Missing", CHAIN, {})
+
+
+BROKEN = [
+    ("import sys\nsys.exit(0)\n", ConfigError, r"fails when it is imported: SystemExit\(0\)"),
+    ("1 / 0\n", ConfigError, r"fails when it is imported: ZeroDivisionError"),
+    ("none.attribute\n", ConfigError, r"fails when it is imported: NameError"),
+    ("import sys\nsys.missing\n", ConfigError, r"fails when it is imported: AttributeError"),
+    ("def broken(:\n", ConfigError, r"fails when it is imported: SyntaxError"),
+    ("def Machine():\n    1 / 0\n", ApplicationFailed, r"failed when it was made: ZeroDivisionError"),
+    ("import sys\ndef Machine():\n    sys.exit(0)\n", ApplicationFailed, r"failed when it was made: SystemExit\(0\)"),
+]
+
+
+@pytest.mark.parametrize(("code", "kind", "message"), BROKEN, ids=[message for _, _, message in BROKEN])
+def test_one_that_cannot_be_made_is_named_with_its_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, kind: type[Exception], message: str
+) -> None:
+    (tmp_path / "broken_application.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "broken_application", raising=False)
+    with pytest.raises(kind, match=message) as refused:
+        create_application("broken_application:Machine", CHAIN, {})
+    assert refused.value.__cause__ is not None, "its traceback"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from kit.requests import TestClient
 from smartbft._fastpath.pool import split_requests
 from smartbft.errors import InvariantViolation, Rejected
 from smartbft.limits import CHECK_FAILURE_FACTOR
+from smartbft.runtime.application_watch import ApplicationWatch
 from smartbft.runtime.operation_checks import OperationChecks
 from smartbft.smr.application import BatchStateMachine, ExecutionContext, StateMachine
 from smartbft.smr.per_operation import as_batch
@@ -94,6 +95,15 @@ def test_nobody_fills_the_log_with_it(kind: Any, caplog: pytest.LogCaptureFixtur
     for _ in range(CHECK_FAILURE_FACTOR**2):
         check(TestClient().requests(b"stumble"))
     assert len(tracebacks(caplog)) == 3
+
+
+@pytest.mark.parametrize("kind", [Careless, CarelessBatches])
+def test_a_slow_check_is_named(kind: Any, caplog: pytest.LogCaptureFixture) -> None:
+    check = OperationChecks(as_batch(kind()), ApplicationWatch(0.0))
+    check(TestClient().requests(b"one", b"two"))
+    check.close()
+    (line,) = [record.getMessage() for record in caplog.records if "is slow" in record.getMessage()]
+    assert "the check of 2 requests took" in line
 
 
 @pytest.mark.parametrize("kind", [Careless, CarelessBatches])

@@ -10,10 +10,11 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
-from smartbft.errors import ConfigError
+from smartbft.errors import ApplicationFailed, ConfigError
 from smartbft.runtime.application_names import BUILT_IN, mark_made
 from smartbft.smr.application import BatchStateMachine, LocalOptions, StateMachine
 from smartbft.smr.per_operation import as_batch
@@ -34,7 +35,8 @@ def create_application(
         local: this replica's configuration.
 
     Raises:
-        ConfigError: there is no such application, or its parameters are wrong.
+        ConfigError: there is no such application, its module cannot be imported, or its parameters are wrong.
+        ApplicationFailed: it raised something else when it was made.
     """
     target = _find(name)
     try:
@@ -47,6 +49,10 @@ def create_application(
         raise ConfigError(
             f'"{name}" does not take these parameters: {error}', field="application.parameters"
         ) from error
+    except (ConfigError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # sys.exit() in an application must not look like success
+        raise ApplicationFailed(f'the application "{name}" failed when it was made: {error!r}') from error
     if not isinstance(made, StateMachine) and not callable(getattr(made, "execute_batch", None)):
         raise ConfigError(f'"{name}" makes a {type(made).__name__}, which is no StateMachine', field=_FIELD)
     application = as_batch(made)
@@ -64,5 +70,15 @@ def _find(name: str) -> Any:
         return getattr(importlib.import_module(module_name), attribute)
     except ImportError as error:
         raise ConfigError(f'cannot import "{module_name}" for the application: {error}', field=_FIELD) from error
-    except AttributeError:
+    except (ConfigError, KeyboardInterrupt):
+        raise
+    except AttributeError as error:
+        if module_name not in sys.modules:
+            raise _import_failed(module_name, error) from error
         raise ConfigError(f'the module "{module_name}" has no "{attribute}"', field=_FIELD) from None
+    except BaseException as error:
+        raise _import_failed(module_name, error) from error
+
+
+def _import_failed(module_name: str, error: BaseException) -> ConfigError:
+    return ConfigError(f'the module "{module_name}" fails when it is imported: {error!r}', field=_FIELD)

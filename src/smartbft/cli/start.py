@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import logging
 import os
 import signal
 import sys
@@ -20,8 +21,11 @@ from smartbft.cli.parameters import look_in_working_folder
 from smartbft.cli.run import beside, new_event_loop
 from smartbft.config import Genesis, ReplicaConfig
 from smartbft.config.replica import LogLevel
+from smartbft.errors import ApplicationFailed, ConfigError
 from smartbft.net.descriptors import raise_limit
 from smartbft.smr.application import BatchStateMachine
+
+logger = logging.getLogger(__name__)
 
 # Container objects more than before at which Python looks for cycles (its default is 700).
 _COLLECT_AFTER_OBJECTS = 20_000
@@ -52,7 +56,7 @@ def start(home: Path, log_level: LogLevel | None, log_format: str, exit_with_par
 
 
 def make_application(config: ReplicaConfig, genesis: Genesis) -> BatchStateMachine:
-    """The application that the genesis names. Raises ConfigError."""
+    """The application that the genesis names. Raises ConfigError, ApplicationFailed."""
     from smartbft.apps import create_application
     from smartbft.smr.application import LocalOptions
 
@@ -63,7 +67,12 @@ def make_application(config: ReplicaConfig, genesis: Genesis) -> BatchStateMachi
         sync_floor_seconds=config.sync_floor_seconds,
         verify_signatures=config.signature_check == "sequential",
     )
-    return create_application(genesis.application, genesis.chain_id, genesis.application_parameters, local)
+    try:
+        return create_application(genesis.application, genesis.chain_id, genesis.application_parameters, local)
+    except (ConfigError, ApplicationFailed) as error:
+        if error.__cause__ is not None:  # the last line names the error, and this the line of code
+            logger.critical("the application cannot be made", exc_info=error)
+        raise
 
 
 async def _serve(

@@ -70,7 +70,9 @@ def _is_of(machine: object, path: str) -> bool:
         target: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
             target = getattr(target, part)
-    except (ImportError, AttributeError):
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # there is no such module, or it fails when it is imported: it is not where this comes from
         return False
     return isinstance(machine, target) if isinstance(target, type) else callable(target)
 

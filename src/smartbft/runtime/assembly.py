@@ -127,6 +127,7 @@ class RunningReplica:
         self._evidence = EvidenceDesk(config.evidence_folder, genesis.chain_id)
         self._desk = StatusDesk(self._facts, self._about_the_state, self._look_up)
         self._answered: tuple[dict[str, Any], bytes] = ({}, b"{}")
+        self._checks: OperationChecks | None = None
         self._pump: VerificationPump | None = None
         self._store = self._snapshot_store(MemoryFiles())
         self._keeper: SnapshotKeeper | None = None
@@ -163,21 +164,21 @@ class RunningReplica:
         state = await self._recover()
         application = self._application
         make = ThreadExecutor if application.native else SliceExecutor
-        watch = ApplicationWatch(self._genesis.parameters.request_timeout / 2_000_000)
-        self._executor = make(application, self._executed, self._failing.begin, watch)
+        watched = self._genesis.parameters.request_timeout / 2_000_000
+        self._executor = make(application, self._executed, self._failing.begin, ApplicationWatch(watched))
         self._keeper = self._make_keeper(self._executor)
         if state.snapshots.newest is not None:
             self._executor.restore(state.snapshots.newest.state, state.base)
         if not self._sequential:
             self._verifier = Verifier(self._verify_threads(), _VERIFY_NICE)
-            checks = OperationChecks(application)
+            self._checks = OperationChecks(application, ApplicationWatch(watched))
             self._pump = VerificationPump(
                 self._pool,
                 self._verifier,
-                checks,
+                self._checks,
                 self._clients.punish,
                 self._loop,
-                checks.why_refused,
+                self._checks.why_refused,
             )
         self._driver = self._make_driver(self._executor, self._keeper)
         self._watch()
@@ -357,6 +358,8 @@ class RunningReplica:
         self.halt()
         async with contextlib.AsyncExitStack() as last_first:
             last_first.callback(self._failing.check)
+            if self._checks is not None:
+                last_first.push_async_callback(asyncio.to_thread, self._checks.close)
             if self._log is not None:
                 last_first.push_async_callback(asyncio.to_thread, self._log.close)
             if self._verifier is not None:

@@ -7,6 +7,7 @@ import logging
 from smartbft._fastpath.pool import encode_request, join_requests, split_requests
 from smartbft.errors import InvariantViolation
 from smartbft.limits import CHECK_FAILURE_FACTOR
+from smartbft.runtime.application_watch import ApplicationWatch
 from smartbft.smr.application import BatchStateMachine, name_operation
 from smartbft.smr.per_operation import PerOperation
 
@@ -22,10 +23,12 @@ class OperationChecks:
 
     Args:
         application: whose check it is.
+        watch: names checks that are slow, which stand in the way of everything else on the loop; None: nobody does.
     """
 
-    def __init__(self, application: BatchStateMachine) -> None:
+    def __init__(self, application: BatchStateMachine, watch: ApplicationWatch | None = None) -> None:
         self._application = application
+        self._watch = watch or ApplicationWatch()
         self._failures = 0
         self._told_at = 1
         if isinstance(application, PerOperation):
@@ -37,12 +40,19 @@ class OperationChecks:
         Raises:
             InvariantViolation: the check says that something is wrong which no operation can bring about.
         """
+        self._watch.began(lambda: f"the check of {len(split_requests(data))} requests")
         try:
             return self._verdicts(data)
         except (InvariantViolation, KeyboardInterrupt):
             raise
         except BaseException:
             return bytes(self._passes(*request) for request in split_requests(data))
+        finally:
+            self._watch.ended()
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+        self._watch.close()
 
     def why_refused(self, operation: bytes) -> tuple[int, str]:
         """Code and text for the client of an operation that was refused; none where the application fails to say."""
