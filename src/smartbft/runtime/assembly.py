@@ -246,22 +246,6 @@ class RunningReplica:
         validator = Validator(genesis.view, self._domains, Ed25519KeyVerifier(), genesis.parameters)
         return SnapshotStore(files, genesis.chain_id, validator.check_snapshot)
 
-    def _make_core(self, secrets: Secrets) -> Core:
-        return Core(
-            self._id,
-            self._genesis.view,
-            self._domains,
-            secrets.consensus,
-            self._pool,
-            self._genesis.parameters,
-            permanent=secrets.permanent,
-            verifier=Ed25519KeyVerifier(),
-            level=self._level,
-            ordering=ModSmart,
-            record_votes=self._config.record_votes,
-            make_pool=self._make_pool,
-        )
-
     def _make_driver(self, executor: ThreadExecutor | SliceExecutor, keeper: SnapshotKeeper) -> Driver:
         log: Log | None = self._log
         return Driver(
