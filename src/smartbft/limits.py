@@ -56,8 +56,9 @@ MAX_WRITE_SET_ENTRIES = MAX_MEMBERS
 # What a replica remembers of it: an entry for each regency since it last accepted, and regencies take longer and
 # longer: 45 days with the usual timeouts.
 MAX_WRITTEN_VALUES = 65_536
-# The values themselves, with their requests: 16 of the largest, or all of some hours with usual ones. Beyond that the
-# oldest go, but for those that somebody accepted; they are in the logs still.
+# The values themselves, and as much again of their requests: 256 of the largest values, some hours of failing leaders.
+# The oldest requests go first, which pools have until they are ordered, then the oldest values, which logs have still;
+# but nothing that somebody was seen to accept.
 MAX_WRITTEN_VALUE_BYTES = 64 * 1024 * 1024
 _WRITTEN_BYTES = DIGEST_BYTES + 2 + 9 + 1
 # Votes of regencies that are over, which an instance keeps of each member, of either kind: ACCEPTs decide if a quorum

@@ -29,7 +29,6 @@ from smartbft.core.records import REGENCY
 from smartbft.core.validation import Validator
 from smartbft.crypto.signatures import Ed25519Signer
 from smartbft.errors import InvalidSignature, UnknownKey
-from smartbft.limits import REQUEST_LOOKS_PER_TIMEOUT
 from smartbft.messages import (
     Accept,
     Decision,
@@ -152,9 +151,9 @@ def test_a_second_loss_needs_a_second_key(cluster: Cluster) -> None:
 def rest(cluster: Cluster) -> None:
     """Time enough that keys which were replaced may be replaced again."""
     pulse(cluster)
-    for _ in range(REQUEST_LOOKS_PER_TIMEOUT):
-        for node in cluster.nodes:
-            node.fire(Timer.REQUEST)
+    for node in cluster.nodes:
+        node.now += cluster.parameters.request_timeout
+        node.fire(Timer.KEYS)
     pulse(cluster)
 
 

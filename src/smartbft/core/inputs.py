@@ -35,6 +35,7 @@ class Timer(enum.IntEnum):
     TRANSFER = 20  # a snapshot that is asked for, or arriving
     VOUCH = 30  # requests that others hold, and that are not here
     PROPOSAL = 31  # the leader takes long for a proposal
+    KEYS = 32  # a new consensus key is old enough to be replaced
 
 
 class Start(msgspec.Struct, frozen=True, gc=False):

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from smartbft.core.effects import MakeConsensusKey
 from smartbft.core.forwarding import Deadline, Due
+from smartbft.core.inputs import Timer
 from smartbft.crypto.signatures import Signer
-from smartbft.limits import LOOKS_FOR_SYNC, REQUEST_LOOKS_PER_TIMEOUT
+from smartbft.limits import LOOKS_FOR_SYNC
 from smartbft.messages import KeyAnnouncement
 from smartbft.types import KeyStatement
 
@@ -37,7 +38,7 @@ class KeyChanges:
         self._looks = 0  # for the SYNC, since the key is here
         self._own: KeyStatement | None = None
         self._pending: dict[int, KeyStatement] = {}  # the newest of each member; who has waited longest comes first
-        self._resting: dict[int, int] = {}  # members whose key is new -> looks until the next may replace it
+        self._resting: dict[int, int] = {}  # members whose key is new -> when the next may replace it
         self._deadline = Deadline(replica)
 
     # Of any member
@@ -59,11 +60,19 @@ class KeyChanges:
         """
         if not self._pending:
             return ()
-        return self._replica.keys.admitted(one for one in self._pending.values() if one.member not in self._resting)
+        return self._replica.keys.admitted(one for one in self._pending.values() if not self._rests(one.member))
+
+    def _rests(self, member: int) -> bool:
+        """Whether its key is younger than the chain's request timeout, which is the same for everybody, however patient
+        they are with leaders. (A clock that was set back ends it.)
+        """
+        end = self._resting.get(member, 0)
+        return end - self._replica.parameters.request_timeout <= self._replica.now < end
 
     def on_keys_changed(self, members: tuple[int, ...]) -> None:
         """Statements were ordered: what replaced the same keys is void, and the others' time begins."""
-        self._resting |= dict.fromkeys(members, REQUEST_LOOKS_PER_TIMEOUT)
+        self._resting |= dict.fromkeys(members, self._replica.now + self._replica.parameters.request_timeout)
+        self._watch_rest()
         first = next(iter(self._pending), None)
         for member in [member for member, one in self._pending.items() if not self._replica.keys.admits(one)]:
             del self._pending[member]
@@ -82,7 +91,6 @@ class KeyChanges:
     def on_timer(self) -> None:
         """Look at the statement that has waited longest: the clock is that of requests."""
         replica = self._replica
-        self._rest()
         waiting = self.statements()
         if not waiting or not replica.may_propose():
             self._deadline.hold()
@@ -95,12 +103,17 @@ class KeyChanges:
             for statement in waiting:
                 self._announce(statement)
 
-    def _rest(self) -> None:
-        """A part of the timeout has passed."""
-        left = {member: looks - 1 for member, looks in self._resting.items() if looks > 1}
-        rested, self._resting = len(left) < len(self._resting), left
-        if rested and self.statements():
+    def on_rested(self) -> None:
+        """Keys may be replaced again: propose what waited for that."""
+        self._watch_rest()
+        if self.statements():
             self._replica.ordering.on_requests()
+
+    def _watch_rest(self) -> None:
+        """Look again when the first rest is over."""
+        self._resting = {member: end for member, end in self._resting.items() if self._rests(member)}
+        if self._resting:
+            self._replica.set_timer(Timer.KEYS, min(self._resting.values()) - self._replica.now)
 
     def _announce(self, statement: KeyStatement) -> None:
         replica = self._replica

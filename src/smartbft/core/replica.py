@@ -189,6 +189,7 @@ class Replica(Outbox):
             Timer.REQUEST: self._on_request_timer,
             Timer.CATCH_UP: self.catch_up.on_timer,
             Timer.VOUCH: self._vouching.on_timer,
+            Timer.KEYS: self.key_changes.on_rested,
             Timer.TRANSFER: self.transfer.on_timer,
         }
 

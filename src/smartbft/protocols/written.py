@@ -19,12 +19,13 @@ class WrittenValues:
         regencies: the write set: for each digest the newest regency in which WRITE was sent for it.
     """
 
-    __slots__ = ("_bytes", "_values", "regencies")
+    __slots__ = ("_bodies", "_bytes", "_values", "regencies")
 
     def __init__(self) -> None:
         self.regencies: dict[bytes, int] = {}
         self._values: dict[bytes, tuple[bytes, bytes | None]] = {}  # digest -> value and requests, the oldest first
-        self._bytes = 0
+        self._bytes = 0  # of values
+        self._bodies = 0  # bytes of their requests
 
     def note(self, digest: bytes, regency: int) -> None:
         """WRITE was sent for this value."""
@@ -34,7 +35,8 @@ class WrittenValues:
         """Keep a value and, where they are known, its requests: others may ask for them."""
         self._drop(digest)
         self._values[digest] = value, data
-        self._bytes += len(value) + len(data or b"")
+        self._bytes += len(value)
+        self._bodies += len(data or b"")
 
     def learn(self, digest: bytes, value: bytes) -> None:
         """Keep a value whose requests are not known."""
@@ -59,8 +61,16 @@ class WrittenValues:
             self._drop(other)
 
     def make_room(self, needed: Collection[bytes]) -> None:
-        """Hold to the limits: the oldest go first, but none of those that are `needed`."""
+        """Hold to the limits: the oldest go first, but none of those that are `needed`. Requests go long before the
+        values that name them: as long as they are not ordered, pools have them.
+        """
         spare = [digest for digest in self._values if digest not in needed]
+        for digest in spare:
+            if self._bodies <= MAX_WRITTEN_VALUE_BYTES:
+                break
+            value, data = self._values[digest]
+            self._values[digest] = value, None
+            self._bodies -= len(data or b"")
         for digest in spare:
             if self._bytes <= MAX_WRITTEN_VALUE_BYTES and len(self._values) <= MAX_WRITTEN_VALUES:
                 break
@@ -82,4 +92,5 @@ class WrittenValues:
 
     def _drop(self, digest: bytes) -> None:
         value, data = self._values.pop(digest, (b"", None))
-        self._bytes -= len(value) + len(data or b"")
+        self._bytes -= len(value)
+        self._bodies -= len(data or b"")

@@ -70,7 +70,18 @@ class Stopping:
         if message.data:
             self._chassis.adopt(sender, message.data)
         self._suspicions.add(sender, message.target)
+        if self._gives_up(sender, message.target):
+            self.stop(message.target, self._chassis.overdue(), f"replica {sender} gives up the regency that it leads")
         self.count()
+
+    def _gives_up(self, sender: int, target: int) -> bool:
+        """Whether the leader of the installed regency asks for the next one itself, and nobody else can begin this one.
+
+        It has, for example, made a SYNC that a key change voids, and must not make a second one.
+        """
+        guard, regency = self._chassis.guard, self._phase.regency
+        is_leader = sender == self._chassis.view.leader(regency)
+        return is_leader and target == regency + 1 and guard.awaits_sync and not guard.suspended
 
     def count(self) -> None:
         """Lines 15-19: join those who ask, and install what more than `2f` ask for."""

@@ -101,9 +101,11 @@ class Synchronization:
     def install(self, regency: int) -> None:
         """Lines 19-23: the promise is on disk before the new leader gets it."""
         chassis = self._chassis
+        no_failure = chassis.guard.ended  # no leader was too slow: a key was replaced
         if not chassis.guard.install(regency):
             return
-        self._patience.installed()
+        if not no_failure:
+            self._patience.installed()
         self._leave_regency()
         if chassis.guard.suspended:
             return  # a learner follows, and has nothing to promise

@@ -1,8 +1,7 @@
-"""BROKEN: how long a new key rests is counted in one's own timeout, which differs from replica to replica.
+"""How long a new key rests is the same everywhere, however patient a replica is with leaders.
 
-After many failed regencies the leader's timeout is 60 s, and so long it proposes no other key of a member that had a
-new one; a replica that was restarted since has 2 s, and suspects it for that. With the liar's STOP that is `f + 1`: a
-correct leader that orders everything is replaced, every few seconds. Replica 0 lies; 1 leads regency 0.
+Else a replica with the usual timeout would suspect a leader whose timeout has grown, for a key of which that leader
+thinks that it rests. Replica 0 lies; 1 leads regency 0.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""BROKEN: a value that one replica accepted, and nobody has in memory any more, stops a healed cluster.
+"""A value that one replica accepted long ago, and that binds, is still there where it was written.
 
-`WrittenValues.make_room` drops the bytes of the oldest values first. That somebody accepted one of these is not known
-while that replica cannot be heard. Its collect binds the cluster to a value that only the logs still have, and nobody
-reads them: an hour with batches of 1 MiB (64 regencies, most of them of a minute), 12 minutes with batches of 4 MiB.
+The bytes of old values are dropped from memory beyond a limit. That somebody accepted one of these is not known while
+that replica cannot be heard, so requests go first: pools have them as long as they are not ordered.
 """
 
 from __future__ import annotations
