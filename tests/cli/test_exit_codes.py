@@ -27,6 +27,7 @@ from smartbft.testnet import create_testnet
         (errors.NotEnoughReplies("x"), 4),
         (errors.Overloaded("x"), 4),
         (errors.Indeterminate("x"), 5),
+        (errors.ResultTooLarge("x"), 5),
         (errors.Rejected("x", 3), 6),
         (CheckFailed("x"), 7),
         (errors.StateDiverged("x"), 7),

@@ -65,7 +65,7 @@ _BY_CLASS: tuple[tuple[type[BaseException], ExitCode], ...] = (
     (ConfigError, ExitCode.CONFIGURATION),
     (Indeterminate, ExitCode.OUTCOME_UNKNOWN),
     (Rejected, ExitCode.REJECTED),
-    (ResultTooLarge, ExitCode.INTERNAL),
+    (ResultTooLarge, ExitCode.OUTCOME_UNKNOWN),
     (ClientError, ExitCode.UNREACHABLE),
     (StorageError, ExitCode.STORAGE),
     (CheckFailed, ExitCode.DIVERGENCE),
