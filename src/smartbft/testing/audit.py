@@ -81,7 +81,9 @@ def _replay_all(world: Simulation) -> bytes:
 def _execute(world: Simulation, application: BatchStateMachine, instance: int) -> None:
     batch = world.checkers.order.batch(instance)
     if batch is None:
-        raise PropertyViolation("total order", f"no replica has shown the batch of instance {instance}")
+        raise PropertyViolation(
+            "total order", f"no replica has shown the batch of instance {instance}", instance=instance
+        )
     timestamp, seed, data = batch
     execute_decided(application, data, ExecutionContext(instance, timestamp, seed))
 
@@ -98,6 +100,7 @@ def _audit_snapshot(world: Simulation, host: Host, state: RecoveredState) -> Non
         raise PropertyViolation(
             "equal state",
             f"replica {host.id}: the snapshot after instance {state.base} and its tail give another state",
+            replicas=(host.id,),
         )
 
 
@@ -108,6 +111,7 @@ def _audit_log(world: Simulation, host: Host) -> None:
         raise PropertyViolation(
             "durability",
             f"the log of replica {host.id} goes to instance {state.base + len(state.decisions)} of {world.decided}",
+            replicas=(host.id,),
         )
     _audit_snapshot(world, host, state)
     for decided in state.decisions:
@@ -116,5 +120,8 @@ def _audit_log(world: Simulation, host: Host) -> None:
         batch = world.checkers.order.batch(decided.instance)
         if batch is None or batch[2] != decided.data:
             raise PropertyViolation(
-                "durability", f"the log of replica {host.id} holds other requests in instance {decided.instance}"
+                "durability",
+                f"the log of replica {host.id} holds other requests in instance {decided.instance}",
+                replicas=(host.id,),
+                instance=decided.instance,
             )

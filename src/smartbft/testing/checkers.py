@@ -42,7 +42,10 @@ class Agreement:
         expected = self._decided.get(replica, 0) + 1
         if instance != expected:
             raise PropertyViolation(
-                "integrity", f"replica {replica} decided instance {instance}, but {expected} is next"
+                "integrity",
+                f"replica {replica} decided instance {instance}, but {expected} is next",
+                replicas=(replica,),
+                instance=instance,
             )
         self._decided[replica] = instance
         self.recovered(replica, instance, digest)
@@ -54,6 +57,8 @@ class Agreement:
             raise PropertyViolation(
                 "agreement",
                 f"replica {replica} decided {digest.hex()[:16]} in instance {instance}, others {known.hex()[:16]}",
+                replicas=(replica,),
+                instance=instance,
             )
 
 
@@ -121,17 +126,24 @@ class Provability:
         """Check the proof of a decision."""
         where = f"the proof of instance {instance}"
         if (proof.view, proof.instance, proof.digest) != (self._view, instance, digest):
-            raise PropertyViolation("provability", f"{where} is for another view, instance or value")
+            raise PropertyViolation("provability", f"{where} is for another view, instance or value", instance=instance)
         signers = [signer for signer, _ in proof.signatures]
         distinct = [signer for signer in sorted(set(signers)) if signer in self._members]
         if len(distinct) != len(signers) or len(distinct) < self._quorum:
-            raise PropertyViolation("provability", f"{where} has signers {signers}; {self._quorum} members are needed")
+            raise PropertyViolation(
+                "provability", f"{where} has signers {signers}; {self._quorum} members are needed", instance=instance
+            )
         payload = self._domains.accept_payload(proof.view, proof.regency, instance, digest)
         for signer, signature in proof.signatures:
             if self._known.get((signer, signature)) == payload:
                 continue
             if not self._verifier.verify(self.key(signer, instance), signature, payload):
-                raise PropertyViolation("provability", f"{where}: the signature of replica {signer} does not verify")
+                raise PropertyViolation(
+                    "provability",
+                    f"{where}: the signature of replica {signer} does not verify",
+                    replicas=(signer,),
+                    instance=instance,
+                )
             self._known[signer, signature] = payload
 
 
@@ -163,7 +175,10 @@ class TotalOrder:
         expected = self.started.get(replica, 0) + 1
         if instance != expected:
             raise PropertyViolation(
-                "total order", f"replica {replica} executes instance {instance}, but {expected} is next"
+                "total order",
+                f"replica {replica} executes instance {instance}, but {expected} is next",
+                replicas=(replica,),
+                instance=instance,
             )
         self.started[replica] = instance
         known = self._batches.get(instance)
@@ -171,7 +186,12 @@ class TotalOrder:
             self._batches[instance] = (timestamp, seed, data)
             return True
         if known != (timestamp, seed, data):
-            raise PropertyViolation("total order", f"replica {replica} executes another batch in instance {instance}")
+            raise PropertyViolation(
+                "total order",
+                f"replica {replica} executes another batch in instance {instance}",
+                replicas=(replica,),
+                instance=instance,
+            )
         return False
 
     def applied(self, replica: int, instance: int, results: bytes) -> None:
@@ -180,10 +200,20 @@ class TotalOrder:
             return
         expected = self._applied.get(replica, 0) + 1
         if instance != expected:
-            raise PropertyViolation("total order", f"replica {replica} applied instance {instance}, not {expected}")
+            raise PropertyViolation(
+                "total order",
+                f"replica {replica} applied instance {instance}, not {expected}",
+                replicas=(replica,),
+                instance=instance,
+            )
         self._applied[replica] = instance
         if self._results.setdefault(instance, results) != results:
-            raise PropertyViolation("total order", f"replica {replica} has other results in instance {instance}")
+            raise PropertyViolation(
+                "total order",
+                f"replica {replica} has other results in instance {instance}",
+                replicas=(replica,),
+                instance=instance,
+            )
 
     def batch(self, instance: int) -> tuple[int, bytes, bytes] | None:
         """Timestamp, seed and request list of an instance, once a replica has shown them."""
@@ -214,23 +244,35 @@ class Validity:
     def ordered(self, instance: int, timestamp: int, data: bytes, *, may_be_empty: bool = False) -> bytes:
         """The batch of the next instance, seen for the first time; returns the digests of its requests."""
         if instance != self._instance + 1:
-            raise PropertyViolation("external validity", f"instance {instance} follows instance {self._instance}")
+            raise PropertyViolation(
+                "external validity", f"instance {instance} follows instance {self._instance}", instance=instance
+            )
         if timestamp <= self._time:
-            raise PropertyViolation("external validity", f"agreed time went from {self._time} to {timestamp}")
+            raise PropertyViolation(
+                "external validity", f"agreed time went from {self._time} to {timestamp}", instance=instance
+            )
         self._instance, self._time = instance, timestamp
         digests = request_digests(self._chain_id, data)
         if not digests and not may_be_empty:
-            raise PropertyViolation("external validity", f"instance {instance} decided an empty batch")
+            raise PropertyViolation(
+                "external validity", f"instance {instance} decided an empty batch", instance=instance
+            )
         for position, (key, session, sequence, _, _) in enumerate(split_requests(data)):
             digest = digests[position * DIGEST_BYTES : (position + 1) * DIGEST_BYTES]
             if self._sent.get(digest) != (key, session, sequence):
-                raise PropertyViolation("external validity", f"instance {instance} holds a request that no client sent")
+                raise PropertyViolation(
+                    "external validity", f"instance {instance} holds a request that no client sent", instance=instance
+                )
             expected = self._next.get((key, session), 1)
             if sequence < expected:
-                raise PropertyViolation("exactly once", f"request {sequence} is ordered again in instance {instance}")
+                raise PropertyViolation(
+                    "exactly once", f"request {sequence} is ordered again in instance {instance}", instance=instance
+                )
             if sequence > expected:
                 raise PropertyViolation(
-                    "external validity", f"request {sequence} is ordered in instance {instance} before {expected}"
+                    "external validity",
+                    f"request {sequence} is ordered in instance {instance} before {expected}",
+                    instance=instance,
                 )
             self._next[key, session] = sequence + 1
             self.executed_in[digest] = instance
@@ -254,21 +296,30 @@ class Replies:
     def sent(self, replica: int, reply: Reply) -> None:
         """A replica lets a reply out."""
         if reply.replica != replica:
-            raise PropertyViolation("replies", f"replica {replica} replied in the name of replica {reply.replica}")
+            raise PropertyViolation(
+                "replies", f"replica {replica} replied in the name of replica {reply.replica}", replicas=(replica,)
+            )
         if reply.status == OVERLOADED or (reply.status != EXECUTED and reply.digest not in self._honest):
             return
         if reply.status != EXECUTED:
-            raise PropertyViolation("replies", f"replica {replica} refused a valid request with status {reply.status}")
+            raise PropertyViolation(
+                "replies", f"replica {replica} refused a valid request with status {reply.status}", replicas=(replica,)
+            )
         known = self._seen.get(reply.digest)
         if known is None:
             self._seen[reply.digest] = reply.content
             ordered_in = self._validity.executed_in.get(reply.digest)
             if ordered_in != reply.instance:
                 raise PropertyViolation(
-                    "replies", f"a reply names instance {reply.instance}, but the request is in instance {ordered_in}"
+                    "replies",
+                    f"a reply names instance {reply.instance}, but the request is in instance {ordered_in}",
+                    replicas=(replica,),
+                    instance=reply.instance,
                 )
         elif known != reply.content:
-            raise PropertyViolation("replies", f"replica {replica} replied differently from others")
+            raise PropertyViolation(
+                "replies", f"replica {replica} replied differently from others", replicas=(replica,)
+            )
 
 
 class Checkers:
@@ -350,17 +401,17 @@ class Checkers:
         self.regency_starts.sent(replica, message)
         self.durability.sent(replica, message)
         if self.channel and (wrong := self.vouching.sent(replica, message)):
-            raise PropertyViolation("vouching", wrong)
+            raise PropertyViolation("vouching", wrong, replicas=(replica,))
 
     def sent_to(self, replica: int, to: int, message: Message, now: int) -> None:
         """A replica lets a message, which it has `sent`, out to one of its peers; at this time in microseconds."""
         if wrong := self.answers.sent(replica, to, message, now):
-            raise PropertyViolation("bounded answers", wrong)
+            raise PropertyViolation("bounded answers", wrong, replicas=(replica,))
 
     def accused(self, replica: int, effect: ReportEvidence) -> None:
         """A replica reports evidence."""
         if problem := self.accusations.judge(effect):
-            raise PropertyViolation("no false accusation", f"replica {replica}: {problem}")
+            raise PropertyViolation("no false accusation", f"replica {replica}: {problem}", replicas=(replica,))
 
     def executes(self, replica: int, instance: int, timestamp: int, seed: bytes, data: bytes) -> None:
         """A replica hands a decided batch to its application."""

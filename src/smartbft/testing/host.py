@@ -54,10 +54,14 @@ class Host:
             self.replica = SimulatedReplica(world, self.id, self)
         except CorruptLog as error:
             if not self.rotten:
-                raise PropertyViolation("durability", f"replica {self.id} finds its log corrupt: {error}") from None
+                raise PropertyViolation(
+                    "durability", f"replica {self.id} finds its log corrupt: {error}", replicas=(self.id,)
+                ) from None
             return
         if self.refuses:
-            raise PropertyViolation("durability", f"replica {self.id} starts, and its newest segment reads as zeros")
+            raise PropertyViolation(
+                "durability", f"replica {self.id} starts, and its newest segment reads as zeros", replicas=(self.id,)
+            )
         world.trace.note(world.scheduler.now, Kind.STARTED, self.endpoint, self.lives)
         self.replica.start()
 

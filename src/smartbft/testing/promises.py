@@ -6,6 +6,8 @@ those of the invariants in docs/simulator.md.
 
 from __future__ import annotations
 
+from typing import Any
+
 from smartbft.core.effects import Record
 from smartbft.core.records import (
     ACCEPT,
@@ -45,12 +47,37 @@ class PropertyViolation(SmartBFTError):
     Attributes:
         promise: the name of the property.
         message: what was seen.
+        seed: of the run, from which `SimulationOptions` makes the same one again; None outside a simulation.
+        instance: the consensus instance that it is about, or else the last one that was decided then.
+        replicas: ids of those that it is about, or else of all.
     """
 
-    def __init__(self, promise: str, message: str) -> None:
+    def __init__(
+        self, promise: str, message: str, *, instance: int | None = None, replicas: tuple[int, ...] = ()
+    ) -> None:
         self.promise = promise
         self.message = message
+        self.seed: int | None = None
+        self.instance = instance
+        self.replicas = replicas
         super().__init__(f"{promise}: {message}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As processes pass it to each other: what the constructor of a subclass takes is not known here."""
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+    def locate(self, seed: int, decided: int, replicas: tuple[int, ...]) -> None:
+        """The run that broke the promise, for what is not known yet."""
+        self.seed = seed
+        self.instance = decided if self.instance is None else self.instance
+        self.replicas = self.replicas or replicas
+
+
+def _rebuild(kind: type[PropertyViolation], args: tuple[Any, ...], state: dict[str, Any]) -> PropertyViolation:
+    violation = kind.__new__(kind)
+    violation.args = args
+    violation.__dict__.update(state)
+    return violation
 
 
 def dissemination_quorum(n: int) -> int:
@@ -143,7 +170,7 @@ class Votes:
             self._once(replica, Sync, 0, message.regency, sync_statement(message))
 
     def _contradiction(self, replica: int, what: str) -> None:
-        raise PropertyViolation("no contradiction", f"replica {replica} {what}")
+        raise PropertyViolation("no contradiction", f"replica {replica} {what}", replicas=(replica,))
 
     def _once(self, replica: int, kind: type, instance: int, regency: int, content: bytes) -> bool:
         """Remember what was said; True the first time."""
@@ -189,6 +216,8 @@ class Votes:
                 "write quorum",
                 f"replica {replica} accepted in instance {message.instance} with {senders.bit_count()} WRITEs; "
                 f"{self._quorum} are needed",
+                replicas=(replica,),
+                instance=message.instance,
             )
 
 
@@ -282,6 +311,7 @@ class Durability:
             raise PropertyViolation(
                 "durability",
                 f"replica {replica} restarted with {last} decisions, but had {self.decided[replica]} stored",
+                replicas=(replica,),
             )
         self.decided[replica] = last
         self._forgotten[replica].clear()
@@ -291,7 +321,9 @@ class Durability:
                 self._store_vote(replica, kind, instance, body)
             for key, content in before.items():
                 if self._votes[replica].get(key) != content:
-                    raise PropertyViolation("durability", f"replica {replica} lost a stored {key[0].__name__} vote")
+                    raise PropertyViolation(
+                        "durability", f"replica {replica} lost a stored {key[0].__name__} vote", replicas=(replica,)
+                    )
 
     def sent(self, replica: int, message: Message) -> None:
         """A replica lets a message out: if it binds, it must be stored."""
@@ -303,6 +335,7 @@ class Durability:
             raise PropertyViolation(
                 "regency goes on",
                 f"replica {replica} speaks in regency {message.regency}, but has installed {self._regency[replica]}",
+                replicas=(replica,),
             )
         instance = 0
         if type(message) is Write or type(message) is Accept:
@@ -321,6 +354,8 @@ class Durability:
                 "persist before speak",
                 f"replica {replica} sent {type(message).__name__} for instance {instance}, regency {message.regency}, "
                 "before it was stored",
+                replicas=(replica,),
+                instance=instance,
             )
 
     def _check_own_vote(self, replica: int, proof: Proof) -> None:
@@ -335,13 +370,17 @@ class Durability:
                 "persist before speak",
                 f"replica {replica} shows a proof of instance {proof.instance} with its ACCEPT in regency "
                 f"{proof.regency}, before that was stored",
+                replicas=(replica,),
             )
 
     def replied(self, replica: int, instance: int) -> None:
         """A replica lets replies of an instance out."""
         if self._holders and self.decided[replica] < instance:
             raise PropertyViolation(
-                "durability", f"replica {replica} replied for instance {instance} before its decision was stored"
+                "durability",
+                f"replica {replica} replied for instance {instance} before its decision was stored",
+                replicas=(replica,),
+                instance=instance,
             )
 
     def acknowledged(self, instance: int, digest: bytes, replicas: int) -> None:
@@ -353,4 +392,5 @@ class Durability:
                 "durability",
                 f"request {digest.hex()[:16]} was acknowledged by {replicas:#b} but only {holders} replicas stored "
                 f"instance {instance}",
+                instance=instance,
             )

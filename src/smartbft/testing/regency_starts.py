@@ -89,6 +89,8 @@ class RegencyStarts:
                 "promises kept",
                 f"replica {replica} sent {type(message).__name__} in instance {message.instance} of regency {regency}, "
                 f"which only {kept} of {list(promises)} have promised with the keys that they have there",
+                replicas=(replica,),
+                instance=message.instance,
             )
 
     def _check(self, replica: int, sync: Sync, statement: bytes, at: int) -> None:

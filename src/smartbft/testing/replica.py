@@ -226,7 +226,11 @@ class SimulatedReplica:
     def _accuse(self, peer: int, what: str) -> None:
         """11: this replica holds something against a peer, which it may only if the peer is Byzantine."""
         if self.judged and peer not in self._world.byzantine:
-            raise PropertyViolation("no false accusation", f"replica {self.id} against replica {peer}: {what}")
+            raise PropertyViolation(
+                "no false accusation",
+                f"replica {self.id} against replica {peer}: {what}",
+                replicas=(self.id, peer),
+            )
 
     def receive_requests(self, source: int, frames: bytes) -> None:
         """Request frames from a client connection."""
@@ -251,7 +255,9 @@ class SimulatedReplica:
         """Close a client's connection, as the runtime does with one that breaks the protocol; it may come again."""
         if source <= len(self._world.honest_clients) and (source or not self._world.byzantine):
             who = f"client {source - 1}" if source else "the peers"
-            raise PropertyViolation("no false accusation", f"replica {self.id} holds against {who}: {why}")
+            raise PropertyViolation(
+                "no false accusation", f"replica {self.id} holds against {who}: {why}", replicas=(self.id,)
+            )
         self._readers.pop(source, None)
         self._bad_signatures.pop(source, None)
         self.pool.drop_source(source)
@@ -351,11 +357,11 @@ class SimulatedReplica:
         """Replicas run the same deterministic application: only a liar says that its state is another."""
         found = effect.divergence
         if self.judged and (found.certain or not self._world.byzantine.issuperset(found.differing)):
-            raise PropertyViolation("equal state", f"replica {self.id}: {found}")
+            raise PropertyViolation("equal state", f"replica {self.id}: {found}", replicas=(self.id,))
 
     def _report_fault(self, effect: ReportFault) -> None:
         if self.judged:
-            raise PropertyViolation("equal state", f"replica {self.id}: {effect.reason}")
+            raise PropertyViolation("equal state", f"replica {self.id}: {effect.reason}", replicas=(self.id,))
 
     # Consensus keys
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -267,22 +268,33 @@ class Simulation:
         self.advance(0)
         while not (self.healed and self._is_finished()):
             self.advance(FINISHED_EVERY)
-        self._check_regency_changes()
-        audit(self)
+        with self._located():
+            self._check_regency_changes()
+            audit(self)
         if self._invariant is not None:
             self._invariant([getattr(one, "machine", one) for one in applications(self)])
         return self._report()
 
     def advance(self, events: int) -> None:
         """Let the next `events` events happen; then a test may interfere, and go on with `run`. Raises as `run`."""
-        if not self._begun:
-            self._begin()
-        if not self.scheduler.run(events):
-            raise PropertyViolation("liveness", "nothing is left to happen, but requests wait for an answer")
-        self._unchecked += events
-        if self._unchecked >= BOUNDS_EVERY:
-            self._unchecked = 0
-            self._check_bounds()
+        with self._located():
+            if not self._begun:
+                self._begin()
+            if not self.scheduler.run(events):
+                raise PropertyViolation("liveness", "nothing is left to happen, but requests wait for an answer")
+            self._unchecked += events
+            if self._unchecked >= BOUNDS_EVERY:
+                self._unchecked = 0
+                self._check_bounds()
+
+    @contextmanager
+    def _located(self) -> Iterator[None]:
+        """A violation names the run that it was seen in."""
+        try:
+            yield
+        except PropertyViolation as violation:
+            violation.locate(self.options.seed, self.decided, self.replica_ids)
+            raise
 
     def _begin(self) -> None:
         self._begun = True
@@ -391,9 +403,13 @@ class Simulation:
                 continue
             stats = replica.pool.stats()
             if stats["pending"] > MAX_POOL_REQUESTS or stats["bytes"] > MAX_POOL_BYTES:
-                raise PropertyViolation("bounded queues", f"the pool of replica {host.id} holds {stats}")
+                raise PropertyViolation(
+                    "bounded queues", f"the pool of replica {host.id} holds {stats}", replicas=(host.id,)
+                )
             if replica.log.pending_bytes() > MAX_LOG_QUEUE_BYTES:
-                raise PropertyViolation("bounded queues", f"the log queue of replica {host.id} is too long")
+                raise PropertyViolation(
+                    "bounded queues", f"the log queue of replica {host.id} is too long", replicas=(host.id,)
+                )
         if self.scheduler.now <= self._deadline:
             return
         if self.healed:
