@@ -151,6 +151,13 @@ FOUND_BY = {
     "a snapshot of one installed without rehearsal": [SEQUENTIAL("installing_without_a_rehearsal_is_found")],
     "a seeder counted twice": [SEQUENTIAL("counting_the_seeder_twice_is_found")],
     "new keys forgotten in a rehearsal": [SEQUENTIAL("a_rehearsal_that_forgets_new_keys_is_found")],
+    "a seeder blamed for what fails here": [
+        SEQUENTIAL("planted_bug_whoever_made_the_application_fail_is_a_liar"),
+        SEQUENTIAL("planted_bug_nobody_counts_what_is_refuted"),
+    ],
+    "an application that hangs in a rehearsal": [
+        SEQUENTIAL("planted_bug_nobody_looks_whether_the_application_comes_back")
+    ],
     "a rehearsal on the word of liars": [
         "core/test_sequential_checkpoints.py::test_rehearsing_on_the_word_of_liars_is_found"
     ],

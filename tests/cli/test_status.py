@@ -58,6 +58,17 @@ def test_replicas_that_cannot_agree_are_told_loudly(profile: ClientProfile, sayi
     assert [_state(facts[replica]) == "diverged" for replica in range(4)] == [id in saying for id in range(4)]
 
 
+@pytest.mark.parametrize(
+    "nonsense",
+    [5, [], {}, {"certain": True}, {"instance": "4", "certain": True, "digests": {}}, {"instance": 4, "certain": 1}],
+)
+def test_a_liar_that_says_nonsense_breaks_nothing(profile: ClientProfile, nonsense: Any) -> None:
+    facts: dict[int, Any] = {0: diverged(SPLIT) | {"divergence": nonsense}}
+    assert _diverged(profile, Answers(facts, {})) == ""
+    assert _state(facts[0]) == "up"
+    assert len(explanations(Answers(facts, {}))) == 1
+
+
 def test_whoever_may_lie_is_named_and_no_check_fails(profile: ClientProfile) -> None:
     facts: dict[int, Any] = {replica: diverged(LIAR, certain=False) for replica in range(3)}
     answers = Answers(facts, {})

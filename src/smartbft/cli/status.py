@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from smartbft.cli.digests import Digests
 from smartbft.cli.exit_codes import CheckFailed
@@ -161,10 +162,11 @@ def differing(facts: dict[int, Facts]) -> str:
 
 def _diverged(profile: ClientProfile, answers: Answers) -> str:
     """What to say when replicas report that correct ones have diverged; empty if none does."""
-    found = {replica: facts["divergence"] for replica, facts in answers.facts.items() if _is_diverged(facts)}
+    said = {replica: _divergence(facts) for replica, facts in answers.facts.items()}
+    found = {replica: one for replica, one in said.items() if one is not None and one.certain}
     if not found:
         return ""
-    instance = max(divergence["instance"] for divergence in found.values())
+    instance = max(one.instance for one in found.values())
     doubt = "" if len(found) > profile.genesis.view.f else " (no more than f say so: they may be wrong)"
     return (
         f"{name_members(found)} {'says' if len(found) == 1 else 'say'} that correct replicas have different states "
@@ -173,9 +175,25 @@ def _diverged(profile: ClientProfile, answers: Answers) -> str:
     )
 
 
+class _Divergence(msgspec.Struct, frozen=True):
+    """What a replica says about states that differ."""
+
+    instance: int
+    certain: bool
+    digests: dict[str, list[int]]
+
+
+def _divergence(facts: Facts) -> _Divergence | None:
+    """What a replica says about states that differ; None: nothing, or what no correct replica says."""
+    try:
+        return msgspec.convert(facts.get("divergence"), _Divergence | None)
+    except msgspec.ValidationError:
+        return None
+
+
 def _is_diverged(facts: Facts) -> bool:
-    divergence = facts.get("divergence")
-    return divergence is not None and bool(divergence["certain"])
+    found = _divergence(facts)
+    return found is not None and found.certain
 
 
 async def _ask(
@@ -296,12 +314,12 @@ def explanations(answers: Answers) -> list[str]:
 
 def _suspicions(answers: Answers) -> list[str]:
     """One line for each state that so few replicas have that they may lie about it."""
-    found = [facts.get("divergence") for facts in answers.facts.values()]
-    suspected = [divergence for divergence in found if divergence is not None and not divergence["certain"]]
+    found = [_divergence(facts) for facts in answers.facts.values()]
     lines = [
-        f"different states after instance {one['instance']} ({name_states(one['digests'])}): those that differ from "
-        f"most lie or are damaged, unless the application is not deterministic ('{TOOL}' tells)"
-        for one in suspected
+        f"different states after instance {one.instance} ({name_states(one.digests)}): those that differ from most lie "
+        f"or are damaged, unless the application is not deterministic ('{TOOL}' tells)"
+        for one in found
+        if one is not None and not one.certain
     ]
     return list(dict.fromkeys(lines))
 
