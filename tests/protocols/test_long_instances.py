@@ -120,9 +120,22 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         values.make_room({bytes(32): 0, digest: 0})
     assert list(values.regencies.values()) == [0, *range(91, 100)]
     assert [bytes([number]) * 32 in values for number in (0, 1, 90, 91, 99)] == [True, False, False, True, True]
-    monkeypatch.setattr(written, "MAX_WRITTEN_VALUE_BYTES", 5)
+    assert values.all() == [(b"v", b"d")] * 10
+
+
+def test_requests_go_before_the_values_that_name_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pools have requests until they are ordered; nobody else has the value."""
+    monkeypatch.setattr(written, "MAX_WRITTEN_VALUE_BYTES", 20)
+    values = WrittenValues()
+    for number in range(5):
+        values.keep(bytes([number]) * 32, b"v", b"ten bytes.")
     values.make_room({bytes(32): 0})
-    assert len(values.all()) == 2
+    assert [data is not None for _, data in values.all()] == [True, False, False, False, True]
+    for number in range(5, 10):
+        values.learn(bytes([number]) * 32, b"four")
+    values.make_room({bytes(32): 0})
+    assert sum(len(value) for value, _ in values.all()) <= 20
+    assert values.find(bytes(32)) == (b"v", b"ten bytes.")
 
 
 def test_regencies_leave_nothing_else_behind(cluster: Cluster) -> None:
