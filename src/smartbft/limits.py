@@ -44,6 +44,10 @@ MAX_VALUE_BYTES = VALUE_HEADER_BYTES + DIGEST_BYTES * MAX_BATCH_REQUESTS + KEY_S
 # with older ones cannot be checked any more: that holds up nobody but a peer that is as far behind, until it has the
 # decisions, which are checked with the keys of their time.
 MAX_KEYS_PER_MEMBER = 16
+# A key rests for the request timeout before the next one may replace it, twice as long with each that a member had
+# replaced, and 64 times as long at most: two minutes with the usual timeout. Whoever loses its votes as often as that
+# waits for it; a liar cannot end a regency more often.
+MAX_KEY_REST_DOUBLINGS = 6
 # Resend intervals for which a replica that gets a new key looks for the SYNC of its regency first.
 LOOKS_FOR_SYNC = 8
 # Public keys kept ready for verification.

@@ -12,7 +12,7 @@ from kit.requests import TestClient
 
 from smartbft.core.inputs import Timer
 from smartbft.crypto.signatures import Ed25519Signer
-from smartbft.limits import REQUEST_LOOKS_PER_TIMEOUT
+from smartbft.limits import MAX_KEY_REST_DOUBLINGS, REQUEST_LOOKS_PER_TIMEOUT
 from smartbft.messages import KeyAnnouncement, Stop
 from smartbft.types import KeyStatement, Parameters
 
@@ -50,3 +50,26 @@ def test_a_leader_is_not_suspected_for_a_key_that_rests() -> None:
             cluster.submit(client.requests(b"in time"))
         assert not sent(restarted, Stop), f"after {number / 4} s"
         cluster.run()
+
+
+def test_each_key_that_is_replaced_rests_twice_as_long_and_a_restart_changes_nothing() -> None:
+    cluster = Cluster(parameters=Parameters(batch_delay=0))
+    timeout = cluster.parameters.request_timeout
+    node, key = cluster.nodes[LEADER], cluster.view.members[LIAR].consensus_key
+    for number in range(1, 12):
+        message, key = announcement(node, key, number)
+        for id in (LEADER, RESTARTED, OTHER):
+            cluster.nodes[id].receive(LIAR, message)
+        cluster.run()
+        rest = min(number - 2, MAX_KEY_REST_DOUBLINGS)
+        if number > 1:
+            assert not node.replica.statements(), f"key {number} waits"
+            if number == 7:
+                node = cluster.restart(LEADER)
+                node.receive(LIAR, message)
+            for passed, decided in ((timeout << rest) - 1, number - 1), (1, number):
+                for other in cluster.nodes:
+                    other.now += passed
+                    other.fire(Timer.KEYS)
+                cluster.run()
+                assert node.replica.decided == decided, (number, passed)

@@ -7,13 +7,14 @@ proves itself, so anybody may pass it on.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from smartbft.core.effects import MakeConsensusKey
 from smartbft.core.forwarding import Deadline, Due
 from smartbft.core.inputs import Timer
 from smartbft.crypto.signatures import Signer
-from smartbft.limits import LOOKS_FOR_SYNC
+from smartbft.limits import LOOKS_FOR_SYNC, MAX_KEY_REST_DOUBLINGS
 from smartbft.messages import KeyAnnouncement
 from smartbft.types import KeyStatement
 
@@ -63,16 +64,28 @@ class KeyChanges:
         return self._replica.keys.admitted(one for one in self._pending.values() if not self._rests(one.member))
 
     def _rests(self, member: int) -> bool:
-        """Whether its key is younger than the chain's request timeout, which is the same for everybody, however patient
-        they are with leaders. (A clock that was set back ends it.)
-        """
+        """Whether its key is too young to be replaced. (A clock that was set back ends the rest.)"""
         end = self._resting.get(member, 0)
-        return end - self._replica.parameters.request_timeout <= self._replica.now < end
+        return end - self._time_to_rest(member) <= self._replica.now < end
+
+    def _time_to_rest(self, member: int) -> int:
+        """The chain's request timeout, twice as long with each key that the member had replaced: each new key may end a
+        regency. It is the same for everybody, however patient they are with leaders.
+        """
+        doublings = min(max(0, self._replica.keys.replaced(member) - 1), MAX_KEY_REST_DOUBLINGS)
+        return self._replica.parameters.request_timeout << doublings
+
+    def _rest(self, members: Iterable[int]) -> None:
+        self._resting |= {member: self._replica.now + self._time_to_rest(member) for member in members}
+        self._watch_rest()
+
+    def begin(self) -> None:
+        """The replica has started: it does not know how old the keys are that are not the first ones."""
+        self._rest(member for member in self._replica.view.ids if self._replica.keys.changed(member))
 
     def on_keys_changed(self, members: tuple[int, ...]) -> None:
         """Statements were ordered: what replaced the same keys is void, and the others' time begins."""
-        self._resting |= dict.fromkeys(members, self._replica.now + self._replica.parameters.request_timeout)
-        self._watch_rest()
+        self._rest(members)
         first = next(iter(self._pending), None)
         for member in [member for member, one in self._pending.items() if not self._replica.keys.admits(one)]:
             del self._pending[member]

@@ -76,6 +76,10 @@ class MemberKeys:
         """Whether the member had another key before."""
         return member in self._history
 
+    def replaced(self, member: int) -> int:
+        """How many keys of the member were replaced, as far as they are remembered."""
+        return max(0, len(self._history.get(member, ())) - 1)
+
     def any_changed(self) -> bool:
         """Whether any member had."""
         return bool(self._history)

@@ -130,10 +130,15 @@ class ProposalDelays:
             f" {self.allowed(now) / 1e6:g} s are allowed for each"
         )
 
-    def leader_replaced(self, now: int) -> None:
-        """A regency is over; if its leader was late, whoever asked for the change, the next one may be slower."""
+    def leader_replaced(self, now: int, failed: bool = True) -> None:
+        """A regency is over; if its leader was late, whoever asked for the change, the next one may be slower.
+
+        Args:
+            now: microseconds.
+            failed: False: it ended with a key change. A liar can bring that about, and should not make others patient.
+        """
         self.allowed(now)
-        if self._late or self.requests.lasting:
+        if failed and (self._late or self.requests.lasting):
             if self.base << self._doublings < self._timeout:
                 self._doublings += 1
             self._holds = min(self._holds + 1, MAX_PROPOSAL_PATIENCE_DOUBLINGS)

@@ -333,6 +333,7 @@ class Replica(Outbox):
         if recovered.sync is not None and not self.keys.any_changed():
             self._witness.saw_sync(recovered.sync, self.decided)
         self._repetition.begin()
+        self.key_changes.begin()
         self.set_timer(Timer.REQUEST, self.parameters.request_timeout // REQUEST_LOOKS_PER_TIMEOUT)
 
     def _begin_with(self, recovered: RecoveredState) -> None:

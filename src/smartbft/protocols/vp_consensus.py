@@ -449,6 +449,7 @@ class VPConsensus:
                 self._sent.append((0, Propose(value.view, value.regency, self.instance, value.value)))
             if value.written:
                 self._recover_write(Write(value.view, value.regency, self.instance, digest))
+            self.written.make_room((digest,))
         for accept in votes.accepts:
             guard.restore(self.instance, accept.regency, accept.digest, proposed=False, written=False, accepted=True)
             self._recover_accept(accept.regency, accept.digest)

@@ -106,7 +106,8 @@ def _with_adversary(draw: random.Random, options: SimulationOptions, scenario: S
         )
         forgetful = {id for crash in crashes for id in crash.replicas}
         faulty |= forgetful
-    rot = _rot(draw, options, scenario, sorted(set(everybody) - faulty), budget - len(faulty))
+    lost = {one.replica for one in replaced_by_liars}  # not faulty at the same time as those who follow them
+    rot = _rot(draw, options, scenario, sorted(set(everybody) - faulty - lost), budget - len(faulty))
     faulty |= {one.replica for one in rot}
     wipes = replaced_by_liars or _wipes(options, scenario, sorted(set(everybody) - faulty), budget - len(faulty))
     faulty |= {one.replica for one in wipes}

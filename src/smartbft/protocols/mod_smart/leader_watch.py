@@ -99,12 +99,12 @@ class LeaderWatch:
         self._passed_over.forget()
         self._left_out.forget()
 
-    def leave(self) -> None:
-        """The leader is replaced."""
+    def leave(self, failed: bool) -> None:
+        """The leader is replaced; `failed`: the regency did not end for a reason that has nothing to do with it."""
         self._since = _NEVER
         self._passed_over.forget()
         self._left_out.forget()
-        self.delays.leader_replaced(self._chassis.now)
+        self.delays.leader_replaced(self._chassis.now, failed)
 
     def on_timer(self) -> None:
         """Time went by, and the proposal may still be missing."""

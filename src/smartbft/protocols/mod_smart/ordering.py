@@ -291,12 +291,12 @@ class ModSmart:
 
     # The synchronization phase
 
-    def leave_regency(self) -> None:
+    def leave_regency(self, failed: bool) -> None:
         """A new regency is installed: nothing more is proposed, written or accepted in the old one."""
         for timer in (Timer.FETCH, Timer.HOLD, Timer.BATCH):
             self._chassis.cancel_timer(timer)
         self._batch_due = 0
-        self._watch.leave()
+        self._watch.leave(failed)
         self.current.enter(self.regency)
 
     def begin_regency(self) -> None:

@@ -101,12 +101,12 @@ class Synchronization:
     def install(self, regency: int) -> None:
         """Lines 19-23: the promise is on disk before the new leader gets it."""
         chassis = self._chassis
-        no_failure = chassis.guard.ended  # no leader was too slow: a key was replaced
+        failed = not chassis.guard.ended  # else a key was replaced, and the leader is not to blame
         if not chassis.guard.install(regency):
             return
-        if not no_failure:
+        if failed:
             self._patience.installed()
-        self._leave_regency()
+        self._leave_regency(failed)
         if chassis.guard.suspended:
             return  # a learner follows, and has nothing to promise
         stop_data = self._make_stop_data()
@@ -119,13 +119,13 @@ class Synchronization:
             self._collecting.put_own(stop_data)
             self._collecting.try_sync()
 
-    def _leave_regency(self) -> None:
-        """Another regency is installed: forget the old one."""
+    def _leave_regency(self, failed: bool) -> None:
+        """Another regency is installed: forget the old one. `failed`: its leader may have been at fault."""
         self._stopping.installed(self.regency)
         self._sync = self._postponed = None
         self._answered.clear()
         self._collecting.leave_regency()
-        self._ordering.leave_regency()
+        self._ordering.leave_regency(failed)
 
     def _make_stop_data(self) -> StopData:
         chassis = self._chassis
@@ -258,7 +258,7 @@ class Synchronization:
         if proof is not None and proof.regency > self.regency:
             self._stopping.because(f"instance {proof.instance} was decided in regency {proof.regency}")
             chassis.guard.install(proof.regency)
-            self._leave_regency()
+            self._leave_regency(failed=True)
         self._collecting.drop_own()
         if not self.regency:
             return  # nobody promises regency 0
