@@ -84,6 +84,7 @@ def header(length: int, kind: int) -> bytes:
     return struct.pack("<IB", length, kind)
 
 
+VERSION = struct.pack("<H", PROTOCOL_VERSION)
 NONCE = bytes(32)
 HELLO_MARK = b"\xc4\x20"  # how a chain id begins in a HELLO
 NO_HANDSHAKE = "what it said is no handshake"
@@ -96,8 +97,8 @@ STRANGERS = {
     "another chain": (hello(1, bytes(32), NONCE), "on chain 0000000000000000, this one on"),
     "no HELLO": (frame(REQUEST, b"x" * 200), NO_HANDSHAKE),
     "no protocol of ours": (b"GET / HTTP/1.1\r\n\r\n", NO_HANDSHAKE),
-    "not canonical": (frame(HELLO, b"\1\0\xdc\0\3\1\xc4\x20" + NONCE + b"\xc4\x20" + NONCE), "canonical"),
-    "no MessagePack": (frame(HELLO, b"\1\0" + b"\xc1" * 40), "does not decode"),
+    "not canonical": (frame(HELLO, VERSION + b"\xdc\0\3\1\xc4\x20" + NONCE + b"\xc4\x20" + NONCE), "canonical"),
+    "no MessagePack": (frame(HELLO, VERSION + b"\xc1" * 40), "does not decode"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import socket
@@ -14,14 +15,16 @@ from typing import Any
 
 import pytest
 from kit.names import Names
-from kit.patience import PATIENCE_SECONDS
+from kit.patience import PATIENCE_SECONDS, reach
 
+from smartbft import LocalCluster
+from smartbft.apps import counter
 from smartbft.errors import ConfigError
 from smartbft.net import dialing
 from smartbft.net.connection import ReadBuffer
 from smartbft.net.dialing import Trials, connect_any, listen, plain, server_name
 from smartbft.net.handshake import Identity
-from smartbft.net.names import Place
+from smartbft.net.names import RESOLVER, Place, Places
 from smartbft.net.tls import dialer_context
 from smartbft.net.transport import Dialer, Listener, Target
 from tests.net.test_names import loops
@@ -136,6 +139,25 @@ def test_an_address_of_somebody_else_comes_last_in_the_next_attempt(names: Names
                     await pair.accepting.opened_now.get()
             finally:
                 await another.close()
+
+    run(scenario)
+
+
+def test_a_client_is_not_refused_for_good_at_the_first_of_several_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another chain listens at the first address of every replica's name."""
+
+    async def both(host: str, port: int) -> Places:
+        return tuple(Place(socket.AF_INET, (address, port)) for address in (NOWHERE, host))
+
+    async def scenario() -> None:
+        async with LocalCluster(4, counter.Counter) as cluster, contextlib.AsyncExitStack() as others:
+            for member in cluster.genesis.members:
+                another = Listener(bytes([7]) * 32, Identity(0, SIGNERS[0], 0, 2), None, Owner(), ReadBuffer())
+                await another.start(NOWHERE, member.client_address.port)
+                others.push_async_callback(another.close)
+            monkeypatch.setattr(RESOLVER, "find", both, raising=False)
+            async with cluster.client() as client:
+                await reach(client)
 
     run(scenario)
 
@@ -259,6 +281,9 @@ def test_addresses_that_failed_come_last_and_are_given_longer_each_time() -> Non
     trials.failed(one)
     assert trials.seconds(one, places, 5.0) == 5.0
     assert trials.seconds(one, [one], 5.0) == 5.0, "there is no other to try"
+    assert trials.is_last_resort(three, places)
+    assert not trials.is_last_resort(two, places)
+    assert trials.is_last_resort(one, [one])
     trials.succeeded(two)
     assert trials.order(places) == (two, three, one)
     assert trials.order([one]) == (one,)

@@ -105,6 +105,7 @@ class Connection(asyncio.BufferedProtocol):
         self._pauses = 0
         self._drained = asyncio.Event()
         self._drained.set()
+        self.last_resort = True  # whether the other side's name has no other address that may be the right one
         self.blameless = False  # whether it is closed although the other side broke no rule
         self._error: Exception | None = None
         self._timer: asyncio.TimerHandle | None = None

@@ -75,6 +75,10 @@ class Trials:
             return longest
         return min(longest, FIRST_HANDSHAKE_AT_AN_ADDRESS_SECONDS * 2.0 ** min(self._failures.get(place, 0), 16))
 
+    def is_last_resort(self, place: Place, places: Sequence[Place]) -> bool:
+        """Whether all other addresses have failed: what happens at `place` is the last word then."""
+        return all(other == place or other in self._failures for other in places)
+
     def failed(self, *places: Place) -> None:
         """Nobody answered there, or somebody else."""
         for place in places:

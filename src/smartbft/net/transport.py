@@ -265,6 +265,7 @@ class Dialer:
         self._task: asyncio.Task[None] | None = None
         self._trials = Trials()
         self._place: Place | None = None  # where it dials now, or is connected
+        self._last_resort = True
         self._knocked = 0  # when, microseconds
 
     @property
@@ -330,6 +331,7 @@ class Dialer:
                 self._trials.failed(*places)
                 raise
             limits = replace(self._limits, handshake_timeout=self._trials.seconds(self._place, places, longest))
+            self._last_resort = self._trials.is_last_resort(self._place, places)
             try:
                 if self._tls is not None:
                     connection = await self._dial_tls(sock, self._tls, limits)
@@ -408,7 +410,9 @@ class Dialer:
         else:
             dialer = ReplicaDialer(self._chain_id, self._identity, target.replica, target.key, nonce, channel)
         certificate = target.certificate if self._tls is not None else None
-        return Connection(dialer, first + dialer.start(), self._handler, self._buffer, limits, certificate)
+        connection = Connection(dialer, first + dialer.start(), self._handler, self._buffer, limits, certificate)
+        connection.last_resort = self._last_resort
+        return connection
 
     def _report(self, problem: str) -> None:
         """Log a problem once, not at every attempt."""

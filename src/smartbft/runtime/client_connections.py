@@ -101,7 +101,7 @@ class ClientConnections:
 
     def closed(self, connection: Connection, error: Exception | None) -> None:
         """A replica is gone; its dialer dials again."""
-        if isinstance(error, HandshakeError):
+        if isinstance(error, HandshakeError) and connection.last_resort:
             self._refusals[connection.address] = error
             self._changed.set()
         if connection.peer is None or connection.peer.replica is None:
