@@ -62,7 +62,7 @@ def request_digests(object chain_id, object data) -> bytes:
 
 def split_requests(object data) -> list:
     """`(key, session, sequence, operation, signature)` of each. Raises RemoteProtocolError: malformed."""
-    cdef View view = View(data)
+    cdef View view = View(bytes_of(data, "a request list"))
     cdef const uint8_t *start = view.slice.data
     cdef const uint8_t *request
     cdef Py_ssize_t at = 0
@@ -96,8 +96,8 @@ cdef bytes join_items(object items, object what):
     """Each item with its length before it."""
     cdef list parts = []
     for item in items:
-        if not isinstance(item, bytes):
-            raise TypeError(f"{what} are bytes, got {type(item).__name__}")
+        if type(item) is not bytes:
+            item = bytes_of(item, what)
         parts.append(len(item).to_bytes(4, "little"))
         parts.append(item)
     return b"".join(parts)
@@ -105,9 +105,9 @@ cdef bytes join_items(object items, object what):
 
 def join_requests(object requests) -> bytes:
     """The request list of some requests."""
-    return join_items(requests, "requests")
+    return join_items(requests, "a request")
 
 
 def join_results(object results) -> bytes:
     """The result list of some results."""
-    return join_items(results, "results")
+    return join_items(results, "a result")

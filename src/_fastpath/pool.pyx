@@ -27,6 +27,7 @@ from smartbft._fastpath.native cimport (
 
 import struct
 
+from smartbft.arguments import bytes_of
 from smartbft.errors import FrameError, InvariantViolation, LocalProtocolError, MalformedMessage
 
 EXECUTED = 0

@@ -17,6 +17,7 @@ from typing import Any, Self
 from smartbft import limits
 from smartbft._fastpath import coin as native
 from smartbft._fastpath.pool import encode_request, join_requests
+from smartbft.arguments import bytes_of
 from smartbft.errors import ConfigError, LocalProtocolError, MalformedMessage, Rejected
 from smartbft.smr.application import BatchStateMachine, ExecutionContext, LocalOptions
 
@@ -93,9 +94,10 @@ def spend(inputs: Sequence[bytes], outputs: Sequence[tuple[bytes, int]], memo: b
     _check_items(inputs, "inputs")
     _check_items(outputs, "outputs")
     _check_amounts([amount for _, amount in outputs])
-    if len(set(inputs)) < len(inputs):
+    ids = [_key(coin, "a coin id") for coin in inputs]
+    if len(set(ids)) < len(ids):
         raise LocalProtocolError("the same coin is in the inputs twice")
-    packed_inputs = b"".join(_key(coin, "a coin id") for coin in inputs)
+    packed_inputs = b"".join(ids)
     packed_outputs = b"".join(_key(address, "an address") + struct.pack("<Q", amount) for address, amount in outputs)
     head = bytes([SPEND, len(inputs)]) + packed_inputs + bytes([len(outputs)]) + packed_outputs
     return head + _memo(memo)
@@ -150,7 +152,8 @@ def predict_coin_ids(chain_id: bytes, key: bytes, session: int, sequence: int, c
         session, sequence: of the request.
         count: how many values or outputs the transaction has.
     """
-    return tuple(native.coin_id(chain_id, key, session, sequence, index) for index in range(count))
+    chain, owner = _key(chain_id, "a chain id"), _key(key, "a client's key")
+    return tuple(native.coin_id(chain, owner, session, sequence, index) for index in range(count))
 
 
 # --- results
@@ -347,6 +350,7 @@ def _receipt_bytes(parameters: Mapping[str, Any], name: str) -> int:
 
 def _accepted(result: bytes, *, padded: bool = False) -> bytes:
     """What follows the code of an accepted operation."""
+    result = bytes_of(result, "a result")
     if not result:
         raise MalformedMessage("an empty result is no result of the coin")
     code = result[0]
@@ -358,15 +362,17 @@ def _accepted(result: bytes, *, padded: bool = False) -> bytes:
 
 
 def _memo(memo: bytes) -> bytes:
+    memo = bytes_of(memo, "a memo")
     if len(memo) > MAX_MEMO_BYTES:
         raise LocalProtocolError(f"a memo has at most {MAX_MEMO_BYTES} bytes, not {len(memo)}")
     return struct.pack("<H", len(memo)) + memo
 
 
 def _key(value: bytes, what: str) -> bytes:
+    value = bytes_of(value, what)
     if len(value) != limits.KEY_BYTES:
         raise LocalProtocolError(f"{what} has {limits.KEY_BYTES} bytes, not {len(value)}")
-    return bytes(value)
+    return value
 
 
 def _check_items(items: Sequence[object], what: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 
+from smartbft.arguments import bytes_of
 from smartbft.errors import LocalProtocolError, MalformedMessage, Rejected
 from smartbft.smr.application import ExecutionContext, StateMachine, open_result
 
@@ -27,9 +28,10 @@ _ABSENT, _PRESENT = b"\0", b"\1"
 
 def put(key: bytes, value: bytes) -> bytes:
     """The operation that stores `value` under `key`. Raises LocalProtocolError: one is too long, or the key empty."""
+    key, value = _check_key(key), bytes_of(value, "a value")
     if len(value) > MAX_VALUE_BYTES:
         raise LocalProtocolError(f"a value has at most {MAX_VALUE_BYTES} bytes, not {len(value)}")
-    return bytes([_PUT]) + _LENGTH.pack(len(key)) + _check_key(key) + value
+    return bytes([_PUT]) + _LENGTH.pack(len(key)) + key + value
 
 
 def get(key: bytes) -> bytes:
@@ -147,6 +149,7 @@ def _parse(operation: bytes) -> tuple[int, bytes, bytes]:
 
 
 def _check_key(key: bytes) -> bytes:
+    key = bytes_of(key, "a key")
     if not 1 <= len(key) <= MAX_KEY_BYTES:
         raise LocalProtocolError(f"a key has 1 to {MAX_KEY_BYTES} bytes, not {len(key)}")
     return key

@@ -11,7 +11,9 @@ from typing import Protocol
 from nacl.signing import SigningKey
 
 from smartbft._fastpath.verify import ParsedKey, is_small_order
-from smartbft.limits import MAX_PARSED_KEYS
+from smartbft.arguments import bytes_of
+from smartbft.errors import LocalProtocolError
+from smartbft.limits import KEY_BYTES, MAX_PARSED_KEYS
 
 
 class Signer(Protocol):
@@ -41,7 +43,14 @@ class Ed25519Signer:
     __slots__ = ("_key", "public_key")
 
     def __init__(self, secret: bytes) -> None:
-        """`secret`: the 32-byte seed."""
+        """`secret`: the 32-byte seed.
+
+        Raises:
+            LocalProtocolError: it has another length (`ArgumentTypeError`: it is not bytes-like).
+        """
+        secret = bytes_of(secret, "the seed of a key")
+        if len(secret) != KEY_BYTES:
+            raise LocalProtocolError(f"the seed of a key has {KEY_BYTES} bytes, not {len(secret)}")
         self._key = SigningKey(secret)
         self.public_key = bytes(self._key.verify_key)
 
