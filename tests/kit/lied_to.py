@@ -14,7 +14,7 @@ from random import Random
 from typing import Any
 
 from smartbft import AsyncClient, Indeterminate, NotEnoughReplies, Overloaded, Rejected
-from smartbft._fastpath.frames import REPLY, REQUEST, FrameReader
+from smartbft._fastpath.frames import REPLY, REQUEST, STATUS, FrameReader
 from smartbft._fastpath.pool import (
     EXECUTED,
     OVERLOADED,
@@ -26,7 +26,7 @@ from smartbft._fastpath.pool import (
 )
 from smartbft.config import Address, Genesis, GenesisMember
 from smartbft.crypto.signatures import Ed25519Signer
-from smartbft.limits import MAX_REQUEST_BYTES
+from smartbft.limits import MAX_REQUEST_BYTES, MAX_STATUS_QUESTION_BYTES
 from smartbft.net.handshake import Peer
 from smartbft.runtime.clocks import ReplicaClocks, SessionNumbers
 from smartbft.types import Parameters
@@ -64,10 +64,11 @@ class Wire:
         self.replica = replica
         self.address = str(replica)
         self.peer = Peer(replica, clock=world.told(replica), agreed_time=world.agreed if replica != LIAR else 0)
-        self.reader = FrameReader({REQUEST: MAX_REQUEST_BYTES})
+        self.reader = FrameReader({REQUEST: MAX_REQUEST_BYTES, STATUS: MAX_STATUS_QUESTION_BYTES})
 
     def send(self, frames: bytes) -> None:
-        for _, request in self.reader.feed(frames, 0):
+        requests = [payload for kind, payload in self.reader.feed(frames, 0) if kind == REQUEST]
+        for request in requests:  # nobody answers questions
             asyncio.get_running_loop().call_soon(self.world.arrives, self.replica, request)
 
 
