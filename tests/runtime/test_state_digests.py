@@ -262,24 +262,27 @@ def test_a_watch_shows_rows_before_their_digests(
 
 
 class Asked:
-    """Replica 1 never has a digest; the others do."""
+    """Replica 1 never has a digest, and what replica 4 says is none; the others have one."""
 
     async def status(self, replica: int, **_: object) -> dict[str, Any]:
         if replica == 1:
             raise NotEnoughReplies("no answer in time")
+        if replica == 4:
+            return {"decided": 9, "digest": 7, "digest_instance": "none"}
         return {"decided": 9, "digest": "ab", "digest_instance": replica, "application": {}}
 
 
 def test_digests_are_added_to_what_is_known() -> None:
     digests = Digests(Asked(), 1.0)  # type: ignore[arg-type]
     assert digests.missing() == ""
-    asyncio.run(digests.ask([0, 1, 2]))
+    asyncio.run(digests.ask([0, 1, 2, 4]))
     assert digests.missing() == ""
-    facts = digests.add_to({0: {"decided": 7}, 1: {"decided": 7}, 3: {"decided": 7}})
+    facts = digests.add_to({0: {"decided": 7}, 1: {"decided": 7}, 3: {"decided": 7}, 4: {"decided": 7}})
     assert facts == {
         0: {"decided": 7, "digest": "ab", "digest_instance": 0, "application": {}},
         1: {"decided": 7},
         3: {"decided": 7},
+        4: {"decided": 7},
     }
     digests.waiting = {2, 0}
     assert digests.missing() == "the digest of replicas 0 and 2: a large state, or a busy application"

@@ -60,7 +60,8 @@ class Digests:
         except NotEnoughReplies:
             self.found.pop(replica, None)
         else:
-            self.found[replica] = {name: answer[name] for name in FIELDS if name in answer}
+            if isinstance(answer.get("digest"), str) and type(answer.get("digest_instance")) is int:
+                self.found[replica] = {name: answer[name] for name in FIELDS if name in answer}
         finally:
             self.waiting.discard(replica)
 

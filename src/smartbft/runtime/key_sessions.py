@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from smartbft.runtime.client import AsyncClient
 
 _LOOK_SECONDS = 5.0
+# No lease is longer: what a replica says of one is a number like any other.
+_MOST_LEFT = 31 * 24 * 3600 * 1_000_000
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ async def learn_limit(client: AsyncClient) -> str:
 
 def _at(left: int) -> str:
     """In how long, and when that is."""
+    left = min(left, _MOST_LEFT)
     when = datetime.now(UTC) + timedelta(microseconds=left)
     minutes, seconds = divmod(-(-left // 1_000_000), 60)
     wait = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
