@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -45,6 +46,26 @@ class Touchy(StateMachine):
         self.state = snapshot
 
 
+class Bound(Touchy):
+    """What it has belongs to the thread that it was restored on first, as a connection of sqlite3 does."""
+
+    threads: list[str] = []
+
+    def restore(self, snapshot: bytes) -> None:
+        self.threads.append(threading.current_thread().name)
+        if threading.current_thread().name == "rehearse":
+            raise RuntimeError("made in another thread")
+        super().restore(snapshot)
+
+    def execute(self, operation: bytes, context: ExecutionContext) -> bytes:
+        assert threading.current_thread().name != "rehearse"
+        return super().execute(operation, context)
+
+    def snapshot(self) -> bytes:
+        assert threading.current_thread().name != "rehearse"
+        return super().snapshot()
+
+
 class Sessions:
     """A captured table."""
 
@@ -61,7 +82,7 @@ def take(sessions: Any) -> TakeSnapshot:
     return TakeSnapshot(0, 8, 1_000, bytes(32), b"core", sessions, b"proof", ())
 
 
-def rehearse(kind: Any, *effects: Any) -> tuple[list[Input], SnapshotStore]:
+def rehearse(kind: Any, *effects: Any, application: Any = Touchy) -> tuple[list[Input], SnapshotStore]:
     """What the core is told when it asks for this; an error of the application would end the replica."""
     events: list[Input] = []
 
@@ -69,7 +90,7 @@ def rehearse(kind: Any, *effects: Any) -> tuple[list[Input], SnapshotStore]:
         def fail(error: BaseException) -> None:
             raise AssertionError(error)
 
-        executor = kind(as_batch(Touchy()), lambda *_: None, fail)
+        executor = kind(as_batch(application()), lambda *_: None, fail)
         store = SnapshotStore(MemoryFiles(), CHAIN)
         loop = asyncio.get_running_loop()
         jobs: list[asyncio.Future[Any]] = []
@@ -115,6 +136,17 @@ def test_what_came_out_of_it_is_kept_on_demand(kind: Any) -> None:
     (kept,), store = rehearse(kind, KeepSnapshot(rehearsed.manifest, rehearsed.snapshot))
     assert kept == SnapshotKept(rehearsed.manifest, rehearsed.snapshot)
     assert store.manifest(8, rehearsed.manifest.digest) == rehearsed.manifest
+
+
+def test_what_works_on_its_own_thread_only_rehearses_there(kind: Any) -> None:
+    Bound.threads.clear()
+    steps = (RehearseBatch(3, BATCH), RehearseSnapshot(3, take(Sessions())))
+    events, _ = rehearse(
+        kind, BeginRehearsal(3, b"other"), *steps, BeginRehearsal(4, b"breaks"), *steps, application=Bound
+    )
+    assert [type(event) for event in events[:2]] == [BatchRehearsed, RehearsalFailed]
+    assert all(not isinstance(event, RehearsalFailed) or "cannot execute" in event.reason for event in events)
+    assert [name == "rehearse" for name in Bound.threads] == [True, False, False], "it is tried aside once"
 
 
 @pytest.mark.parametrize(

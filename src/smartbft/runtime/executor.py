@@ -51,6 +51,8 @@ class _Job:
         seconds: how long it has taken so far.
         aside: whether it has a thread of its own, while the jobs after it wait.
         generation: of one that can be given up: it is void once a later generation has begun. None: it is finished.
+        again: whether an answer from aside may be a matter of the thread; None: it is not.
+        afresh: the steps once more, where there is an `again`.
     """
 
     steps: Iterator[Any]
@@ -60,6 +62,13 @@ class _Job:
     seconds: float = 0.0
     aside: bool = False
     generation: int | None = None
+    again: Callable[[Any], bool] | None = None
+    afresh: Callable[[], Iterator[Any]] | None = None
+
+    def restart(self) -> None:
+        """Begin again, not aside."""
+        if self.afresh is not None:
+            self.steps, self.aside = self.afresh(), False
 
 
 class _Jobs:
@@ -69,12 +78,32 @@ class _Jobs:
         application: it.
         last: the instance that its state is of.
         generation: of the jobs that may be given up.
+        bound: whether the application works on its own thread only.
     """
 
     def __init__(self, application: BatchStateMachine) -> None:
         self.application = application
         self.last = 0
         self.generation = 0
+        self.bound = False
+
+    def runs_aside(self, job: _Job) -> bool:
+        """Whether a job has a thread of its own, as long as the application can work there."""
+        if job.aside and self.bound and job.again is not None:
+            job.restart()
+        return job.aside
+
+    def asks_again(self, job: _Job, answer: Any) -> bool:
+        """Whether what a job gave aside may be a matter of the thread: then it begins again on the right one."""
+        if job.again is None or not job.again(answer):
+            return False
+        job.restart()
+        return True
+
+    def asked_here(self, job: _Job, answer: Any) -> None:
+        """What a job has given on the application's own thread."""
+        if job.again is not None and not job.again(answer):
+            self.bound = True
 
     def is_void(self, job: _Job) -> bool:
         """Whether nobody waits for it any more."""
@@ -98,9 +127,13 @@ class _Jobs:
 
         return _Job(ask(), done, lambda: f"a snapshot or digest after instance {self.last}")
 
-    def trial(self, question: _Question, done: _Done) -> _Job:
+    def trial(self, question: _Question, done: _Done, again: Callable[[Any], bool] | None) -> _Job:
         """Ask something that may never be answered."""
-        job = self.question(question, done)
+
+        def ask() -> Iterator[Any]:
+            yield question(self.application, self.last)
+
+        job = _Job(ask(), done, str, again=again, afresh=ask)
         job.aside, job.generation, job.what = True, self.generation, lambda: "a snapshot that is rehearsed"
         return job
 
@@ -219,9 +252,13 @@ class ThreadExecutor:
         """As `ask`, for a question that takes longer than the loop may be held up. It raises nothing."""
         self.ask(question, done)
 
-    def try_out(self, question: _Question, done: _Done) -> None:
-        """As `ask`, for a question that may never be answered: `give_up` ends it. It has a thread of its own."""
-        self._jobs.put(self._make.trial(question, done))
+    def try_out(self, question: _Question, done: _Done, again: Callable[[Any], bool] | None = None) -> None:
+        """As `ask`, for a question that may never be answered: `give_up` ends it. It has a thread of its own.
+
+        What an application has may belong to its own thread, as a connection of sqlite3 does. So where `again` says so
+        of the answer, the question is asked once more, there; and if that helped, all later ones are asked there, too.
+        """
+        self._jobs.put(self._make.trial(question, done, again))
 
     def give_up(self) -> None:
         """Drop the questions of `try_out`, and end the one that is being asked: nobody waits for the answers any more,
@@ -250,7 +287,10 @@ class ThreadExecutor:
             if self._make.is_void(job):
                 continue
             try:
-                answer = self._aside_answer(job) if job.aside else _answer(job, self._watch)
+                answer = self._aside_answer(job) if self._make.runs_aside(job) else None
+                if not job.aside or (answer is not None and self._make.asks_again(job, answer)):
+                    answer = _answer(job, self._watch)
+                    self._make.asked_here(job, answer)
             except BaseException as error:
                 self._post(self._failed, _failure(error, job))
                 return
@@ -313,9 +353,9 @@ class SliceExecutor:
         job.aside = True
         self._put(job)
 
-    def try_out(self, question: _Question, done: _Done) -> None:
+    def try_out(self, question: _Question, done: _Done, again: Callable[[Any], bool] | None = None) -> None:
         """As `ThreadExecutor.try_out`."""
-        self._put(self._make.trial(question, done))
+        self._put(self._make.trial(question, done, again))
 
     def give_up(self) -> None:
         """As `ThreadExecutor.give_up`."""
@@ -355,7 +395,7 @@ class SliceExecutor:
         if not self._jobs:
             return
         job = self._jobs[0]
-        if job.aside:
+        if self._make.runs_aside(job):
             self._aside = Aside(lambda: _answer(job, self._watch), lambda: self._aside_over(job))
             self._aside.start()
             return
@@ -369,6 +409,7 @@ class SliceExecutor:
             return
         if answer is not None:
             self._jobs.popleft()
+            self._make.asked_here(job, answer)
             if job.instance:
                 self._watch.took(job.seconds, lambda: f"the batch of instance {job.instance}")
             try:
@@ -389,6 +430,9 @@ class SliceExecutor:
         if aside is None or self._closed or self._jobs[0] is not job:
             return
         self._aside = None
+        if aside.error is None and not aside.given_up and self._make.asks_again(job, aside.answer):
+            self._schedule()
+            return
         self._jobs.popleft()
         if aside.error is not None and not aside.given_up:
             self._closed = True

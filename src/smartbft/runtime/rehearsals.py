@@ -2,6 +2,9 @@
 the rehearsal, not the replica. It may also make nothing of it, for ever: it works on a thread of its own meanwhile, and
 is stopped when the core gives the rehearsal up.
 
+What an application has may belong to the thread that it was made on, as a connection of sqlite3 does. One that cannot
+restore elsewhere rehearses there, where nothing can stop it.
+
 A batch is executed in one go, also by an application in Python: a replica that rehearses votes on nothing that waits.
 """
 
@@ -24,8 +27,15 @@ logger = logging.getLogger(__name__)
 class Application(Protocol):
     """The executor, as far as rehearsals need it."""
 
-    def try_out(self, question: Callable[[BatchStateMachine, int], Any], done: Callable[[Any], None]) -> None:
-        """Call `question` between two batches, beside the loop, and `done` with the answer, not None, on it."""
+    def try_out(
+        self,
+        question: Callable[[BatchStateMachine, int], Any],
+        done: Callable[[Any], None],
+        again: Callable[[Any], bool] | None = None,
+    ) -> None:
+        """Call `question` between two batches, beside the loop, and `done` with the answer, not None, on it; where
+        `again` says so of the answer, once more on the application's own thread, and later questions with it.
+        """
 
     def give_up(self) -> None:
         """Nobody waits for the answers any more: stop the question that is being asked, and drop the others."""
@@ -51,6 +61,15 @@ def _try(work: Callable[[], Any]) -> _Outcome:
 def _attempt(work: Callable[[BatchStateMachine], Any]) -> Callable[[BatchStateMachine, int], _Outcome]:
     """A question to the application that ends in any case."""
     return lambda application, _: _try(lambda: work(application))
+
+
+def _may_be_the_thread(outcome: _Outcome) -> bool:
+    """Whether a restore may have failed because of the thread that it ran on; it can be repeated, a batch cannot."""
+    return outcome.error is not None and not isinstance(outcome.error, ValueError)
+
+
+def _never(_: _Outcome) -> bool:
+    return False
 
 
 class RehearsalStage:
@@ -101,7 +120,9 @@ class RehearsalStage:
                 reason = f"the application cannot restore it: {outcome.error!r}"
                 self._take_input(RehearsalFailed(effect.rehearsal, reason))
 
-        self._application.try_out(_attempt(lambda application: application.restore(effect.state)), restored)
+        self._application.try_out(
+            _attempt(lambda application: application.restore(effect.state)), restored, _may_be_the_thread
+        )
 
     def _remember(self, seeder: int) -> None:
         if seeder >= 0:
@@ -119,14 +140,14 @@ class RehearsalStage:
                 self._take_input(RehearsalFailed(effect.rehearsal, reason))
 
         self._application.try_out(
-            _attempt(lambda application: execute_decided(application, batch.data, context)), executed
+            _attempt(lambda application: execute_decided(application, batch.data, context)), executed, _never
         )
 
     def _capture(self, effect: RehearseSnapshot) -> None:
         def captured(outcome: _Outcome) -> None:
             self._on_writer(lambda: self._describe(effect, outcome))
 
-        self._application.try_out(_attempt(lambda application: application.capture()), captured)
+        self._application.try_out(_attempt(lambda application: application.capture()), captured, _never)
 
     def _describe(self, effect: RehearseSnapshot, captured: _Outcome) -> Input:
         """The snapshot and its digest."""

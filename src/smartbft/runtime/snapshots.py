@@ -43,7 +43,12 @@ class Application(Protocol):
     def ask(self, question: Callable[[BatchStateMachine, int], Any], done: Callable[[Any], None]) -> None:
         """Call `question` between two batches, and `done` with the answer on the loop."""
 
-    def try_out(self, question: Callable[[BatchStateMachine, int], Any], done: Callable[[Any], None]) -> None:
+    def try_out(
+        self,
+        question: Callable[[BatchStateMachine, int], Any],
+        done: Callable[[Any], None],
+        again: Callable[[Any], bool] | None = None,
+    ) -> None:
         """As `ask`, for a question that may never be answered."""
 
     def give_up(self) -> None:
