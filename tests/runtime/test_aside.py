@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -46,6 +47,8 @@ class Careful(StateMachine):
             self.released.wait()
         if snapshot == b"refused":
             raise ValueError("no state of mine")
+        if snapshot == b"exits":
+            sys.exit(0)
         if snapshot == b"broken":
             raise OSError("no space left on device")
         self.restored.append(snapshot)
@@ -147,8 +150,12 @@ def test_only_a_state_that_is_none_convicts(run: Run, kind: Any) -> None:
         world = World(kind)
         world.do(BeginRehearsal(1, b"refused", 2))
         world.do(BeginRehearsal(2, b"broken", 3))
-        await until(lambda: len(world.events) == 2)
-        refused, broken = world.events
+        world.do(BeginRehearsal(3, b"exits", 1))
+        await until(lambda: len(world.events) == 3)
+        refused, broken, exits = world.events
+        assert isinstance(exits, RehearsalFailed)
+        assert not exits.convicts
+        assert world.failures == []
         assert isinstance(refused, RehearsalFailed)
         assert isinstance(broken, RehearsalFailed)
         assert (refused.convicts, broken.convicts) == (True, False)

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from smartbft.core.effects import AbandonRehearsal, BeginRehearsal, KeepSnapshot, RehearseBatch, RehearseSnapshot
 from smartbft.core.inputs import BatchRehearsed, Input, RehearsalFailed, SnapshotKept, SnapshotRehearsed
 from smartbft.errors import CorruptSnapshot, LocalProtocolError
+from smartbft.runtime.aside import GivenUp
 from smartbft.smr.application import BatchStateMachine, ExecutionContext, execute_decided
 from smartbft.storage import SnapshotStore, Trials
 
@@ -46,15 +47,15 @@ class _Outcome:
     """What an application made of a state on trial: an answer, or the error that it raised."""
 
     answer: Any
-    error: Exception | None = None
+    error: BaseException | None = None
 
 
 def _try(work: Callable[[], Any]) -> _Outcome:
     try:
         return _Outcome(work())
-    except MemoryError:  # not the fault of the state
+    except (MemoryError, KeyboardInterrupt, GivenUp):  # not the fault of the state
         raise
-    except Exception as error:
+    except BaseException as error:  # sys.exit() as well: a state must not end a replica
         return _Outcome(None, error)
 
 
