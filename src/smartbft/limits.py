@@ -372,6 +372,11 @@ SESSION_FILES_DAYS = 31
 # more merges them in several goes.
 MAX_WALLET_COINS = 65536
 
+# What a replica writes to its standard output and error waits for a reader: hours of messages of a quiet replica, and
+# nothing beside its memory. At its end the reader has so long to take what is left.
+STREAM_QUEUE_BYTES = 1024 * 1024
+STREAM_DRAIN_SECONDS = 1.0
+
 # Clients.
 CLIENT_RETRANSMIT_SECONDS = 1.0
 CLIENT_RETRANSMIT_MAX_SECONDS = 8.0

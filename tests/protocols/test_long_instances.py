@@ -68,9 +68,7 @@ def decides(cluster: Cluster) -> bool:
     return False
 
 
-def test_planted_bug_the_newest_entries_alone_stall_it(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_planted_bug_the_newest_entries_alone_stall_it(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rule as it was."""
     collect = WrittenValues.collect
     monkeypatch.setattr(WrittenValues, "collect", lambda values, needed: collect(values, ()))

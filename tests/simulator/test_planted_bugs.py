@@ -32,9 +32,7 @@ def test_a_planted_bug_is_found(mutant: Mutant):
 @pytest.mark.parametrize(("attacks", "instances", "late"), sorted({_asks_for(one) for one in MUTANTS}))
 def test_without_the_bugs_the_same_seeds_pass(attacks: str, instances: int, late: bool):
     seeds = max(one.seeds for one in MUTANTS if _asks_for(one) == (attacks, instances, late))
-    options = SimulationOptions(
-        byzantine=attacks, checkpoints=TOGETHER, instances=instances or 50, late_liars=late
-    )
+    options = SimulationOptions(byzantine=attacks, checkpoints=TOGETHER, instances=instances or 50, late_liars=late)
     assert run_campaign(options, seeds).failures == []
 
 

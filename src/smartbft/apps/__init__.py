@@ -81,4 +81,5 @@ def _find(name: str) -> Any:
 
 
 def _import_failed(module_name: str, error: BaseException) -> ConfigError:
-    return ConfigError(f'the module "{module_name}" fails when it is imported: {error!r}', field=_FIELD)
+    script = "; a script's end belongs below 'if __name__ == \"__main__\":'" if isinstance(error, SystemExit) else ""
+    return ConfigError(f'the module "{module_name}" fails when it is imported: {error!r}{script}', field=_FIELD)

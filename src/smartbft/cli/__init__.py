@@ -11,6 +11,9 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit; also a Ctrl-C while it is still being imported ends without a traceback."""
     try:
+        from smartbft.cli.streams import open_missing
+
+        open_missing()  # before anything else is opened
         from smartbft.cli.entry import run
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")

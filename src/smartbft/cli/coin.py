@@ -13,6 +13,7 @@ from smartbft.cli.output import examples, json_option, print_json, print_table, 
 from smartbft.cli.parameters import HEX_KEY, profile_option, timeout_option
 from smartbft.cli.patience import patience
 from smartbft.cli.run import run
+from smartbft.cli.streams import prints_only
 from smartbft.config import ClientProfile
 from smartbft.errors import ConfigError
 from smartbft.limits import MAX_WALLET_COINS
@@ -112,6 +113,7 @@ def spend(
 @profile_option
 @timeout_option("30s")
 @json_option
+@prints_only
 def balance(address: bytes | None, key_name: str, profile: Path, timeout: int, as_json: bool) -> None:
     """Show what ADDRESS has (or the key's own address)."""
 
@@ -152,6 +154,7 @@ def _others(profile: Path, key_name: str) -> str:
 @profile_option
 @timeout_option("30s")
 @json_option
+@prints_only
 def list_coins(
     address: bytes | None,
     most: int,

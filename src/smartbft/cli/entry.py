@@ -11,7 +11,9 @@ import click
 
 from smartbft.cli.exit_codes import MEANINGS, ExitCode, exit_code, is_expected
 from smartbft.cli.lazy import LazyGroup
+from smartbft.cli.outlet import settle_streams
 from smartbft.cli.output import examples
+from smartbft.cli.streams import OutputFailed, check_output, guarded_streams, lead_to_null
 
 COMMANDS = {
     "demo": ("smartbft.cli.demo:demo", "Four replica processes under load, measured and checked."),
@@ -40,8 +42,29 @@ _ENVIRONMENT = (*_FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 _CODES = "\n".join(f"  {code.value:<3} {meaning}" for code, meaning in MEANINGS.items())
 
 
+class _NotOurs(Exception):
+    """What a command raised, wrapped: click would take anybody's `BrokenPipeError` for that of its own output, and end
+    the program as it does then.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class _Root(LazyGroup):
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command. Raises _NotOurs for what click would misunderstand."""
+        try:
+            result: object = super().invoke(ctx)
+            sys.stdout.flush()
+        except (OSError, SystemExit) as error:
+            raise _NotOurs(error) from error
+        return result
+
+
 @click.group(
-    cls=LazyGroup,
+    cls=_Root,
     commands_table=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog=f"\b\nExit codes:\n{_CODES}\n\n"
@@ -54,27 +77,54 @@ def cli() -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Errors are one line on stderr."""
+    with guarded_streams():
+        try:
+            return _run(arguments)
+        finally:
+            settle_streams(lead_to_null)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         result = cli.main(arguments, prog_name="smartbft", standalone_mode=False)
         sys.stdout.flush()
+        check_output()
+    except OutputFailed as failure:
+        return _without_output(failure)
     except click.UsageError as error:
         error.show()
         return ExitCode.USAGE
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return ExitCode.INTERRUPTED
-    except (BrokenPipeError, SystemExit):
-        # Whoever read our output is gone, as in `smartbft ... | head` (click itself exits then, in no other case); keep
-        # the interpreter's exit quiet about it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
-        return ExitCode.OK
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in _ENVIRONMENT:
-            where = f"{error.filename}: " if error.filename else ""
-            click.echo(f"error: {where}{os.strerror(error.errno)}", err=True)
-            return ExitCode.STORAGE
-        if not is_expected(error):
-            raise
-        click.echo(f"error: {error}", err=True)
-        return exit_code(error)
+    except BaseException as error:
+        return _failed(error.error if isinstance(error, _NotOurs) else error)
     return result if isinstance(result, int) else ExitCode.OK
+
+
+def _without_output(failure: OutputFailed) -> int:
+    """Whoever closes the output of a command that only prints has seen enough, as in `smartbft ... | head`."""
+    if failure.printing and failure.error.errno == errno.EPIPE:
+        return ExitCode.OK
+    done = "" if failure.printing else ", and the command may have done what it does: look before you repeat it"
+    click.echo(f"error: the output could not be written ({failure}){done}", err=True)
+    return ExitCode.OUTPUT
+
+
+def _failed(error: BaseException) -> int:
+    if isinstance(error, SystemExit):
+        # None of our code does that below here: an application, or a module that was imported for one.
+        click.echo(
+            f"error: the application ended the program, with sys.exit({error.code!r}), which it must not: what is "
+            "wrong is an error to raise, and a script's end belongs below 'if __name__ == \"__main__\":'",
+            err=True,
+        )
+        return ExitCode.APPLICATION
+    if isinstance(error, OSError) and error.errno in _ENVIRONMENT:
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"error: {where}{os.strerror(error.errno)}", err=True)
+        return ExitCode.STORAGE
+    if not is_expected(error):
+        raise error
+    click.echo(f"error: {error}", err=True)
+    return exit_code(error)

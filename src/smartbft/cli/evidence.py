@@ -10,6 +10,7 @@ import click
 from smartbft.cli.exit_codes import CheckFailed
 from smartbft.cli.lazy import SuggestingGroup
 from smartbft.cli.output import examples, json_option, print_json, print_rows, print_table, say
+from smartbft.cli.streams import prints_only
 from smartbft.config import Genesis, ReplicaConfig
 from smartbft.errors import ConfigError, MalformedMessage
 
@@ -68,6 +69,7 @@ def verify(file: Path, genesis_path: Path, as_json: bool) -> None:
 )
 @click.argument("home", type=click.Path(path_type=Path))
 @json_option
+@prints_only
 def list_evidence(home: Path, as_json: bool) -> None:
     """List what the replica in HOME has gathered. Each file is checked against its genesis."""
     from smartbft.storage.evidence import EvidenceFolder

@@ -35,6 +35,7 @@ class ExitCode(enum.IntEnum):
     STORAGE = 8
     INCOMPATIBLE = 9
     APPLICATION = 10
+    OUTPUT = 11
     INTERRUPTED = 130
 
 
@@ -50,6 +51,7 @@ MEANINGS = {
     ExitCode.STORAGE: "storage damaged or unusable",
     ExitCode.INCOMPATIBLE: "incompatible: another chain or protocol version",
     ExitCode.APPLICATION: "the application failed: it raised an error, or returned no result",
+    ExitCode.OUTPUT: "the output could not be written; the command may have done what it does",
     ExitCode.INTERRUPTED: "interrupted",
 }
 

@@ -12,6 +12,7 @@ import click
 
 from smartbft.cli.lazy import SuggestingGroup
 from smartbft.cli.output import examples, json_option, print_json, print_table, say
+from smartbft.cli.streams import prints_only
 from smartbft.config import ClientProfile, Genesis, ReplicaConfig
 from smartbft.disk import write_file
 from smartbft.errors import ConfigError
@@ -57,6 +58,7 @@ def genesis() -> None:
 @genesis.command(epilog=examples("smartbft genesis show net/genesis.toml", "smartbft genesis show net --json"))
 @click.argument("path", type=click.Path(path_type=Path))
 @json_option
+@prints_only
 def show(path: Path, as_json: bool) -> None:
     """Show the chain id of PATH, its members, parameters and application."""
     found = _load(_files(path)[0])

@@ -8,6 +8,7 @@ import click
 
 from smartbft.cli.lazy import SuggestingGroup
 from smartbft.cli.output import examples, json_option, print_json
+from smartbft.cli.streams import prints_only
 
 
 @click.group(cls=SuggestingGroup, epilog=examples("smartbft key new alice.key", "smartbft key show alice.key --json"))
@@ -28,6 +29,7 @@ def new(file: Path, as_json: bool) -> None:
 @key.command(epilog=examples("smartbft key show alice.key", "smartbft key show alice.key --json"))
 @click.argument("file", type=click.Path(path_type=Path))
 @json_option
+@prints_only
 def show(file: Path, as_json: bool) -> None:
     """Print the public key of FILE. The secret is never printed."""
     from smartbft.crypto.keys import load_signer

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from smartbft.cli.streams import begins
+
 
 class SuggestingGroup(click.Group):
     """A group that answers a name it does not know with those that may have been meant."""
@@ -58,9 +60,19 @@ class LazyGroup(SuggestingGroup):
         command = getattr(importlib.import_module(module), attribute)
         if not isinstance(command, click.Command):
             raise TypeError(f"{entry[0]} is no command")
+        _mark(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, help_line) for name, (_, help_line) in self._table.items()])
+
+
+def _mark(command: click.Command) -> None:
+    """Have the streams know when a command, or one below it, begins to do what it does."""
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            _mark(below)
+    elif command.callback is not None:
+        command.callback = begins(command.callback)

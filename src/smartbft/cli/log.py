@@ -12,6 +12,7 @@ import click
 from smartbft.cli.exit_codes import CheckFailed
 from smartbft.cli.lazy import SuggestingGroup
 from smartbft.cli.output import examples, json_option, print_json, print_table, say
+from smartbft.cli.streams import prints_only
 from smartbft.config import Genesis, ReplicaConfig
 from smartbft.core.records import ACCEPT, DECISION, REGENCY, SYNC, VALUE
 from smartbft.errors import CorruptLog, RemoteProtocolError, StorageError
@@ -38,6 +39,7 @@ def log() -> None:
 @click.option("--limit", type=click.IntRange(0), default=50, show_default=True, help="Show so many records; 0: all.")
 @click.option("--instance", type=click.IntRange(0), help="Show only the records of this consensus instance.")
 @json_option
+@prints_only
 def inspect(folder: Path, limit: int, instance: int | None, as_json: bool) -> None:
     """List the records of the log in FOLDER.
 

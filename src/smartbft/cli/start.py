@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 import signal
+import stat
 import sys
 from pathlib import Path
 from typing import get_args
@@ -16,6 +17,7 @@ from typing import get_args
 import click
 
 from smartbft.cli.logs import LOG_FORMATS, configure_logging
+from smartbft.cli.outlet import detach_streams
 from smartbft.cli.output import examples
 from smartbft.cli.parameters import look_in_working_folder
 from smartbft.cli.run import beside, new_event_loop
@@ -46,6 +48,9 @@ def start(home: Path, log_level: LogLevel | None, log_format: str, exit_with_par
     Prints one line that starts with 'ready' to stdout once the replica listens and has re-executed its log. Its own
     messages go to stderr.
     """
+    if exit_with_parent:
+        _check_parent()
+    detach_streams()
     config = ReplicaConfig.load(home)
     genesis = Genesis.load(config.genesis_path)
     configure_logging(log_level or config.log_level, log_format, replica=config.replica)
@@ -137,9 +142,18 @@ def _calm_garbage_collector() -> None:
     gc.set_threshold(_COLLECT_AFTER_OBJECTS, 20, 20)
 
 
+def _check_parent() -> None:
+    """Raises UsageError: nobody holds the other end of the standard input, so nothing is heard when he is gone."""
+    kind = os.fstat(0).st_mode
+    if not (stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind) or os.isatty(0)):
+        raise click.UsageError(
+            "--exit-with-parent watches the standard input, which is closed, or a file: start it with a pipe there"
+        )
+
+
 def _watch_parent(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
     """Set `stop` when whoever holds the other end of our standard input is gone."""
-    descriptor = sys.stdin.fileno()
+    descriptor = 0
 
     def look() -> None:
         with contextlib.suppress(OSError):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import click
 
 from smartbft.cli.output import examples, json_option, print_json
+from smartbft.cli.streams import prints_only
 
 
 @click.command(epilog=examples("smartbft version", "smartbft version --json"))
 @json_option
+@prints_only
 def version(as_json: bool) -> None:
     """Show the versions of the program, its native code and what it runs on."""
     found = environment()

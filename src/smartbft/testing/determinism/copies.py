@@ -66,7 +66,7 @@ def execute(application: BatchStateMachine, steps: Sequence[Step]) -> list[bytes
     """The results of some operations of one batch, executed by one call. Raises CopyFailed."""
     try:
         return split_results(application.execute_batch(request_list(steps), steps[0].context), len(steps))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CopyFailed(steps[-1].index, f"execution raised {_describe(error)}") from error
 
 
@@ -74,7 +74,7 @@ def take_snapshot(application: BatchStateMachine, index: int) -> bytes:
     """The snapshot after operation `index`. Raises CopyFailed."""
     try:
         snapshot = application.snapshot()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CopyFailed(index, f"snapshot raised {_describe(error)}") from error
     if not isinstance(snapshot, bytes):
         raise CopyFailed(index, f"snapshot returned {type(snapshot).__name__}, not bytes")
@@ -85,11 +85,11 @@ def restore(application: BatchStateMachine, snapshot: bytes, index: int) -> None
     """Restore a snapshot taken after operation `index`. Raises CopyFailed."""
     try:
         application.restore(snapshot)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CopyFailed(index, f"restore raised {_describe(error)} for the application's own snapshot") from error
 
 
-def _describe(error: Exception) -> str:
+def _describe(error: BaseException) -> str:
     cause = error.__cause__ or error
     return f"{type(cause).__name__}: {cause}"
 
@@ -135,14 +135,14 @@ def captured(make: Make, batches: Sequence[Batch], whole: bool) -> Iterator[Seen
 def _begin_capture(application: BatchStateMachine, index: int) -> Callable[[], bytes]:
     try:
         return application.capture()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CopyFailed(index, f"capture raised {_describe(error)}") from error
 
 
 def _finish_capture(index: int, capture: Callable[[], bytes]) -> bytes:
     try:
         return capture()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CopyFailed(index, f"what capture returned raised {_describe(error)}") from error
 
 

@@ -87,7 +87,7 @@ def _make(maker: OperationMaker, draw: random.Random, client: int, number: int) 
     called = f"the maker of operations, called as function(random, client={client}, number={number}),"
     try:
         made = maker(draw, client, number)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise LocalProtocolError(f"{called} raised {error!r}") from error
     if not isinstance(made, bytes):
         raise LocalProtocolError(f"{called} returned {type(made).__name__}, not bytes")
