@@ -147,6 +147,8 @@ _SIMULATED = {
         for n in (4, 5, 7, 8)
     },
     "twins": ("A2", SimulationOptions(instances=6, clients=2, twins=True)),
+    "greedy": ("L1", SimulationOptions(instances=15, greedy=4, faults="none")),
+    "greedy-faults": ("A1", SimulationOptions(instances=10, greedy=2, byzantine="any")),
     "mutations": ("A3", SimulationOptions(instances=8, mutations=True)),
 }
 

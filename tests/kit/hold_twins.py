@@ -9,7 +9,7 @@ from random import Random
 from kit.pool_twins import RULES, START, PoolTwins, split_frames
 from smartbft._fastpath.pool import FROM_MEMBER, encode_request, join_requests, request_digests, split_requests
 from smartbft.smr.pool_rules import PoolOracle
-from smartbft.smr.sessions import Pending, Place, PoolRules
+from smartbft.smr.sessions import Place, PoolRules
 
 # The clients' keys are their connections' numbers: source 1 has proven the key of ones, and so on.
 CHANNEL_RULES = replace(RULES, members=4, member=1, max_holds=5, max_requests=16)
@@ -27,7 +27,7 @@ class HoldTwins(PoolTwins):
     def __init__(self, rules: PoolRules = CHANNEL_RULES, oracle: PoolOracle | None = None) -> None:
         super().__init__(rules, oracle)
         self.elsewhere: list[bytes] = []  # requests that others hold
-        self.vouched: set[Pending] = set()
+        self.vouched: set[bytes] = set()
         for source in (1, 2, 3):
             self.prove(source)
 
@@ -61,13 +61,13 @@ class HoldTwins(PoolTwins):
         waiting = (Place.QUEUED, Place.PRIORITY, Place.AT_VERIFIER)
         assert stats["unverified"] == sum(entry.place in waiting for entry in entries)
         assert stats["signature_checks"] == 0
+        # This stays true when the channel to a member is new, or the request gives way and comes again.
+        self.vouched |= {entry.digest for entry in entries if entry.own or len(entry.holders - {1}) >= 2}
         for entry in entries:
             if entry.proposable:
                 assert len(entry.holders) >= 3, "nothing is proposed that fewer than 2f + 1 hold"
             if entry.verified:
-                vouched = entry.own or len(entry.holders - {1}) >= 2 or entry in self.vouched
-                assert vouched, "nothing is voted for that nobody vouches for"
-                self.vouched.add(entry)  # that stays true when the channel to a member is new
+                assert entry.digest in self.vouched, "nothing is voted for that nobody vouches for"
         assert stats["idle"] == len(self.oracle.room.idle)
         assert stats["evicted"] == self.oracle.room.evicted
 

@@ -118,6 +118,12 @@ _BESIDE_A_SCHEDULE = {"schedule", "trace", "mutant", "as_json"}
     is_flag=True,
     help="With --byzantine: each liar begins when a replica that lost its disk votes again with a new key.",
 )
+@click.option(
+    "--greedy",
+    type=click.IntRange(0, 1000),
+    default=0,
+    help="Clients that want all room, places and time for themselves. With --faults none no leader may be replaced.",
+)
 @click.option("--faulty", type=click.IntRange(0), default=0, help="Draw so many faulty replicas less.")
 @click.option("--without", default="", metavar="FAULT[,...]", help="Leave out faults, as --shrink names them.")
 @click.option("--shrink", is_flag=True, help="Print the smallest run found that fails like the seed.")

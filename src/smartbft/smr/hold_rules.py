@@ -42,13 +42,24 @@ class Announcements:
 
     def note(self, member: int, digest: bytes, now: int) -> None:
         """An announcement; the oldest of a member give way when it makes too many."""
-        if digest in self.settled or member in self.members(digest):
+        if digest in self.settled:
             return
-        record = self.records.setdefault(digest, Record())
-        record.members.add(member)
-        if len(record.members) >= self.rules.weak and not record.listed:
+        self._add(member, digest)
+        record = self.records.get(digest)
+        if record is not None and len(record.members) >= self.rules.weak and not record.listed:
             record.listed = True
             self.listed.append((digest, record, now))
+
+    def put_back(self, digest: bytes, members: set[int]) -> None:
+        """Who held a request that gives way is still known."""
+        if digest not in self.settled:
+            for member in sorted(members):
+                self._add(member, digest)
+
+    def _add(self, member: int, digest: bytes) -> None:
+        if member in self.members(digest):
+            return
+        self.records.setdefault(digest, Record()).members.add(member)
         queue = self.queues.setdefault(member, [])
         queue.append(digest)
         if len(queue) > self.rules.max_holds:

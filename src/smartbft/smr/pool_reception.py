@@ -354,6 +354,8 @@ class Reception:
 
     def _reject(self, entry: Pending, status: int, reason: bytes = b"") -> None:
         self._discard(entry)
+        if status == native.OVERLOADED:
+            self._remember_holders(entry)
         self._refuse(entry.route, entry.digest, status, reason)
 
     def _accept(self, entry: Pending) -> None:
@@ -426,7 +428,14 @@ class Reception:
         return not self.rules.members or len(self.announcements.members(digest)) >= self.rules.weak
 
     def _vouched(self, entry: Pending) -> bool:
-        return not self.rules.members or entry.own or len(entry.holders) >= self.rules.weak
+        vouched = entry.own or self.rules.member in entry.holders or len(entry.holders) >= self.rules.weak
+        return vouched or not self.rules.members
+
+    def _remember_holders(self, entry: Pending) -> None:
+        """A request gives way. We may have announced it: if a proposal names it, nobody has to vouch for it again."""
+        if self.rules.members:
+            own = {self.rules.member} if self._vouched(entry) else set()
+            self.announcements.put_back(entry.digest, entry.holders | own)
 
     def _held_by_others(self, entry: Pending) -> bool:
         return len(entry.holders - {self.rules.member}) >= self.rules.weak

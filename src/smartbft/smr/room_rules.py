@@ -196,6 +196,7 @@ class Room:
 
     def _give_way(self, entry: Pending) -> None:
         self.pool._discard(entry)
+        self.pool._remember_holders(entry)
         self.pool._refuse(entry.route, entry.digest, native.OVERLOADED)
         self.evicted += 1
 
@@ -234,6 +235,7 @@ class Room:
         for entry in session.all_pending():
             if not entry.named:
                 pool._detach(entry)
+                pool._remember_holders(entry)
                 pool._refuse(entry.route, entry.digest, status)
                 self.evicted += 1
             elif entry.place is Place.READY:

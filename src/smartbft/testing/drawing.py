@@ -79,7 +79,33 @@ def draw_scenario(options: SimulationOptions) -> Scenario:
     )
     # Drawn from a generator of its own, so that honest scenarios do not depend on which attacks there are.
     scenario = _with_adversary(random.Random(f"smartbft adversary {options.seed}"), options, scenario)  # noqa: S311
+    scenario = _with_greedy_clients(options, scenario)
     return scenario.without([name for name in options.without.split(",") if name])
+
+
+def _with_greedy_clients(options: SimulationOptions, scenario: Scenario) -> Scenario:
+    """Pools that they can fill, and few places; but batches and timeouts for what they may order, as in a genesis:
+    who may order as much as fits into many batches, and does, keeps others waiting. A stream of its own: other draws
+    stay as they are.
+    """
+    if not options.greedy:
+        return scenario
+    draw = random.Random(f"smartbft greedy {options.seed}")  # noqa: S311 - schedules, not secrets
+    return replace(
+        scenario,
+        greedy=options.greedy,
+        pool_requests=draw.choice((64, 256, 1024)),
+        pool_bytes=draw.choice((128 * 1024, 1024 * 1024)),
+        disk=replace(scenario.disk, segment_bytes=1024 * 1024),
+        parameters=replace(
+            scenario.parameters,
+            max_sessions_per_key=draw.choice((2, 4, 16)),
+            max_batch_requests=draw.choice((64, 1024)),
+            max_batch_bytes=256 * 1024,
+            request_timeout=max(500_000, scenario.parameters.request_timeout),
+            max_request_timeout=max(2_000_000, scenario.parameters.max_request_timeout),
+        ),
+    )
 
 
 def _with_adversary(draw: random.Random, options: SimulationOptions, scenario: Scenario) -> Scenario:

@@ -37,6 +37,8 @@ class SimulationOptions:
         mutations: up to `f` replicas change at most three messages each by one small step.
         late_liars: with `byzantine`: liars begin late. As many replicas lose their disks, and when one of them votes
             again with a new key, and so counts towards `f` no more, a liar takes its place.
+        greedy: clients that want all room, places and time for themselves; pools are small then. Where nothing else
+            goes wrong (`faults` "none", nobody lies), no leader may be replaced because of them.
         faulty: replicas that the caller makes faulty by means of its own: the seed draws fewer.
         without: names of faults of the scenario to leave out, separated by commas (`Scenario.faults`).
     """
@@ -56,6 +58,7 @@ class SimulationOptions:
     twins: bool = False
     mutations: bool = False
     late_liars: bool = False
+    greedy: int = 0
     faulty: int = 0
     without: str = ""
 
@@ -73,6 +76,7 @@ class SimulationOptions:
             raise LocalProtocolError("late_liars: needs attacks (byzantine), a log, and faults that crash replicas")
         _bound("n", self.n, 1, MAX_MEMBERS)
         _bound("in_flight", self.in_flight, 1, MAX_WINDOW)
+        _bound("greedy", self.greedy, 0, 1_000)
         for name in ("instances", "clients", "patience"):
             _bound(name, getattr(self, name), 1, 1_000_000)
 

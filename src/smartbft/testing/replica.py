@@ -71,14 +71,20 @@ if TYPE_CHECKING:
 EPOCH = 1_700_000_000_000_000  # the wall clock at virtual time 0, microseconds
 
 
-def make_pool(chain_id: bytes, replica: int, parameters: Parameters, view: View) -> RequestPool:
-    """The request pool of a replica, as the runtime makes it."""
+def make_pool(
+    chain_id: bytes,
+    replica: int,
+    parameters: Parameters,
+    view: View,
+    room: tuple[int, int] = (MAX_POOL_REQUESTS, MAX_POOL_BYTES),
+) -> RequestPool:
+    """The request pool of a replica, as the runtime makes it; `room` for so many requests, and bytes of them."""
     return RequestPool(
         chain_id,
         replica=replica,
         window=parameters.window,
-        max_requests=MAX_POOL_REQUESTS,
-        max_bytes=MAX_POOL_BYTES,
+        max_requests=room[0],
+        max_bytes=room[1],
         max_operation_bytes=MAX_OPERATION_BYTES,
         max_sessions=parameters.max_sessions,
         max_sessions_per_key=parameters.max_sessions_per_key,
@@ -103,7 +109,9 @@ class SimulatedReplica:
         self.endpoint = host.endpoint
         self.dead = False
         self.executed = 0
-        self.pool = make_pool(world.chain_id, id, world.scenario.parameters, world.view)
+        scenario = world.scenario
+        room = scenario.pool_requests, scenario.pool_bytes
+        self.pool = make_pool(world.chain_id, id, scenario.parameters, world.view, room)
         self.core = world.make_core(id, attacked(self.pool, host.attacks))
         self.application = world.make_application()
         self._world = world

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from smartbft.errors import LocalProtocolError
+from smartbft.limits import MAX_POOL_BYTES, MAX_POOL_REQUESTS
 from smartbft.messages import Accept, Message, Propose, Sync, Write
 from smartbft.testing.disk import DiskOptions
 from smartbft.testing.network import NetworkOptions
@@ -26,7 +27,7 @@ _COUNTED = (
     "left_out",
 )
 _RATES = ("loss", "duplication", "straggling")
-_NUMBERS = ("troublemakers", "tell_one")
+_NUMBERS = ("troublemakers", "tell_one", "greedy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,12 +221,14 @@ class Scenario:
         think_time: longest pause of a client between an answer and its next request.
         tell_one: how often a client sends a new request to one replica only.
         troublemakers: clients that break the rules.
-        mischief_pause: longest time between two deeds of a troublemaker.
+        mischief_pause: longest time between two deeds of a troublemaker, or of a greedy client.
         crashes, isolations, clock_steps, cuts, deafness, disk_failures, rot, wipes: what goes wrong beside the network.
         attackers: attacks, each of one Byzantine replica.
         twins: replicas of which two copies run.
         rounds: the partitions that the copies and the others live through.
         left_out: correct replicas that are cut off for good when the others are healed.
+        greedy: clients that want all room, places and time for themselves.
+        pool_requests, pool_bytes: the room in the pool of each replica.
         forgetful: replicas that restart without their votes; they count towards `f`, and are judged all the same.
     """
 
@@ -253,6 +256,9 @@ class Scenario:
     twins: tuple[int, ...] = ()
     rounds: tuple[Round, ...] = ()
     left_out: tuple[int, ...] = ()
+    greedy: int = 0
+    pool_requests: int = MAX_POOL_REQUESTS
+    pool_bytes: int = MAX_POOL_BYTES
     forgetful: frozenset[int] = frozenset()
 
     @property
@@ -309,8 +315,11 @@ class Scenario:
         return (
             f"{self.persistence}, {signatures}, loss {network.loss:.1%}, duplication {network.duplication:.1%}, "
             f"stragglers {network.straggling:.1%}, {crashed} crashes, {len(self.isolations)} isolations, "
-            f"{len(self.wipes)} wipes, {self.troublemakers} troublemakers{self._attacks()}"
+            f"{len(self.wipes)} wipes, {self.troublemakers} troublemakers{self._greedy()}{self._attacks()}"
         )
+
+    def _greedy(self) -> str:
+        return f", {self.greedy} greedy clients" if self.greedy else ""
 
     def _attacks(self) -> str:
         attacks = "".join(

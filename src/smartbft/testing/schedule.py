@@ -14,7 +14,15 @@ from typing import Any
 import msgspec
 
 from smartbft.errors import LocalProtocolError
-from smartbft.limits import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS, MAX_CHECKPOINT_INTERVAL, MAX_WINDOW
+from smartbft.limits import (
+    MAX_BATCH_BYTES,
+    MAX_BATCH_REQUESTS,
+    MAX_CHECKPOINT_INTERVAL,
+    MAX_POOL_BYTES,
+    MAX_POOL_REQUESTS,
+    MAX_REQUEST_BYTES,
+    MAX_WINDOW,
+)
 from smartbft.quorum import max_faulty
 from smartbft.testing.byzantine import ATTACKS
 from smartbft.testing.disk import FAILURES
@@ -36,6 +44,10 @@ _BOUNDS: dict[str, tuple[int, int]] = {
     "window": (1, MAX_WINDOW),
     "segment_bytes": (4 * 1024, 16 * 1024 * 1024),
     "troublemakers": (0, 1_000),
+    "greedy": (0, 1_000),
+    "pool_requests": (1, MAX_POOL_REQUESTS),
+    # A pool has room for the largest request.
+    "pool_bytes": (MAX_REQUEST_BYTES, MAX_POOL_BYTES),
     "checkpoint_interval": (1, MAX_CHECKPOINT_INTERVAL),
 }
 

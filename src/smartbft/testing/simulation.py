@@ -26,6 +26,7 @@ from smartbft.testing.checkers import Checkers, PropertyViolation
 from smartbft.testing.clients import ClientFigures, SimulatedClient
 from smartbft.testing.drawing import draw_scenario
 from smartbft.testing.faults import Faults
+from smartbft.testing.greedy import GreedyClient
 from smartbft.testing.history import History
 from smartbft.testing.host import Host
 from smartbft.testing.network import SimulatedNetwork
@@ -148,9 +149,11 @@ class Simulation:
         self._votes_again: set[int] = set()  # membership tests only
         self._make_machines()
         honest, all_clients = options.clients, options.clients + self.scenario.troublemakers
+        greedy = range(all_clients, all_clients + self.scenario.greedy)
         self.honest_clients = [self._make_client(index, operation) for index in range(honest)]
         troublemakers = [self._make_troublemaker(index, operation) for index in range(honest, all_clients)]
-        self.clients: list[SimulatedClient | Troublemaker] = [*self.honest_clients, *troublemakers]
+        self.clients: list[SimulatedClient | Troublemaker | GreedyClient] = [*self.honest_clients, *troublemakers]
+        self.clients += [self._make_greedy_client(index) for index in greedy]
         self.recent_requests: deque[bytes] = deque(maxlen=RECENT_REQUESTS)
         self.outstanding = 0
         self.answered = 0
@@ -235,6 +238,13 @@ class Simulation:
     def _make_troublemaker(self, index: int, operation: OperationMaker) -> Troublemaker:
         signer = self.scheme.signer(self._secret(b"client", index))
         return Troublemaker(self, index, signer, EPOCH - SESSION_LEAD, partial(operation, self._draw, index))
+
+    def _make_greedy_client(self, index: int) -> GreedyClient:
+        def throwaway(number: int) -> Signer:
+            return self.scheme.signer(self._secret(b"throwaway key %d" % number, index))
+
+        signer = self.scheme.signer(self._secret(b"client", index))
+        return GreedyClient(self, index, signer, throwaway, EPOCH - SESSION_LEAD)
 
     def make_core(self, id: int, pool: RequestPool) -> Replica:
         """The product's core for one life of a replica."""
@@ -386,8 +396,11 @@ class Simulation:
 
     def _check_regency_changes(self) -> None:
         """L1: at most `f` leaders are bad, so `f + 1` changes are enough, beside one that was under way before; and
-        each new key ends a regency that its member promised with the old one.
+        each new key ends a regency that its member promised with the old one. Clients alone have none replaced.
         """
+        replaced, options = self._highest_regency(), self.options
+        if replaced and self.scenario.greedy and options.faults == "none" and not self.byzantine:
+            raise PropertyViolation("leaders stay", f"clients alone had {replaced} correct leaders replaced")
         changes = self._recovered_at[1] - self._healed_at[1]
         new_keys = self.checkers.provability.keys_replaced - self._keys_at_healing
         if changes > self.view.f + 1 + new_keys:

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use super::index::Map;
 use super::ordering::digests;
-use super::pool::{Misuse, Place, RequestPool};
+use super::pool::{Entry, Misuse, Place, RequestPool};
 use super::slab::{List, NONE};
 use super::sources::{NO_SOURCE, PLACE};
 use crate::wire::{push_item, Digest, RequestView, WireError, DIGEST_BYTES, SIGNATURE_BYTES};
@@ -41,6 +41,11 @@ impl Vouching {
     fn strong(&self) -> u32 {
         2 * self.faulty() + 1
     }
+}
+
+fn is_vouched(entry: &Entry, vouching: Vouching) -> bool {
+    let vouched = entry.holders & bit(vouching.member) != 0;
+    entry.own || vouched || entry.holders.count_ones() >= vouching.weak()
 }
 
 fn bit(member: u32) -> u64 {
@@ -90,6 +95,23 @@ impl Holds {
         if self.is_settled.contains_key(&digest) {
             return;
         }
+        self.add(member, digest, vouching.quota);
+        let Some(record) = self.unknown.get_mut(&digest) else { return };
+        if record.mask.count_ones() >= vouching.weak() && !std::mem::replace(&mut record.listed, true) {
+            self.wanted.push_back((digest, record.stamp, now));
+        }
+    }
+
+    /// Keeps who held a request that gives way.
+    fn put_back(&mut self, digest: Digest, mask: u64, quota: usize) {
+        if !self.is_settled.contains_key(&digest) {
+            (0..MOST_MEMBERS)
+                .filter(|member| mask & bit(*member) != 0)
+                .for_each(|member| self.add(member, digest, quota));
+        }
+    }
+
+    fn add(&mut self, member: u32, digest: Digest, quota: usize) {
         let stamps = &mut self.stamps;
         let record = self.unknown.entry(digest).or_insert_with(|| {
             *stamps += 1;
@@ -100,16 +122,13 @@ impl Holds {
         }
         record.mask |= bit(member);
         let stamp = record.stamp;
-        if record.mask.count_ones() >= vouching.weak() && !std::mem::replace(&mut record.listed, true) {
-            self.wanted.push_back((digest, stamp, now));
-        }
         let at = member as usize;
         if self.senders.len() <= at {
             self.senders.resize(at + 1, Sender::default());
         }
         self.senders[at].queue.push_back((digest, stamp));
         self.senders[at].live += 1;
-        self.keep_quota(member, vouching.quota);
+        self.keep_quota(member, quota);
     }
 
     /// The oldest announcements of a member go first: it makes them again while they matter.
@@ -246,10 +265,18 @@ impl RequestPool {
         }
     }
 
-    /// Whether nobody has to vouch for an entry (any more): it is the client's own copy, or `f + 1` hold it.
+    /// Whether nobody has to vouch for an entry (any more): it is the client's own copy, or `f + 1` hold it, or that was so
+    /// before it gave way to others.
     pub(super) fn is_vouched(&self, slot: u32) -> bool {
-        let entry = &self.entries[slot];
-        self.config.vouching.is_none_or(|vouching| entry.own || entry.holders.count_ones() >= vouching.weak())
+        self.config.vouching.is_none_or(|vouching| is_vouched(&self.entries[slot], vouching))
+    }
+
+    /// An entry gives way to others. We may have announced it, and others count on that: if a proposal names it, its bytes
+    /// are fetched, and nobody has to vouch for it again.
+    pub(super) fn remember_holders(&mut self, entry: &Entry) {
+        let Some(vouching) = self.config.vouching else { return };
+        let own = if is_vouched(entry, vouching) { bit(vouching.member) } else { 0 };
+        self.holds.put_back(entry.digest, entry.holders | own, vouching.quota);
     }
 
     /// Whether others would take it even without the client: then it stays beside another one with its number.

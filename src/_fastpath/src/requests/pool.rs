@@ -474,6 +474,7 @@ impl RequestPool {
         for slot in self.pending_slots(session) {
             if !self.entries[slot].named {
                 let entry = self.detach(slot);
+                self.remember_holders(&entry);
                 self.counters.evicted += 1;
                 self.tell_refused(entry.route, &entry.digest, status, &[]);
             } else if self.entries[slot].place == Place::Ready {

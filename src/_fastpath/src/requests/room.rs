@@ -168,6 +168,7 @@ impl RequestPool {
 
     fn give_way(&mut self, slot: u32, status: u8) {
         let entry = self.discard(slot);
+        self.remember_holders(&entry);
         self.counters.evicted += 1;
         self.tell_refused(entry.route, &entry.digest, status, &[]);
     }

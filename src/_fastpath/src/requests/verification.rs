@@ -103,6 +103,9 @@ impl RequestPool {
 
     fn reject(&mut self, slot: u32, status: u8, reason: &[u8]) {
         let entry = self.discard(slot);
+        if status == status::OVERLOADED {
+            self.remember_holders(&entry);
+        }
         self.counters.refused += 1;
         self.tell_refused(entry.route, &entry.digest, status, reason);
     }
