@@ -14,9 +14,9 @@ from smartbft.testing.mutants import MUTANTS, Mutant, hunt
 from smartbft.types import TOGETHER
 
 
-def _asks_for(mutant: Mutant) -> tuple[str, int, bool]:
+def _asks_for(mutant: Mutant) -> tuple[str, int, bool, int]:
     """What it adds to the options of a run."""
-    return mutant.byzantine, mutant.instances, mutant.late_liars
+    return mutant.byzantine, mutant.instances, mutant.late_liars, mutant.greedy
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
@@ -29,10 +29,17 @@ def test_a_planted_bug_is_found(mutant: Mutant):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("attacks", "instances", "late"), sorted({_asks_for(one) for one in MUTANTS}))
-def test_without_the_bugs_the_same_seeds_pass(attacks: str, instances: int, late: bool):
-    seeds = max(one.seeds for one in MUTANTS if _asks_for(one) == (attacks, instances, late))
-    options = SimulationOptions(byzantine=attacks, checkpoints=TOGETHER, instances=instances or 50, late_liars=late)
+@pytest.mark.parametrize(("attacks", "instances", "late", "greedy"), sorted({_asks_for(one) for one in MUTANTS}))
+def test_without_the_bugs_the_same_seeds_pass(attacks: str, instances: int, late: bool, greedy: int):
+    seeds = max(one.seeds for one in MUTANTS if _asks_for(one) == (attacks, instances, late, greedy))
+    options = SimulationOptions(
+        byzantine=attacks,
+        checkpoints=TOGETHER,
+        instances=instances or 50,
+        late_liars=late,
+        greedy=greedy,
+        faults="none" if greedy else "all",
+    )
     assert run_campaign(options, seeds).failures == []
 
 

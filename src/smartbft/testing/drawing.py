@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from smartbft.quorum import max_faulty
 from smartbft.testing.byzantine import ANY, ATTACKS, KEY_ATTACKS, KEYS
+from smartbft.testing.clients import MOST_SESSIONS
 from smartbft.testing.disk import FAILURES, DiskOptions
 from smartbft.testing.network import NetworkOptions
 from smartbft.testing.options import SimulationOptions
@@ -99,7 +100,7 @@ def _with_greedy_clients(options: SimulationOptions, scenario: Scenario) -> Scen
         disk=replace(scenario.disk, segment_bytes=1024 * 1024),
         parameters=replace(
             scenario.parameters,
-            max_sessions_per_key=draw.choice((2, 4, 16)),
+            max_sessions_per_key=draw.choice((MOST_SESSIONS, 16)),
             max_batch_requests=draw.choice((64, 1024)),
             max_batch_bytes=256 * 1024,
             request_timeout=max(500_000, scenario.parameters.request_timeout),

@@ -82,6 +82,11 @@ class GreedyClient:
         self._deeds[int(draw.random() * len(self._deeds))]()
         world.scheduler.after(world.scheduler.between(1, world.scenario.mischief_pause), self.wake)
 
+    @property
+    def done(self) -> bool:
+        """Whether it has had enough."""
+        return not self._deeds_left
+
     def receive(self, packet: tuple[int, bytes]) -> None:
         """Whatever comes back is of no interest."""
 

@@ -27,7 +27,7 @@ from smartbft.core.vouching import Vouching
 from smartbft.messages import FetchHeld, HeldRequests, Hold, Message, Proof
 from smartbft.protocols.vp_consensus import VPConsensus
 from smartbft.quorum import quorum
-from smartbft.testing import disk, key_mutants, regency_mutants
+from smartbft.testing import disk, greedy_mutants, key_mutants, regency_mutants
 from smartbft.testing.campaign import Failure, run_seed
 from smartbft.testing.options import SimulationOptions
 from smartbft.testing.planting import replaced
@@ -47,6 +47,7 @@ class Mutant:
         byzantine: attacks that the bug lets through (`SimulationOptions.byzantine`).
         instances: of each run; 0: as many as usual.
         late_liars: the attacks begin when a replica that lost its disk votes again (`SimulationOptions.late_liars`).
+        greedy: clients that use the bug (`SimulationOptions.greedy`), where nothing else goes wrong.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Mutant:
     byzantine: str = ""
     instances: int = 0
     late_liars: bool = False
+    greedy: int = 0
 
 
 def _quorum_off_by_one() -> AbstractContextManager[None]:
@@ -514,6 +516,24 @@ MUTANTS: Sequence[Mutant] = (
         byzantine="ask-all-the-time",
         instances=20,
     ),
+    Mutant(
+        "gaps-keep-room",
+        "what nobody can propose keeps its room in a full pool (with --greedy 4 --faults none)",
+        ("liveness", "leaders stay"),
+        20,
+        greedy_mutants.gaps_keep_room,
+        instances=15,
+        greedy=4,
+    ),
+    Mutant(
+        "gaps-hold-places",
+        "sessions behind gaps hold the places of their key (with --greedy 4 --faults none)",
+        ("leaders stay", "liveness"),
+        20,
+        greedy_mutants.gaps_hold_places,
+        instances=15,
+        greedy=4,
+    ),
 )
 
 
@@ -531,6 +551,8 @@ def hunt(mutant: Mutant, options: SimulationOptions) -> tuple[int, Failure] | No
                 seed = replace(seed, byzantine=mutant.byzantine, late_liars=mutant.late_liars)
             if mutant.instances:
                 seed = replace(seed, instances=mutant.instances)
+            if mutant.greedy:
+                seed = replace(seed, greedy=mutant.greedy, faults="none")
             outcome = run_seed(seed)
             if isinstance(outcome, Failure):
                 return number + 1, outcome

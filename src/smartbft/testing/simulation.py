@@ -153,7 +153,8 @@ class Simulation:
         self.honest_clients = [self._make_client(index, operation) for index in range(honest)]
         troublemakers = [self._make_troublemaker(index, operation) for index in range(honest, all_clients)]
         self.clients: list[SimulatedClient | Troublemaker | GreedyClient] = [*self.honest_clients, *troublemakers]
-        self.clients += [self._make_greedy_client(index) for index in greedy]
+        self._greedy_clients = [self._make_greedy_client(index) for index in greedy]
+        self.clients += self._greedy_clients
         self.recent_requests: deque[bytes] = deque(maxlen=RECENT_REQUESTS)
         self.outstanding = 0
         self.answered = 0
@@ -438,11 +439,14 @@ class Simulation:
         )
 
     def _is_finished(self) -> bool:
-        if self.outstanding:
+        if self.outstanding or not all(client.done for client in self._greedy_clients):
             return False
         for host in self.core_hosts:
             replica = host.replica
             if replica is None or replica.executed != self.decided or not replica.idle() or replica.core.learns:
+                return False
+            # What greedy clients tell few replicas may not stay there, if it could be proposed.
+            if self._greedy_clients and replica.pool.ready():
                 return False
         return True
 
