@@ -5,6 +5,7 @@ python benchmarks/bad_clients.py GENESIS ATTACK [tls]
 one-replica     tells every request to one replica only, which does not lead
 bad-signatures  signs garbage, and connects again whenever it is thrown out
 gaps            leaves out every second sequence number
+full-of-gaps    leaves out the first one, as fast as it can sign: fills the pools with what nobody can order
 flood           sends the same valid requests to all replicas, over and over, as fast as the sockets take them
 connections     opens thousands of connections a second to all ports, for clients and for replicas, and says nothing
 handshakes      the same, and begins a handshake on each
@@ -31,10 +32,10 @@ from smartbft.measurement.requests import SPEND, Job, sign_rounds, split_frames,
 from smartbft.net.handshake import NO_CHANNEL, NONCE_BYTES, ClientDialer
 
 CONNECTING = ("connections", "handshakes")
-ATTACKS = ("one-replica", "bad-signatures", "gaps", "flood", *CONNECTING)
+ATTACKS = ("one-replica", "bad-signatures", "gaps", "full-of-gaps", "flood", *CONNECTING)
 KEYS = 64
 ROUNDS = 40
-# Requests per second, but for the flood.
+# Requests per second, but for those that come as fast as they can.
 RATE = 1000
 # Connections opened per second, and kept open until the other side closes them or so many newer ones are open.
 CONNECTIONS_PER_SECOND = 4000
@@ -77,6 +78,11 @@ class Victim:
             self._writer = None
             await asyncio.sleep(0.01)
 
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._writer is not None:
+            self._writer.close()
+
     async def _connect(self) -> None:
         member = self._member
         reader, writer = await asyncio.open_connection(member.client_address.host, member.client_address.port)
@@ -117,13 +123,13 @@ async def attack(genesis: Genesis, kind: str) -> None:
                 await asyncio.gather(*(victim.send(everything) for victim in victims))
             continue
         for number, frames in enumerate(rounds):
-            if kind == "gaps" and number % 2 == 0:
+            if (kind == "gaps" and number % 2 == 0) or (kind == "full-of-gaps" and number == 0):
                 continue
             if kind == "bad-signatures":
                 frames = [frame[:-SIGNATURE_BYTES] + os.urandom(SIGNATURE_BYTES) for frame in frames]
             told = [follower] if kind == "one-replica" else victims
             await asyncio.gather(*(victim.send(b"".join(frames)) for victim in told))
-            await asyncio.sleep(KEYS / RATE)
+            await asyncio.sleep(0 if kind == "full-of-gaps" else KEYS / RATE)
 
 
 def first_words(genesis: Genesis, tls: bool) -> bytes:

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::holds::{Holds, Vouching};
 use super::index::Map;
-use super::room::{guaranteed, IDLE};
+use super::room::{guaranteed, place_weight, IDLE};
 use super::sessions::{Session, SessionLimits, SessionTable, Standing, SIBLINGS};
 use super::slab::{Link, Linked, List, Slab, NONE, UNLINKED};
 use super::sources::{Sources, NO_SOURCE, PLACE};
@@ -165,6 +165,8 @@ pub struct RequestPool {
     pub(super) idle: List<IDLE>,
     /// When sessions that lapsed unopened were looked for.
     pub(super) looked_at: u64,
+    /// What a request weighs beside its bytes.
+    pub(super) place_weight: u64,
     pub(super) stamps: u64,
     pub(super) load: Load,
     /// Bodies named by proposals have room of their own, so that a full pool cannot keep a proposal out.
@@ -201,6 +203,7 @@ impl RequestPool {
             holds: Holds::default(),
             idle: List::default(),
             looked_at: 0,
+            place_weight: place_weight(config.max_bytes, config.max_requests),
             stamps: 0,
             load: Load::default(),
             reserve_load: Load::default(),

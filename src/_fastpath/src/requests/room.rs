@@ -32,21 +32,21 @@ pub struct Newcomer<'a> {
     pub in_line: bool,
 }
 
-/// What a request weighs in the share of its owner: its bytes, and what the place of one costs where both limits on the
-/// pool are reached at once.
-fn weigh(bytes: usize, max_bytes: usize, max_requests: usize) -> u64 {
-    (bytes + (max_bytes / max_requests).max(1)) as u64
+/// A request weighs its bytes in the share of its owner, and so much more: what the place of one costs where both limits on
+/// the pool are reached at once.
+pub fn place_weight(max_bytes: usize, max_requests: usize) -> u64 {
+    (max_bytes / max_requests).max(1) as u64
 }
 
 /// What each member is guaranteed: room for its oldest request at least, as those are passed on first.
 pub fn guaranteed(max_bytes: usize, max_requests: usize, max_operation_bytes: usize) -> u64 {
-    let largest = weigh(REQUEST_OVERHEAD_BYTES + max_operation_bytes, max_bytes, max_requests);
+    let largest = (REQUEST_OVERHEAD_BYTES + max_operation_bytes) as u64 + place_weight(max_bytes, max_requests);
     (2 * max_bytes as u64 / MEMBERS_PART).max(largest)
 }
 
 impl RequestPool {
     fn weight(&self, bytes: usize) -> u64 {
-        weigh(bytes, self.config.max_bytes, self.config.max_requests)
+        bytes as u64 + self.place_weight
     }
 
     /// Counts a new request in the shares of its source and its key.
