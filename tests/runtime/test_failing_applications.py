@@ -16,6 +16,7 @@ from kit.patience import PATIENCE_SECONDS, until
 from smartbft import ApplicationFailed, BatchStateMachine, LocalCluster, join_results, split_requests
 from smartbft.apps import counter
 from smartbft.core.delivery import what_is_wrong
+from smartbft.runtime import local
 from smartbft.smr.application import ExecutionContext
 from smartbft.types import Parameters
 
@@ -128,6 +129,27 @@ def test_the_body_hears_the_error_from_its_own_call_first(run: Run) -> None:
     async def scenario() -> None:
         with pytest.raises(ApplicationFailed, match="request 0 of instance 2"):
             await use()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("application", [Exits, TooFew, RaisesNatively], ids=lambda kind: kind.__name__)
+def test_every_replica_meets_the_operation(run: Run, application: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None stops so quickly that another lacks its vote, and waits for a quorum instead."""
+    monkeypatch.setattr(local, "_LAST_WORDS_SECONDS", PATIENCE_SECONDS)
+    ends: list[Any] = []
+
+    async def use() -> None:
+        async with LocalCluster(4, application, parameters=QUICK) as cluster, cluster.client() as client:
+            with pytest.raises(ApplicationFailed):
+                await client.invoke(counter.add(1), timeout=PATIENCE_SECONDS)
+            waiting = [replica.wait() for replica in cluster.replicas.values()]
+            ends.extend(await asyncio.gather(*waiting, return_exceptions=True))
+
+    async def scenario() -> None:
+        with pytest.raises(ApplicationFailed):
+            await use()
+        assert [type(end) for end in ends] == [ApplicationFailed] * 4
 
     run(scenario)
 

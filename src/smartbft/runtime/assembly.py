@@ -24,7 +24,7 @@ from smartbft.core.validation import Validator
 from smartbft.core.vouching import pool_arguments
 from smartbft.crypto.domains import Domains
 from smartbft.crypto.signatures import Ed25519KeyVerifier
-from smartbft.errors import ConfigError, LocalProtocolError
+from smartbft.errors import ApplicationFailed, ConfigError, LocalProtocolError
 from smartbft.protocols.mod_smart import ModSmart
 from smartbft.runtime.application_watch import ApplicationWatch
 from smartbft.runtime.clients import ClientGate
@@ -262,7 +262,7 @@ class RunningReplica:
             report=self._evidence.report,
             keys=self._keys,
             regulate=self._regulate,
-            fail=self._fail,
+            fail=self._failed,
         )
 
     def _make_keeper(self, executor: ThreadExecutor | SliceExecutor) -> SnapshotKeeper:
@@ -370,6 +370,14 @@ class RunningReplica:
     def _note_recovered(self) -> None:
         if self._core.executed >= self._replay_until:
             self.recovered.set()
+
+    def _failed(self, error: BaseException) -> None:
+        if isinstance(error, ApplicationFailed):
+            if self._executor is not None:
+                self._executor.halt()
+            self._failing.begin(error)
+        else:
+            self._fail(error)
 
     def _forget(self, source: int) -> None:
         if self._pump is not None:

@@ -48,7 +48,7 @@ from smartbft.core.inputs import (
 from smartbft.core.recovery import RecoveredState
 from smartbft.core.replica import Replica
 from smartbft.core.validation import Validator
-from smartbft.errors import UnknownKey
+from smartbft.errors import ApplicationFailed, UnknownKey
 from smartbft.messages import decode, encode
 from smartbft.runtime.clocks import wall_clock
 from smartbft.runtime.journal import Journal
@@ -117,7 +117,8 @@ class Driver:
         report: keeps evidence against a member.
         keys: makes consensus keys.
         regulate: called after every turn: opens and closes the gates of the pool and of the sockets.
-        fail: called once with an error that ends the replica (DurabilityLost, InvariantViolation, or a bug).
+        fail: called with an error that ends the replica (DurabilityLost, InvariantViolation, or a bug). After
+            ApplicationFailed the driver goes on until it is stopped, but takes no results any more.
         clock: the wall clock in microseconds.
     """
 
@@ -158,6 +159,7 @@ class Driver:
         self._timers: dict[Timer, asyncio.TimerHandle] = {}
         self._running = False
         self._stopped = False
+        self._executes = True  # False: the application has failed
         self._settling = False
         self._useful = 0  # effects that a message of use has
         self._actions: dict[type[Any], Callable[[Any], None]] = {
@@ -262,7 +264,10 @@ class Driver:
         self._running = True
         try:
             while self._inputs and not self._stopped:
-                self._carry_out(self._core.step(self._inputs.popleft(), self._clock()))
+                event = self._inputs.popleft()
+                if type(event) is Executed and not self._executes:
+                    continue
+                self._carry_out(self._core.step(event, self._clock()))
                 if self._immediate:
                     self._release()
                 if self._changes.count != self._changes_seen:
@@ -315,7 +320,10 @@ class Driver:
             self._end(error)
 
     def _end(self, error: Exception) -> None:
-        self.stop()
+        if isinstance(error, ApplicationFailed):
+            self._executes = False
+        else:
+            self.stop()
         self._fail(error)
 
     # --- effects ---

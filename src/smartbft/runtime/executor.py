@@ -273,6 +273,10 @@ class ThreadExecutor:
         """Replace the application's state by that after `instance`, in turn with the batches."""
         self._jobs.put(self._make.restoration(state, instance))
 
+    def halt(self) -> None:
+        """Begin no job any more."""
+        self._closing = True
+
     async def close(self) -> None:
         """Finish the job that runs, drop the others."""
         self._closing = True
@@ -284,7 +288,7 @@ class ThreadExecutor:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            if self._make.is_void(job):
+            if self._closing or self._make.is_void(job):
                 continue
             try:
                 answer = self._aside_answer(job) if self._make.runs_aside(job) else None
@@ -367,6 +371,10 @@ class SliceExecutor:
     def restore(self, state: bytes, instance: int) -> None:
         """As `ThreadExecutor.restore`."""
         self._put(self._make.restoration(state, instance))
+
+    def halt(self) -> None:
+        """As `ThreadExecutor.halt`."""
+        self._closed = True
 
     async def close(self) -> None:
         """Stop after the slice that runs."""

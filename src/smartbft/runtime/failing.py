@@ -24,7 +24,9 @@ class Failing:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, error: BaseException) -> None:
-        """The application has failed."""
+        """The application has failed; what comes of that later is no news."""
+        if self._error is not None:
+            return
         self._error = error
         self._timer = asyncio.get_running_loop().call_later(self._pause, self._fail, error)
 

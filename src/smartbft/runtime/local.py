@@ -19,7 +19,7 @@ from smartbft.config import PERSISTENCE_MODES, TRANSPORTS, Address, Genesis, Gen
 from smartbft.config.replica import Persistence, SignatureCheck, Transport
 from smartbft.crypto.certificates import fingerprint, make_certificate
 from smartbft.crypto.signatures import Ed25519Signer, Signer
-from smartbft.errors import ApplicationFailed, LocalProtocolError
+from smartbft.errors import ApplicationFailed, LocalProtocolError, StateDiverged
 from smartbft.forks import check_process, keep_from_children
 from smartbft.limits import DEFAULT_SEGMENT_BYTES, MAX_MEMBERS
 from smartbft.runtime.client import AsyncClient
@@ -38,9 +38,9 @@ _LAST_WORDS_SECONDS = 0.1
 class LocalCluster:
     """`n` replicas and their clients in this process.
 
-    It goes on while no more than `f` replicas have failed. Once more have, nothing can be ordered any more: pending and
-    later calls of its clients raise the error that ended the replicas (an application's, for example), the body of the
-    ``async with`` is cancelled, and the error comes out of it.
+    Once the application has failed or diverged on more than `f` replicas, nothing can be ordered any more: pending and
+    later calls of its clients raise the application's error, the body of the ``async with`` is cancelled, and the error
+    comes out of it. Replicas that fail for other reasons, as a lost disk, are the body's business.
 
     Args:
         n: how many replicas.
@@ -140,8 +140,10 @@ class LocalCluster:
         """Wait for the end of a replica: if it has failed, the cluster may have."""
         try:
             await running.wait()
-        except Exception as error:
+        except (ApplicationFailed, StateDiverged) as error:
             self._failures[replica] = error
+        except Exception:  # its disk, for example: it may be started again, and goes on
+            return
         if self._fatal is None and len(self._failures) > self.genesis.view.f:
             failures = sorted(self._failures.values(), key=lambda error: not isinstance(error, ApplicationFailed))
             self._end(failures[0])
