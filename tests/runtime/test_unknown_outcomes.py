@@ -85,6 +85,30 @@ def test_a_result_that_came_after_the_invocation_had_given_up_is_kept(run: Run) 
     run(scenario)
 
 
+def test_the_outcome_of_what_was_given_up_is_fetched_as_long_as_the_replicas_keep_it(run: Run) -> None:
+    """They keep the results of the last `window` requests; the client goes on, and asks long after that."""
+
+    def lost_at_first(replica: PlayedReplica, sequence: int, operation: bytes) -> list[tuple[int, bytes]]:
+        newest = max(number for _, number, _ in replica.requests)
+        kept = sequence > newest - 2 and (sequence > 1 or replica.attempts(1) > 1)
+        return executed(replica, sequence, operation) if kept else []
+
+    async def scenario() -> None:
+        async with Stage(silent, window=2) as stage:
+            client = await stage.connected()
+            error = await unknown(client)
+            stage.answer_with(lost_at_first)
+            assert await client.invoke(b"2") == b"done 2"
+            await until(lambda: client._late)
+            for number in range(3, 10):
+                assert await client.invoke(b"%d" % number) == b"done %d" % number
+            assert await client.ask(error, timeout=0) == b"done x"
+            assert not client._apart
+            assert not client._collector._votes
+
+    run(scenario)
+
+
 def error_digest(client: AsyncClient, error: Indeterminate) -> bytes:
     return client._builder.rebuild(error.request).digest
 

@@ -112,6 +112,7 @@ class AsyncClient(ClientConnections):
         self._session = self._numbers.choose()
         self._used_at = 0  # the agreed time of the session's last result
         self._next = 1
+        self._executed = 0  # the highest number of the session of which that is known
         self._pending: dict[int, Pending] = {}
         self._by_digest: dict[bytes, int] = {}
         self._apart: dict[bytes, Pending] = {}  # requests of other sessions, or asked for again, by digest
@@ -222,7 +223,7 @@ class AsyncClient(ClientConnections):
             raise LocalProtocolError("a session is resumed before anything is invoked, with less than a window open")
         self._numbers.use(session)
         self._session, self._used_at = session, self._clocks.now() or self._clocks.own()
-        self._next = used + 1
+        self._next, self._executed = used + 1, executed
         for number in range(executed + 1, used + 1):
             self._fill(number)
 
@@ -424,7 +425,7 @@ class AsyncClient(ClientConnections):
             pending = self._drop(sequence)
             self._apart[pending.request.digest] = pending
             self._collector.resume(pending.request.digest, pending.votes)
-        self._session, self._used_at, self._next = self._numbers.choose(), 0, 1
+        self._session, self._used_at, self._next, self._executed = self._numbers.choose(), 0, 1, 0
         self._forget_abandoned()
         self._wake()
 
@@ -442,10 +443,12 @@ class AsyncClient(ClientConnections):
                 pending.fail(partial(pending.request.unknown, why))
 
     def _forget_abandoned(self) -> None:
-        """Of requests apart, those go in whose session nobody waits for anything."""
+        """Drop requests apart in whose session nobody waits, unless the replicas still keep what came of them."""
         awaited = {pending.request.session for pending in self._apart.values() if pending.waiting}
         for digest, pending in list(self._apart.items()):
-            if pending.request.session not in awaited:
+            request = pending.request
+            kept = request.session == self._session and request.sequence > self._executed - self._window
+            if request.session not in awaited and not kept:
                 self._drop_apart(digest)
 
     # --- sending and settling ---
@@ -527,8 +530,7 @@ class AsyncClient(ClientConnections):
             settled = partial(pending.request.unknown, pending.votes.difference())
             pending.fail(settled)
         else:
-            settled = partial(rejection, outcome)
-            pending.fail(settled)
+            pending.fail(settled := partial(rejection, outcome))
         if pending.unknown:
             self._late[pending.request.digest] = settled
             if len(self._late) > MAX_LATE_OUTCOMES:
@@ -545,9 +547,18 @@ class AsyncClient(ClientConnections):
         self._collector.forget(digest)
 
     def _drop_used(self, executed: int) -> None:
-        """Numbers are executed without a gap: those before an executed one are used up, by whatever request."""
+        """Numbers are executed without a gap: those before an executed one are used up, by whatever request.
+
+        Where somebody may still ask for the outcome the replicas are asked for it now: they keep it for a window only.
+        """
+        self._executed = max(self._executed, executed)
         while (lowest := next(iter(self._pending), executed)) < executed and not self._pending[lowest].waiting:
-            self._drop(lowest)
+            pending = self._drop(lowest)
+            if pending.unknown:
+                self._apart[pending.request.digest] = pending
+                self._collector.resume(pending.request.digest, pending.votes)
+                self._transmit([pending], self._connections)
+        self._forget_abandoned()
 
     def _look_for_limit(self) -> None:
         """Have it found out which limit keeps a session from being opened, while its first request is refused."""
@@ -565,9 +576,8 @@ class AsyncClient(ClientConnections):
     def _no_answer(self, pending: Pending, seconds: float) -> Indeterminate | Rejected:
         """The error of an invocation whose time is over.
 
-        It never says that a request was not executed which may be, not even where all replicas say that they have no
-        room: a leader that lies about that may have it ordered all the same, and a replica that refused it may take it
-        when it comes again.
+        Where all replicas have no room nothing is known either: a leader that lies about that may have the request
+        ordered all the same, and a replica that refused it may take it when it comes again.
         """
         request, votes = pending.request, pending.votes
         statuses = votes.statuses()
