@@ -191,8 +191,7 @@ class Room:
         if key is None or self.by_key.rank(self._key(newcomer.key), more) + 1 >= key.rank:
             return None
         victim = key.entries[-1]
-        assert victim.account is not None
-        return victim if own <= victim.account.rank else None
+        return victim if victim.account is not None and own <= victim.account.rank else None
 
     def _give_way(self, entry: Pending) -> None:
         self.pool._discard(entry)
@@ -208,9 +207,9 @@ class Room:
         pool.now = max(pool.agreed_time, now)  # a clock that was set forward may be set back
         while self.idle:
             entry = self.idle[0]
-            assert entry.idle_since is not None
-            entry.idle_since = min(entry.idle_since, pool.now)
-            if entry.idle_since + self.rules.max_idle >= pool.now:
+            since = min(pool.now if entry.idle_since is None else entry.idle_since, pool.now)
+            entry.idle_since = since
+            if since + self.rules.max_idle >= pool.now:
                 break
             self._give_way(entry)
         if not 0 <= pool.now - self.looked_at < self.rules.lease // LOOKS_PER_LEASE:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from smartbft._fastpath import pool as native
+from smartbft.errors import InvariantViolation
 
 SessionId = tuple[bytes, int]  # client key, session number
 
@@ -53,7 +54,8 @@ class Account:
     @property
     def of_idle(self) -> Account:
         """The account of what could not be proposed."""
-        assert self.idle is not None
+        if self.idle is None:
+            raise InvariantViolation("keys have no account of idle requests")
         return self.idle
 
 
