@@ -111,7 +111,9 @@ def test_a_disk_that_fills_up_refuses_in_time_and_loses_nothing(run: Run, faults
 
 
 def test_clients_are_told_that_all_disks_are_full(run: Run, faults: Faults, tmp_path: Path) -> None:
-    """There is room for the first segment only: Overloaded, while there is room left for what is in flight."""
+    """There is room for the first segment only: new requests are refused, and the client says by whom. It does not say
+    that nothing happened: a leader that lies about its room might have the request ordered.
+    """
 
     async def scenario() -> None:
         for replica in range(4):
@@ -119,15 +121,12 @@ def test_clients_are_told_that_all_disks_are_full(run: Run, faults: Faults, tmp_
         cluster = LocalCluster(4, counter.Counter, "sync", folder=tmp_path, segment_bytes=SEGMENT, parameters=QUICK)
         async with cluster, cluster.client() as client:
             await reach(client)
-            told: Overloaded | None = None
-            while told is None:
+            said = ""
+            while not all(f"replica {replica} OVERLOADED" in said for replica in range(4)):
                 try:
                     await client.invoke(counter.add(1), 1.0)
-                except Overloaded as error:
-                    told = error
-                except Indeterminate:  # not all of them have noticed yet
-                    continue
-            assert "all 4 replicas that could be reached refused the request" in str(told)
+                except Indeterminate as error:  # at first not all of them have noticed
+                    said = str(error)
             for replica in cluster.replicas.values():
                 assert (await replica.status())["pool"]["refused"] > 0
 
