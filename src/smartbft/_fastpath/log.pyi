@@ -107,7 +107,8 @@ class DurableLog:
             sync_floor_seconds: added to each sync, for benchmarks that emulate a slower disk (labelled as such).
             fault_plan: for tests: `(call, k, fault)`: the k-th `open`, `write`, `sync`, `rename`, `read`, `allocate` or
                 `remove` fails with `EIO`, `ENOSPC`, `EINTR` or `short` (write, read, allocate), or does nothing and reports
-                success (`lie`, sync only). `("journal", 0, path)` keeps a write journal in that file.
+                success (`lie`, sync only); with `+` behind the name of the call, so do all that follow the k-th.
+                `("journal", 0, path)` keeps a write journal in that file.
         Raises:
             StorageError: folder in use, another chain or replica, format version; CorruptLog.
         """

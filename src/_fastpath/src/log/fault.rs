@@ -27,7 +27,15 @@ enum Fault {
 struct PlannedFault {
     call: usize,
     count: u64,
+    /// Every later call as well.
+    onwards: bool,
     fault: Fault,
+}
+
+impl PlannedFault {
+    fn hits(&self, call: usize, count: u64) -> bool {
+        self.call == call && (self.count == count || self.onwards && self.count < count)
+    }
 }
 
 /// Carries out a fault plan on top of the operating system.
@@ -41,7 +49,8 @@ pub struct FaultyDevice {
 }
 
 impl FaultyDevice {
-    /// A plan of lines `call k fault`; the line `journal 0 path` keeps a write journal in that file.
+    /// A plan of lines `call k fault`, or `call+ k fault` for the k-th call and all that follow it; the line
+    /// `journal 0 path` keeps a write journal in that file.
     pub fn new(plan: &str) -> Result<Self, LogError> {
         let mut faults = Vec::new();
         let mut journal = None;
@@ -68,7 +77,7 @@ impl FaultyDevice {
     fn count(&self, call: &str) -> io::Result<Option<Fault>> {
         let index = CALLS.iter().position(|name| *name == call).expect("a call of the table");
         let count = self.calls[index].fetch_add(1, Ordering::SeqCst) + 1;
-        let Some(planned) = self.plan.iter().find(|fault| fault.call == index && fault.count == count) else {
+        let Some(planned) = self.plan.iter().find(|fault| fault.hits(index, count)) else {
             return Ok(None);
         };
         self.note(b'F', 0, count, &[call.as_bytes()])?;
@@ -105,7 +114,8 @@ fn split(line: &str) -> Result<(&str, u64, &str), LogError> {
 
 fn planned(call: &str, count: u64, name: &str) -> Result<PlannedFault, LogError> {
     let unknown = |what: &str| LogError::Storage(format!("fault plan: unknown {what} in '{call} {count} {name}'"));
-    let index = CALLS.iter().position(|known| *known == call).ok_or_else(|| unknown("call"))?;
+    let (name_of_call, onwards) = call.strip_suffix('+').map_or((call, false), |name| (name, true));
+    let index = CALLS.iter().position(|known| *known == name_of_call).ok_or_else(|| unknown("call"))?;
     let fault = match name {
         "EIO" => Fault::Error(Errno::IO),
         "ENOSPC" => Fault::Error(Errno::NOSPC),
@@ -114,7 +124,7 @@ fn planned(call: &str, count: u64, name: &str) -> Result<PlannedFault, LogError>
         "lie" if call == "sync" => Fault::Lie,
         _ => return Err(unknown("fault")),
     };
-    Ok(PlannedFault { call: index, count, fault })
+    Ok(PlannedFault { call: index, count, onwards, fault })
 }
 
 fn name_of(path: &Path) -> &[u8] {
