@@ -114,6 +114,7 @@ EVERYTHING = SimulationOptions(
     byzantine="silent,censor",
     twins=True,
     mutations=True,
+    greedy=2,
     faulty=1,
     without="loss",
 )
