@@ -18,13 +18,13 @@ from smartbft.apps import coin, counter, key_value
 from smartbft.apps.counter import Counter
 from smartbft.apps.key_value import KeyValueStore
 from smartbft.crypto.signatures import Ed25519Signer
-from smartbft.errors import MalformedMessage, Rejected
+from smartbft.errors import MalformedMessage, Rejected, ResultTooLarge
 from smartbft.smr.application import ExecutionContext, StateMachine, open_result
 from smartbft.smr.per_operation import PerOperation
 
 _KEY = Ed25519Signer(bytes(31) + b"\1").public_key
 _CONTEXT = ExecutionContext(1, 0, bytes(32))
-_REFUSED = (MalformedMessage, Rejected)
+_REFUSED = (MalformedMessage, Rejected, ResultTooLarge)
 
 
 def _request(operation: bytes, sequence: int = 1) -> bytes:

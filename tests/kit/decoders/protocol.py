@@ -154,7 +154,7 @@ def _reply(replica: int, status: int = EXECUTED, result: bytes = b"result") -> b
 
 def _one_reply_of_three(data: bytes, *, replica: int = 3) -> None:
     """Two correct replicas have answered, two more equal answers are needed: one replica never makes a result."""
-    collector = ReplyCollector(1, 4)
+    collector = ReplyCollector(1, 4, 5)
     collector.expect(DIGEST)
     for correct in (0, 1):
         collector.add(correct, _reply(correct))
