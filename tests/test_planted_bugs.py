@@ -62,6 +62,7 @@ FOUND_BY = {
     "fsync result ignored": ["fastpath/test_log_power_loss.py::test_acknowledging_before_the_sync_is_found"],
     "missing sync of the folder": ["fastpath/test_log_power_loss.py::test_a_missing_sync_of_the_folder_is_found"],
     "torn tail accepted as end": ["fastpath/test_log_damage.py::test_planted_bugs_are_found[EveryDamageIsATornTail]"],
+    "any number of blank segments counts as prepared": [SIMULATOR("zeros-are-prepared")],
     "length outside the checksum": [
         "fastpath/test_log_damage.py::test_planted_bugs_are_found[LengthOutsideTheChecksum]"
     ],
@@ -189,7 +190,10 @@ FOUND_BY = {
     ],
     "proposed or voted unvouched": [SIMULATOR("proposes-too-early"), SIMULATOR("votes-unvouched")],
     "announced once": [SIMULATOR("announces-once")],
+    "what nobody can propose keeps its room": [SIMULATOR("gaps-keep-room")],
+    "sessions behind gaps hold places": [SIMULATOR("gaps-hold-places")],
     # Hostile input
+    "answers to peers without end": [SIMULATOR("answers-without-end")],
     "domain prefix missing": [
         "hostile/test_signature_domains.py::test_planted_bug_without_domains_a_vote_passes_on_another_chain",
         FORGERIES("_without_domains-STOPDATA of another chain"),

@@ -279,7 +279,8 @@ def test_a_segment_that_cannot_be_removed_waits_for_the_next_time() -> None:
                 assert [str(error)[:13] for error in result.errors] == ["cannot remove"]
                 assert len(result.appended) == len(RECORDS), "the log went on"
                 if k < clean.removed - 3:
-                    assert sum(entry.call == b"X" for entry in entries) == clean.removed, "it was tried again"
+                    # (How many go later depends on how records fell into groups, and so into segments.)
+                    assert sum(entry.call == b"X" for entry in entries) > k, "it was tried again, and the next ones"
                 result.check(recover(folder / "data"))
                 crash_everywhere(result, entries, seeds=1)
 

@@ -27,6 +27,7 @@ MOMENTS: dict[str, tuple[type, str]] = {
 def _then_stand_still(work: Callable[..., Any]) -> Callable[..., Any]:
     def stopped(*arguments: Any) -> Any:
         done = work(*arguments)
+        sys.stderr._outlet.drain(60)  # type: ignore[attr-defined] # a thread writes it, which stands still
         signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)  # this thread, so that not even it goes on
         return done
 
