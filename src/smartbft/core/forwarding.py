@@ -116,8 +116,8 @@ class Forwarding:
     def blame(self, liars: tuple[tuple[int, int], ...]) -> None:
         """The verdicts on what members passed on (FORWARD, STOP, HELD-REQUESTS): a correct one has checked before.
 
-        The verdict on some bytes is the same everywhere. Whoever brought them here first answers for them, or a member
-        that passed them on and in whose queue they were checked. What is left of a liar's is not checked.
+        The verdict on some bytes is the same everywhere, and whoever brought them here first answers for them: nobody
+        is blamed for what had come from a client, or from another member. What is left of a liar's is not checked.
         (Where requests carry no signatures none is bad.)
         """
         for member, count in liars:

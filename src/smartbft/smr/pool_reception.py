@@ -241,8 +241,9 @@ class Reception:
     @staticmethod
     def _in_line(session: Session | None, number: int) -> bool:
         """Whether all numbers of the session before this one are here."""
-        pending, ordered = (session.pending, session.ordered) if session is not None else ({}, 0)
-        return all(before in pending for before in range(ordered + 1, number))
+        if session is None:
+            return number == 1
+        return all(before in session.pending for before in range(session.ordered + 1, number))
 
     def _answer_again(self, session: Session, number: int, digest: bytes, source: int) -> None:
         if number > session.released:
@@ -301,8 +302,7 @@ class Reception:
     def _note_again(self, entry: Pending, owner: int) -> None:
         if owner >= native.FROM_MEMBER:
             entry.passed_on_by = owner
-            of_client = entry.place is Place.QUEUED and entry.source < native.FROM_MEMBER
-            if of_client and self._unverified(owner) < self._unverified(entry.source):
+            if entry.place is Place.QUEUED and self._unverified(owner) < self._unverified(entry.source):
                 self._hand_over(entry, owner)
         self.room.charge_again(entry, owner)
 

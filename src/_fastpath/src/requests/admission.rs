@@ -257,12 +257,11 @@ impl RequestPool {
         }
     }
 
-    /// A member passes on what is here: it need not wait for its check in a client's longer queue than the member's own.
+    /// A member passes on what is here: it need not wait for its check in a longer queue than the member's own.
     fn passed_on(&mut self, slot: u32, member: u64) {
         self.entries[slot].passed_on_by = member;
         let entry = &self.entries[slot];
-        let of_client = entry.place == Place::Queued && entry.owner < FROM_MEMBER;
-        if of_client && self.sources.unverified(member) < self.sources.unverified(entry.owner) {
+        if entry.place == Place::Queued && self.sources.unverified(member) < self.sources.unverified(entry.owner) {
             self.leave_place(slot);
             self.uncount(slot);
             self.hand_over(slot, member);
