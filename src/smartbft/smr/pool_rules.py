@@ -230,15 +230,11 @@ class PoolOracle(Reception):
         return next((entry.ready_at for entry in self.ready_list if self._expected(entry)), -1)
 
     def _expected(self, entry: Pending) -> bool:
-        """Whether a leader is expected to propose it: not if, by a clock that is behind ours within the skew, its
-        session may begin too far ahead yet, or have no place among those of its key.
+        """Whether a leader is expected to propose it: not if its session begins so far ahead that a clock which is
+        behind ours, within the skew, may not take it for admissible yet.
         """
-        if self.table.sessions[entry.id].standing is Standing.OPEN:
-            return True
-        key, number = entry.id
-        half = self.rules.skew // 2
-        others = len(self.table.waiting_of_key(key)) - 1
-        return number <= self.now + half and self.table.key_has_room(key, max(0, self.now - half), others)
+        is_open = self.table.sessions[entry.id].standing is Standing.OPEN
+        return is_open or entry.id[1] <= self.now + self.rules.skew // 2
 
     def overdue(self, before: int, max_bytes: int) -> bytes:
         """As `RequestPool.overdue`."""

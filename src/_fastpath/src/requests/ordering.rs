@@ -403,26 +403,18 @@ impl RequestPool {
         out
     }
 
-    /// The first ready request from a slot on that is expected of a leader.
+    /// The first ready request from a slot on that is expected of a leader. Not one whose session begins so far ahead that
+    /// a clock which is behind ours, within the skew, may not take it for admissible yet.
     fn next_expected(&self, mut slot: u32) -> u32 {
-        while slot != NONE && !self.is_expected(self.entries[slot].session) {
+        let latest = self.now.saturating_add(self.config.sessions.skew / 2);
+        while slot != NONE {
+            let session = &self.sessions.slab[self.entries[slot].session];
+            if session.is_open() || session.id.number <= latest {
+                break;
+            }
             slot = List::<PLACE>::next(&self.entries, slot);
         }
         slot
-    }
-
-    /// Whether a leader is expected to propose for a session: not if, by a clock that is behind ours within the skew, it
-    /// may begin too far ahead yet, or have no place among those of its key.
-    fn is_expected(&self, session: u32) -> bool {
-        let session = &self.sessions.slab[session];
-        if session.is_open() {
-            return true;
-        }
-        let half = self.config.sessions.skew / 2;
-        let key = &session.id.key;
-        let others = self.sessions.waiting_of_key(key).len().saturating_sub(1);
-        session.id.number <= self.now.saturating_add(half)
-            && self.sessions.key_has_room(key, self.now.saturating_sub(half), others)
     }
 }
 
