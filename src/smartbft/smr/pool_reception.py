@@ -202,7 +202,7 @@ class Reception:
                 self.by_digest[digest].route = source
                 self._heard_from_client(self.by_digest[digest])
             if digest in self.by_digest:
-                self._note_again(self.by_digest[digest], owner)
+                self.room.charge_again(self.by_digest[digest], owner)
             return False
         session = self.table.sessions.get(id)
         if session is not None and number <= session.ordered:
@@ -230,9 +230,10 @@ class Reception:
             if not self.table.has_room(self.now, 0) or not self.table.key_has_room(id[0], self.now, 0):
                 return native.OVERLOADED
         ordered = session.ordered if session is not None else 0
+        share = sum(entry.counted and entry.source == owner for entry in self.by_digest.values())
         within = (
             number <= ordered + self.rules.window
-            and self._unverified(owner) < self.rules.max_unverified_per_source
+            and share < self.rules.max_unverified_per_source
             and self.accepting
             and self.room.make(Newcomer(owner, id[0], size, self._in_line(session, number)))
         )
@@ -299,34 +300,11 @@ class Reception:
             self.queues[entry.source].remove(entry)
             self.priority.append(entry)
 
-    def _note_again(self, entry: Pending, owner: int) -> None:
-        if owner >= native.FROM_MEMBER:
-            entry.passed_on_by = owner
-            if entry.place is Place.QUEUED and self._unverified(owner) < self._unverified(entry.source):
-                self._hand_over(entry, owner)
-        self.room.charge_again(entry, owner)
-
-    def _unverified(self, source: int) -> int:
-        return sum(entry.counted and entry.source == source for entry in self.by_digest.values())
-
-    def _other_source(self, entry: Pending, gone: int) -> int:
-        """Who else brought a request: a member that passed it on, or else the client."""
-        others = (one for one in (entry.passed_on_by, entry.route) if one not in (gone, NO_SOURCE))
-        return next((one for one in others if one in self.room.sources or one in self.sources), NO_SOURCE)
-
-    def _hand_over(self, entry: Pending, owner: int) -> None:
-        """A queued request waits in the queue of somebody else who brought it, and who answers for it now."""
-        self.queues[entry.source].remove(entry)
-        entry.source = owner
-        self.queues.setdefault(owner, []).append(entry)
-        self.room.charge_again(entry, owner)
-
     def drop_source(self, source: int) -> None:
         """As `RequestPool.drop_source`."""
         self.room.drop_source(source)
         for entry in list(self.queues.get(source, [])):
-            other = self._other_source(entry, source)
-            self._hand_over(entry, other) if other != NO_SOURCE else self._discard(entry)
+            self._discard(entry)
         self.queues.pop(source, None)
         for entry in self.by_digest.values():
             entry.counted = entry.counted and entry.source != source

@@ -79,7 +79,6 @@ class Pending:
     holders: set[int] = field(default_factory=set)  # members that announced it
     unsaid: bool = False  # waits to be announced
     account: Account | None = None  # of its connection or member; None: in the room for bodies
-    passed_on_by: int = 0  # the member that passed it on when it was here already
     idle_since: int | None = None  # since when it could not be proposed, although it is verified
 
     @property

@@ -73,9 +73,6 @@ impl RequestPool {
                 self.heard_from_client(slot);
             }
             if let Some(&slot) = self.digests.get(&digest) {
-                if owner >= FROM_MEMBER {
-                    self.passed_on(slot, owner);
-                }
                 self.charge_again(slot, owner);
             }
             return false;
@@ -212,7 +209,6 @@ impl RequestPool {
             account: 0,
             idle_account: 0,
             idle_since: None,
-            passed_on_by: NO_SOURCE,
             links: new_links(),
         });
         self.counters.admitted += 1;
@@ -241,45 +237,13 @@ impl RequestPool {
         }
     }
 
-    /// The connection is gone: its requests that have not gone to the verifier, its replies and its routes with it. What a
-    /// member has passed on meanwhile stays: others count on it.
+    /// The connection is gone: its requests that have not gone to the verifier, its replies and its routes with it.
     pub fn drop_source(&mut self, source: u64) {
         let queue = self.sources.drop_source(source);
         let mut queue = queue.slots(&self.entries);
         for slot in queue.drain(..) {
             self.entries[slot].place = Place::AtVerifier;
-            match self.other_source(slot, source) {
-                Some(other) => self.hand_over(slot, other),
-                None => {
-                    self.discard(slot);
-                }
-            }
+            self.discard(slot);
         }
-    }
-
-    /// A member passes on what is here: it need not wait for its check in a longer queue than the member's own.
-    fn passed_on(&mut self, slot: u32, member: u64) {
-        self.entries[slot].passed_on_by = member;
-        let entry = &self.entries[slot];
-        if entry.place == Place::Queued && self.sources.unverified(member) < self.sources.unverified(entry.owner) {
-            self.leave_place(slot);
-            self.uncount(slot);
-            self.hand_over(slot, member);
-        }
-    }
-
-    /// Who else brought a request than a source that is gone: a member that passed it on, or else the client.
-    fn other_source(&mut self, slot: u32, gone: u64) -> Option<u64> {
-        let entry = &self.entries[slot];
-        let others = [entry.passed_on_by, entry.route];
-        others.into_iter().find(|other| *other != gone && *other != NO_SOURCE && self.sources.get_mut(*other).is_some())
-    }
-
-    /// A request waits for its check in the queue of somebody else who brought it, and who answers for it now.
-    fn hand_over(&mut self, slot: u32, owner: u64) {
-        self.entries[slot].owner = owner;
-        self.entries[slot].place = Place::Queued;
-        self.entries[slot].counted = self.sources.enqueue(owner, &mut self.entries, slot);
-        self.charge_again(slot, owner);
     }
 }

@@ -80,8 +80,6 @@ pub struct Entry {
     pub idle_account: u32,
     /// Since when it could not be proposed, although it is verified.
     pub idle_since: Option<u64>,
-    /// The member that passed it on when it was here already; `NO_SOURCE`: none.
-    pub passed_on_by: u64,
     pub links: [Link; LINKS],
 }
 
