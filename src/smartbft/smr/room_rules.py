@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from smartbft.smr.pool_reception import Reception
 
 MEMBERS_PART = 128  # this part of the pool is guaranteed to each member
-HOLDS_PART = 64  # for this part of the longest time, a request that waits for HOLDs gives way to light newcomers only
 LOOKS_PER_LEASE = 64  # how often sessions that lapse unopened are looked for in a lease
 GONE = 63  # the rank of who is gone
 
@@ -172,7 +171,7 @@ class Room:
         """Whether there is room, after others have given way if need be."""
         while not self.pool._fits(newcomer.size, reserve=False):
             idle = self.idle_by_source.heaviest()
-            if idle is not None and not self._spared(idle.entries[0], newcomer):
+            if idle is not None:
                 victim = idle.entries[0]
             else:
                 heavier = self._heavier_than(newcomer) if newcomer.in_line else None
@@ -181,18 +180,6 @@ class Room:
                 victim = heavier
             self._give_way(victim)
         return True
-
-    def _spared(self, entry: Pending, newcomer: Newcomer) -> bool:
-        """Whether an idle request keeps its room: it came just now, the HOLDs of others may be on their way, and the
-        connection that wants room has far more here already.
-        """
-        since = min(self.pool.now, self.pool.now if entry.idle_since is None else entry.idle_since)
-        return (
-            entry.place in (Place.UNVOUCHED, Place.ANNOUNCED)
-            and self.pool.now - since < self.rules.max_idle // HOLDS_PART
-            and entry.account is not None
-            and entry.account.rank + 1 < self.by_source.rank(self._source(newcomer.owner))
-        )
 
     def _heavier_than(self, newcomer: Newcomer) -> Pending | None:
         more = weight(self.rules, newcomer.size)

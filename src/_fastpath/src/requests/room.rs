@@ -8,7 +8,7 @@
 //! the request of a light client key the newest one of the heaviest key (the *longest queue drop* of buffer sharing). What
 //! members pass on has a small share of its own that no client can take: what the others could propose can always be had.
 
-use super::pool::{Place, RequestPool};
+use super::pool::RequestPool;
 use super::slab::NONE;
 use super::sources::{FROM_MEMBER, NO_SOURCE};
 use crate::wire::{status, KEY_BYTES, REQUEST_OVERHEAD_BYTES};
@@ -20,8 +20,6 @@ pub const IDLE_BY_SOURCE: usize = 5;
 
 /// This part of the pool is guaranteed to each member: all of them together have at most half of it.
 const MEMBERS_PART: u64 = 128;
-/// For this part of the longest time, a request that waits for HOLDs gives way to light newcomers only.
-const HOLDS_PART: u64 = 64;
 /// Sessions that lapse unopened are looked for so often in a lease.
 const LOOKS_PER_LEASE: u64 = 64;
 
@@ -137,9 +135,8 @@ impl RequestPool {
     /// Whether there is room, after others have given way if need be.
     pub(super) fn make_room(&mut self, newcomer: &Newcomer) -> bool {
         while !self.load.fits(newcomer.bytes, &self.config) {
-            let idle = self.sources.idle_shares.heaviest().map(|(_, requests)| requests.head);
-            let slot = match idle.filter(|slot| !self.is_spared(*slot, newcomer)) {
-                Some(slot) => slot,
+            let slot = match self.sources.idle_shares.heaviest() {
+                Some((_, requests)) => requests.head,
                 None if newcomer.in_line => match self.heavier_than(newcomer) {
                     Some(slot) => slot,
                     None => return false,
@@ -149,20 +146,6 @@ impl RequestPool {
             self.give_way(slot, status::OVERLOADED);
         }
         true
-    }
-
-    /// Whether an idle request keeps its room: it came just now, the HOLDs of others may be on their way, and the
-    /// connection that wants room has far more here already.
-    fn is_spared(&mut self, slot: u32, newcomer: &Newcomer) -> bool {
-        let entry = &self.entries[slot];
-        let since = entry.idle_since.map_or(self.now, |since| since.min(self.now));
-        let waits = matches!(entry.place, Place::Unvouched | Place::Announced);
-        if !waits || self.now - since >= self.config.max_idle / HOLDS_PART {
-            return false;
-        }
-        let (account, newcomers) = (entry.account, self.sources.register(newcomer.owner).account);
-        let shares = &self.sources.shares;
-        shares.rank_with(account, 0) + 1 < shares.rank_with(newcomers, 0)
     }
 
     /// The newest request of a connection, or else a key, that has far more here than the newcomer's.
