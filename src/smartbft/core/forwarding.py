@@ -78,13 +78,12 @@ class Deadline:
 class Forwarding:
     """Watches the oldest pending request of one replica."""
 
-    __slots__ = ("_deadline", "_first", "_looked", "_oldest", "_replica")
+    __slots__ = ("_deadline", "_first", "_oldest", "_replica")
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self._oldest = -1  # when it arrived; -1: nothing is pending
         self._first = b""  # its bytes: many requests may arrive in the same microsecond
-        self._looked = 0  # when we looked the last time
         self._deadline = Deadline(replica)
 
     @property
@@ -101,9 +100,7 @@ class Forwarding:
         if (oldest, first) != (self._oldest, self._first):
             # Its turn came when the one before it was ordered: a long queue is no reason for suspicion.
             before, self._oldest, self._first = self._oldest, oldest, first
-            # Nor is one that was here before, and was not expected of a leader yet.
-            self._deadline.begin(max(oldest, self._looked) if before < 0 else replica.now)
-        self._looked = replica.now
+            self._deadline.begin(oldest if before < 0 else replica.now)
         if oldest < 0 or not replica.may_propose() or not replica.could_propose():
             self._deadline.hold()
         due = self._deadline.look()

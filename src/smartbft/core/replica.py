@@ -480,11 +480,8 @@ class Replica(Outbox):
 
     def could_propose(self) -> bool:
         """Not if the session of each pending request has lapsed by our clock, and is of a time that the agreed one has
-        not reached: nobody orders such a request, and no leader is to blame. Nor if all sessions begin so far ahead
-        that a leader whose clock is behind ours cannot take them for admissible.
+        not reached: nobody orders such a request, and no leader is to blame.
         """
-        if self.pool.oldest_pending() < 0:
-            return False
         size = self.parameters.max_batch_bytes
         return any(self.pool.form_batch(1, size, timestamp)[0] for timestamp in self.batch_times())
 

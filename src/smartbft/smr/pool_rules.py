@@ -227,19 +227,12 @@ class PoolOracle(Reception):
 
     def oldest_pending(self) -> int:
         """As `RequestPool.oldest_pending`."""
-        return next((entry.ready_at for entry in self.ready_list if self._expected(entry)), -1)
-
-    def _expected(self, entry: Pending) -> bool:
-        """Whether a leader is expected to propose it: not if its session begins so far ahead that a clock which is
-        behind ours, within the skew, may not take it for admissible yet.
-        """
-        is_open = self.table.sessions[entry.id].standing is Standing.OPEN
-        return is_open or entry.id[1] <= self.now + self.rules.skew // 2
+        return self.ready_list[0].ready_at if self.ready_list else -1
 
     def overdue(self, before: int, max_bytes: int) -> bytes:
         """As `RequestPool.overdue`."""
         data = b""
-        for entry in filter(self._expected, self.ready_list):
+        for entry in self.ready_list:
             one = join_requests([entry.request])
             if entry.ready_at >= before or len(data) + len(one) > max_bytes:
                 break

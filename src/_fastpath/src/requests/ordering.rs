@@ -378,43 +378,27 @@ impl RequestPool {
 
     // --- timers ---
 
-    /// When the oldest ready request arrived (or became ready, if a gap before it was filled later) that is expected of a
-    /// leader.
+    /// When the oldest ready request arrived (or became ready, if a gap before it was filled later).
     pub fn oldest_pending(&self) -> Option<u64> {
-        match self.next_expected(self.ready.head) {
+        match self.ready.head {
             NONE => None,
             slot => Some(self.entries[slot].ready_at),
         }
     }
 
-    /// The ready requests from before a time that are expected of a leader, oldest first: a request's predecessors are
-    /// always before it.
+    /// The ready requests from before a time, oldest first: a request's predecessors are always before it.
     pub fn overdue(&self, before: u64, max_bytes: usize) -> Vec<u8> {
         let mut out = Vec::new();
-        let mut slot = self.next_expected(self.ready.head);
+        let mut slot = self.ready.head;
         while slot != NONE && self.entries[slot].ready_at < before {
             let entry = &self.entries[slot];
             if out.len() + 4 + entry.bytes.len() > max_bytes {
                 break;
             }
             push_item(&mut out, &entry.bytes);
-            slot = self.next_expected(List::<PLACE>::next(&self.entries, slot));
-        }
-        out
-    }
-
-    /// The first ready request from a slot on that is expected of a leader. Not one whose session begins so far ahead that
-    /// a clock which is behind ours, within the skew, may not take it for admissible yet.
-    fn next_expected(&self, mut slot: u32) -> u32 {
-        let latest = self.now.saturating_add(self.config.sessions.skew / 2);
-        while slot != NONE {
-            let session = &self.sessions.slab[self.entries[slot].session];
-            if session.is_open() || session.id.number <= latest {
-                break;
-            }
             slot = List::<PLACE>::next(&self.entries, slot);
         }
-        slot
+        out
     }
 }
 
