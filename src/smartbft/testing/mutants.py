@@ -411,7 +411,7 @@ MUTANTS: Sequence[Mutant] = (
         "proofs-before-durable",
         "a proof is shown with an ACCEPT that is not on disk yet (with --byzantine ask-all-the-time)",
         ("persist before speak",),
-        20,
+        60,
         regency_mutants.proofs_before_durable,
         byzantine="ask-all-the-time",
         instances=10,

@@ -453,11 +453,10 @@ class Simulation:
     # Channels
 
     def connect(self, a: int, b: int) -> None:
-        """The channel between two replicas comes up. Both sides hear of it before anything comes through it."""
+        """The channel between two replicas comes up: each side hears of it at a time of its own."""
         if a != b:
-            when = max(self.scheduler.between(1, 5_000) for _ in (a, b))
             for here, there in ((a, b), (b, a)):
-                self.scheduler.after(when, self._connected, (here, there))
+                self.scheduler.after(self.scheduler.between(1, 5_000), self._connected, (here, there))
 
     def _connected(self, ends: tuple[int, int]) -> None:
         here, there = ends
