@@ -143,9 +143,10 @@ def test_a_key_that_root_shares_with_a_group_of_ours_is_fine(
 ) -> None:
     """Secrets in containers look like this."""
     generate_key(tmp_path / "a.key")
+    made = load_signer(tmp_path / "a.key").public_key
     (tmp_path / "a.key").chmod(mode)
     owned.pretend(monkeypatch)
-    load_signer(tmp_path / "a.key")
+    assert load_signer(tmp_path / "a.key").public_key == made
 
 
 @pytest.mark.parametrize(

@@ -369,6 +369,8 @@ def test_a_machine_without_ipv6_listens_at_localhost(names: Names, monkeypatch: 
         listening = listener()
         await listening.start("localhost", port)
         monkeypatch.undo()
+        with socket.create_connection(("127.0.0.1", port)) as connected:
+            assert connected.getpeername() == ("127.0.0.1", port)
         await listening.close()
 
     run(scenario)
